@@ -1,0 +1,1 @@
+"""Images in: data sets, splits, preprocessing and calibration readers."""

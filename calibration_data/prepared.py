@@ -1,0 +1,80 @@
+"""The decoded, resized and split images of one run, as the other stages see them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+SplitName = Literal["train", "validation", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class PreparedSplit:
+    """The images of one split.
+
+    Attributes:
+        images: uint8 [n, channels, height, width], 0 to 255.
+        labels: int64 [n], indices into `PreparedData.classes`.
+        masks: bool [n, height, width], True on the lesion; all False where there is no mask.
+        has_mask: bool [n], whether the source holds a mask for the image.
+        image_ids: n stable names, unique in the data set.
+        groups: n names of what must stay on one side of a split (a patient); unique where unknown.
+        subgroups: n names of a subgroup attribute (age band, device…); "" where unknown.
+        sha256: n digests of the image as it stood in the source (file bytes or raw pixels).
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    masks: NDArray[np.bool_]
+    has_mask: NDArray[np.bool_]
+    image_ids: tuple[str, ...]
+    groups: tuple[str, ...]
+    subgroups: tuple[str, ...]
+    sha256: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """All three splits and what is needed to interpret them.
+
+    Attributes:
+        dataset: name of the data set's row in `DATASETS`.
+        classes: class names in label order.
+        mean: one float per channel, of pixel values scaled to 0…1, over the training images.
+        std: one float per channel, likewise; at least 1e-3.
+        synthetic: whether the images were generated; every place that shows them says so.
+        skipped: images that could not be read, as "image id: reason".
+        sha256: digest over every image, mask and label of the three splits; the data's identity in run.json.
+    """
+
+    dataset: str
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    synthetic: bool
+    skipped: tuple[str, ...]
+    sha256: str
+    train: PreparedSplit
+    validation: PreparedSplit
+    test: PreparedSplit
+
+    @property
+    def channels(self) -> int:
+        """Number of colour channels, 1 or 3."""
+        return int(self.train.images.shape[1])
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of the square images, in pixels."""
+        return int(self.train.images.shape[2])
+
+    def split(self, name: SplitName) -> PreparedSplit:
+        """Return a split by its name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}[name]

@@ -1,0 +1,38 @@
+"""The ways a run ends other than well, each with its exit code."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the process tells its caller."""
+
+    PASSED = 0
+    """Every gate passed."""
+    GATE_FAILED = 1
+    """The evidence is complete and at least one gate failed."""
+    USAGE = 2
+    """Wrong usage, configuration or input; nothing was started or nothing could be finished."""
+    INCOMPLETE = 3
+    """A stage failed, or a measurement that a gate needs is missing."""
+
+
+class EdgeproofError(Exception):
+    """An error that a user can mend; its message says what was expected, what was found and what to do."""
+
+    exit_code = ExitCode.USAGE
+
+
+class UsageError(EdgeproofError):
+    """A wrong command, configuration, path or input file."""
+
+
+class StageError(EdgeproofError):
+    """A stage could not do its work on inputs that were accepted."""
+
+    exit_code = ExitCode.INCOMPLETE
+
+
+class NotMeasuredError(StageError):
+    """Something that the evidence needs is not installed or not supported on this machine."""

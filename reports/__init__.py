@@ -1,0 +1,1 @@
+"""From a run folder's files to what a reviewer reads."""
