@@ -1,0 +1,57 @@
+"""`fp32.onnx`: the trained network with its learned clips and without its rounding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor, fx, nn
+from torch.nn.utils import parametrize
+
+from pipeline.artifacts import Checkpoint, OnnxModel, sha256_of_file
+from stages.export.onnx_file import ExportSettings, write_onnx
+from stages.network.checkpoint import load_checkpoint
+from stages.network.quantized_layer import QuantizedLayer
+from stages.network.quantizers import ClipQuantizer, InputQuantizer
+
+
+class ConstantClip(nn.Module):
+    """clip(x, low, high) with bounds that the exporter sees as constants."""
+
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__()
+        self.low = low
+        self.high = high
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x clipped; any shape."""
+        return x.clamp(self.low, self.high)
+
+
+def export_fp32(checkpoint: Checkpoint, settings: ExportSettings, path: Path) -> OnnxModel:
+    """Write the float baseline that every other variant is compared with, and its record.
+
+    Batch norms are folded into the convolutions; each α becomes the upper bound of a Clip node.
+    """
+    spec, network = load_checkpoint(checkpoint)
+    if isinstance(network, fx.GraphModule):
+        _without_rounding(network)
+    write_onnx(network, spec, settings, "fp32", checkpoint.sha256, path)
+    model = OnnxModel(
+        "fp32", path, sha256_of_file(path), "export", checkpoint.sha256, settings.model_dump(mode="json")
+    )
+    model.write_record()
+    return model
+
+
+def _without_rounding(network: fx.GraphModule) -> None:
+    for name, module in list(network.named_modules()):
+        if isinstance(module, QuantizedLayer):
+            weight = module.original_weight
+            parametrize.remove_parametrizations(module.layer, "weight")
+            module.layer.weight = nn.Parameter(weight.clone())
+            network.set_submodule(name, nn.Sequential(module.layer, module.norm or nn.Identity()))
+    for name, module in list(network.named_modules()):
+        if isinstance(module, ClipQuantizer):
+            network.set_submodule(name, ConstantClip(*module.bounds))
+        elif isinstance(module, InputQuantizer):
+            network.set_submodule(name, nn.Identity())

@@ -1,0 +1,103 @@
+"""A trained network on disk: tensors in safetensors, and in its metadata what is needed to build it again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from pipeline.artifacts import Checkpoint, write_bytes
+from pipeline.errors import UsageError
+from stages.network.architectures import NETWORKS, build_network
+from stages.network.pact import PactSettings, insert_pact
+
+_KEY = "edgeproof.network"
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """Everything that determines a network but its weights.
+
+    Attributes:
+        network: a row of `NETWORKS`.
+        classes: class names in the order of the logits.
+        channels: of the image, 1 or 3.
+        image_size: height and width in pixels.
+        mean, std: the normalisation per channel, of pixels scaled to 0…1.
+        pact: PACT's settings, or None for a network in plain float.
+    """
+
+    network: str
+    classes: tuple[str, ...]
+    channels: int
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    pact: PactSettings | None
+
+    def build(self, seed: int) -> nn.Module:
+        """Return the network with initial weights, with PACT in it where the specification says so."""
+        network = build_network(self.network, self.channels, len(self.classes), seed)
+        return insert_pact(network, self.pact, self.mean, self.std) if self.pact else network
+
+    def to_text(self) -> str:
+        """Return the specification as JSON."""
+        values = asdict(self) | {"pact": self.pact.model_dump() if self.pact else None}
+        return json.dumps(values, sort_keys=True)
+
+    @classmethod
+    def from_text(cls, text: str) -> NetworkSpec:
+        """Return what `to_text` wrote."""
+        values = json.loads(text)
+        return cls(
+            network=values["network"],
+            classes=tuple(values["classes"]),
+            channels=values["channels"],
+            image_size=values["image_size"],
+            mean=tuple(values["mean"]),
+            std=tuple(values["std"]),
+            pact=PactSettings(**values["pact"]) if values["pact"] else None,
+        )
+
+
+def save_checkpoint(path: Path, spec: NetworkSpec, network: nn.Module) -> Checkpoint:
+    """Write a network's tensors and specification; the same network gives the same bytes."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(network.state_dict().items())}
+    write_bytes(path, save(tensors, metadata={_KEY: spec.to_text()}))
+    return Checkpoint.at(path)
+
+
+def load_checkpoint(checkpoint: Checkpoint) -> tuple[NetworkSpec, nn.Module]:
+    """Return the specification and the network, in evaluation mode, on the CPU.
+
+    Raises:
+        UsageError: the file is no checkpoint of this program, or its tensors do not fit the network it names.
+    """
+    try:
+        with safe_open(checkpoint.path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        spec = NetworkSpec.from_text(metadata[_KEY])
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise UsageError(
+            f"{checkpoint.path}: expected a checkpoint written by `edgeproof train`, found something else ({error}). "
+            "Delete it and train again."
+        ) from error
+    if spec.network not in NETWORKS:
+        raise UsageError(
+            f"{checkpoint.path}: expected one of the networks {', '.join(NETWORKS)}, found {spec.network!r}. "
+            "Train again with one of those."
+        )
+    network = spec.build(seed=0)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise UsageError(
+            f"{checkpoint.path}: its tensors do not fit the network {spec.network!r} ({error}). Train again."
+        ) from error
+    return spec, network.eval()

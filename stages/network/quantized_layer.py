@@ -1,0 +1,141 @@
+"""A convolution or linear layer with its batch norm, trained in float and evaluated in the integers that ship.
+
+With s the weights' scale, q their integers, γ, β, μ, σ the batch norm's and x̂ = s_x·(q_x − z_x) the input,
+
+    BN(conv(x̂, s·q)) = s_x·(s·|γ/σ|)·conv(q_x − z_x, sign(γ)·q) + (β − γμ/σ),
+
+so the batch norm goes into the scale per channel, s·|γ/σ|, and into an int32 bias on the grid s_x·s·|γ/σ|. The
+integers are those of training, up to the sign. Evaluating this form, rounding of the bias included, makes the
+network's own answer the one of QLinearConv: what differs is float32's noise on ties.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from stages.network.quantizers import ClipQuantizer, InputQuantizer, WeightQuantizer
+
+Grid = ClipQuantizer | InputQuantizer
+_INT32_MAX = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class LayerIntegers:
+    """The integers of one layer.
+
+    Attributes:
+        weight: int8 [out, …].
+        weight_scale: float32 [out].
+        bias: int32 [out], or None.
+        bias_scale: float32 [out], input scale × weight scale.
+    """
+
+    weight: Tensor
+    weight_scale: Tensor
+    bias: Tensor | None
+    bias_scale: Tensor
+
+
+class QuantizedLayer(nn.Module):
+    """One layer and the batch norm behind it.
+
+    In training it is the two in sequence with fake-quantized weights; in evaluation it computes in integers.
+
+    Args:
+        layer: a convolution or linear layer; its `weight` gets a `WeightQuantizer`.
+        norm: the batch norm that alone follows it, or None.
+        grid: the quantizer on whose grid the input lies; not owned, because it stands elsewhere in the network.
+        weight_bits: 2 to 8.
+    """
+
+    def __init__(self, layer: nn.Module, norm: nn.Module | None, grid: Grid, weight_bits: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.norm = norm
+        self._grid = (grid,)  # in a tuple, so that it is no submodule
+        parametrize.register_parametrization(layer, "weight", WeightQuantizer(weight_bits))
+
+    @property
+    def grid(self) -> Grid:
+        """The quantizer on whose grid the input lies."""
+        return self._grid[0]
+
+    @property
+    def _weight(self) -> parametrize.ParametrizationList:
+        return cast(parametrize.ParametrizationList, self.layer.parametrizations.weight)  # type: ignore[union-attr]
+
+    @property
+    def quantizer(self) -> WeightQuantizer:
+        """The quantizer of the weights."""
+        return cast(WeightQuantizer, self._weight[0])
+
+    @property
+    def original_weight(self) -> Tensor:
+        """The trained weight before rounding, float32 [out, …]."""
+        return self._weight.original.detach()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the layer's result, [batch, out, …], float32; x lies on the input's grid."""
+        if not self.training and self.quantizer.rounding:
+            return self._in_integers(x)
+        y = cast(Tensor, self.layer(x))
+        return y if self.norm is None else cast(Tensor, self.norm(y))
+
+    def integers(self) -> LayerIntegers:
+        """Return the integers that ship, from the trained weight and the batch norm's running statistics."""
+        input_scale = self.grid.scale.detach()
+        weight, scale = self.quantizer.integers(self.original_weight), self.quantizer.scale(self.original_weight)
+        bias = cast("Tensor | None", self.layer.bias)
+        bias = None if bias is None else bias.detach().double()
+        if self.norm is not None:
+            factor, shift = _affine(self.norm)
+            bias = shift if bias is None else bias * factor + shift
+            weight = weight * factor.sign().to(torch.int8).reshape(_per_channel(weight))
+            scale = torch.where(factor != 0, (scale.double() * factor.abs()).float(), torch.ones_like(scale))
+        if bias is None:
+            return LayerIntegers(weight, scale, None, input_scale * scale)
+        weight, scale = _with_room_for_bias(weight, scale, bias, input_scale)
+        bias_scale = input_scale * scale
+        rounded = torch.round(bias / bias_scale.double()).to(torch.int32)
+        return LayerIntegers(weight, scale, rounded, bias_scale)
+
+    def _in_integers(self, x: Tensor) -> Tensor:
+        integers = self.integers()
+        counts = x / self.grid.scale.detach()
+        counts = counts + (counts.round() - counts).detach()
+        weight = integers.weight.to(x.dtype)
+        bias = None if integers.bias is None else integers.bias.to(x.dtype)
+        if isinstance(self.layer, nn.Linear):
+            return F.linear(counts, weight, bias) * integers.bias_scale
+        sums = cast(nn.Conv2d, self.layer)._conv_forward(counts, weight, bias)
+        return sums * integers.bias_scale.reshape(-1, *[1] * (weight.dim() - 2))
+
+
+def _affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return γ/σ and β − γμ/σ of a batch norm, float64 [channels]."""
+    mean, variance = cast(Tensor, norm.running_mean).double(), cast(Tensor, norm.running_var).double()
+    factor = cast(Tensor, norm.weight).detach().double() / (variance + cast(float, norm.eps)).sqrt()
+    return factor, cast(Tensor, norm.bias).detach().double() - mean * factor
+
+
+def _with_room_for_bias(weight: Tensor, scale: Tensor, bias: Tensor, input_scale: Tensor) -> tuple[Tensor, Tensor]:
+    # A channel that batch norm almost switched off has so small a scale that its bias leaves int32. Its weights then
+    # move to the coarser grid on which the bias fits.
+    least = (bias.abs() / (_INT32_MAX * 0.99) / input_scale.double()).float()
+    coarser = scale < least
+    if not bool(coarser.any()):
+        return weight, scale
+    shape = _per_channel(weight)
+    shrink = torch.where(coarser, scale / least.clamp(min=1e-38), torch.ones_like(scale))
+    moved = torch.round(weight * shrink.reshape(shape)).to(torch.int8)
+    return moved, torch.where(coarser, least, scale)
+
+
+def _per_channel(weight: Tensor) -> tuple[int, ...]:
+    return (-1, *[1] * (weight.dim() - 1))

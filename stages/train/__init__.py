@@ -1,0 +1,1 @@
+"""Training with PACT and saliency guidance, and the gradient maps of what was trained."""

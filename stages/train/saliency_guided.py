@@ -1,0 +1,82 @@
+"""Saliency-guided training: the network must answer the same when the least salient features are noise.
+
+Source: Ismail, Corrada Bravo, Feizi, "Improving Deep Learning Interpretability by Saliency Guided Training",
+NeurIPS 2021, arXiv 2111.14338, algorithm 1.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from pipeline.settings import Settings
+
+
+class SaliencyGuidedSettings(Settings):
+    """Saliency-guided training (arXiv 2111.14338)."""
+
+    masked_fraction: float = Field(0.5, gt=0, lt=1, description="share of each image's pixels replaced by noise")
+    weight: float = Field(1.0, ge=0, description="λ, the weight of the Kullback-Leibler term")
+    rank_by: Literal["magnitude", "signed"] = Field(
+        "magnitude", description="rank pixels by |gradient| (the paper's text) or by its signed value (its code)"
+    )
+
+
+def saliency_guided_loss(
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    settings: SaliencyGuidedSettings,
+    generator: torch.Generator,
+    label_weights: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return CE(f(X), y) + λ·KL(f(X) ‖ f(X̃)) and the logits f(X), from two forward passes and one input gradient.
+
+    Args:
+        network: normalised images to logits, in training mode.
+        images: float32 [batch, channels, height, width].
+        labels: int64 [batch].
+        settings: masked fraction, λ, ranking.
+        generator: source of the noise.
+        label_weights: float32 [classes], weight of each class in the cross entropy, or None.
+
+    Returns:
+        The loss, a scalar with its graph, and the logits [batch, classes].
+    """
+    images = images.detach().requires_grad_(True)
+    logits = network(images)
+    true_class = logits.gather(1, labels[:, None]).sum()
+    (gradient,) = torch.autograd.grad(true_class, images, retain_graph=True)
+    masked = mask_least_salient(images.detach(), gradient, settings, generator)
+    cross_entropy = F.cross_entropy(logits, labels, weight=label_weights)
+    # F.kl_div(log q, log p) is KL(p ‖ q); both arguments are logarithms.
+    divergence = F.kl_div(
+        F.log_softmax(network(masked), dim=1), F.log_softmax(logits, dim=1), log_target=True, reduction="batchmean"
+    )
+    return cross_entropy + settings.weight * divergence, logits
+
+
+def mask_least_salient(
+    images: Tensor, gradient: Tensor, settings: SaliencyGuidedSettings, generator: torch.Generator
+) -> Tensor:
+    """Return the images with their least salient pixels drawn uniformly between the image's extremes, per channel.
+
+    Args:
+        images: float32 [batch, channels, height, width].
+        gradient: of the true class's logit with respect to `images`, same shape.
+        settings: `masked_fraction` of the pixels are replaced, the same ones in every channel.
+        generator: source of the noise; on the same device as the images.
+    """
+    batch, _, height, width = images.shape
+    scores = (gradient.abs() if settings.rank_by == "magnitude" else gradient).mean(dim=1).flatten(1)
+    count = round(settings.masked_fraction * height * width)
+    least = scores.topk(count, dim=1, largest=False, sorted=False).indices
+    masked = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, least, True).view(batch, 1, height, width)
+    low = images.amin(dim=(2, 3), keepdim=True)
+    high = images.amax(dim=(2, 3), keepdim=True)
+    noise = torch.rand(images.shape, generator=generator, device=images.device, dtype=images.dtype)
+    return torch.where(masked, low + noise * (high - low), images)
