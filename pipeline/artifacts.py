@@ -235,6 +235,20 @@ class Verdict:
     detail: str
 
 
+@dataclass(frozen=True)
+class StageRecord:
+    """How one stage of a run went, as it stands in `run.json`."""
+
+    name: str
+    status: Literal["done", "reused", "failed", "not_measured"]
+    key: str
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    """Path relative to the run folder → sha256."""
+    seconds: float
+    error: str | None
+
+
 # --- the run folder ---
 
 

@@ -1,1 +1,41 @@
 """From a run folder's files to what a reviewer reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipeline.artifacts import RunFolder
+
+
+def write_report(run: RunFolder) -> Path:
+    """Write `index.html`, `report.json`, `junit.xml`, `summary.md` and `model_card.md` into the run's report folder.
+
+    Everything is rendered before the first file is written. What the run lacks is shown as "not measured".
+
+    Args:
+        run: a run folder that holds at least `run.json`.
+
+    Returns:
+        The path of `index.html`.
+
+    Raises:
+        UsageError: `run.json` is missing or is not a run record that this version knows.
+    """
+    from pipeline.artifacts import write_bytes
+    from reports import html, junit, model_card, report_json, summary
+    from reports.facts import read_facts
+
+    facts = read_facts(run)
+    contents = {
+        "report.json": report_json.render(facts),
+        "junit.xml": junit.render(facts),
+        "summary.md": summary.render(facts),
+        "model_card.md": model_card.render(facts),
+        "index.html": html.render(facts),
+    }
+    for name, text in contents.items():
+        write_bytes(run.report / name, text.encode())
+    return run.report / "index.html"

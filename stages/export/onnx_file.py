@@ -9,28 +9,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
 
 import onnx
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from calibration_data.preprocessing import Preprocessing
 from pipeline.artifacts import atomic_path
-from pipeline.settings import Settings
+from stages.export.settings import ExportSettings
 from stages.network.checkpoint import NetworkSpec
 from stages.network.normalisation import normalise
 
 OPSET = 21
-
-
-class ExportSettings(Settings):
-    """The form of every exported file."""
-
-    input_type: Literal["uint8", "float32"] = Field(
-        "uint8", description="uint8: pixels in, normalisation inside the graph; float32: the caller normalises"
-    )
 
 
 class _Deployed(nn.Module):

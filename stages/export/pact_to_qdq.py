@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import numpy as np
 import torch
 import torch.ao.quantization.fx._decomposed  # defines torch.ops.quantized_decomposed
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
@@ -17,8 +16,8 @@ from calibration_data.preprocessing import Preprocessing
 from pipeline.artifacts import Checkpoint, OnnxModel, sha256_of_file
 from pipeline.errors import StageError, UsageError
 from pipeline.processor import Target, target_of_this_machine
-from pipeline.settings import Settings
-from stages.export.onnx_file import ExportSettings, write_onnx
+from stages.export.onnx_file import write_onnx
+from stages.export.settings import ExportSettings, PactExportSettings
 from stages.network.checkpoint import NetworkSpec, load_checkpoint
 from stages.network.normalisation import normalise
 from stages.network.quantized_layer import Grid, LayerIntegers, QuantizedLayer
@@ -33,15 +32,6 @@ MIN_AGREEMENT = 0.999
 """Least share of images on which both give the same answer."""
 _INT16_MAX = 2**15 - 1
 _INT32_MAX = 2**31 - 1
-
-
-class PactExportSettings(Settings):
-    """Ship the integers that PACT trained."""
-
-    method: Literal["pact"] = "pact"
-    target: Target | Literal["auto"] = Field(
-        "auto", description="processor whose integer kernels decide how weights are stored; auto: this machine's"
-    )
 
 
 class GridQuantizer(nn.Module):

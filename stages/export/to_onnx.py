@@ -8,7 +8,8 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
 from pipeline.artifacts import Checkpoint, OnnxModel, sha256_of_file
-from stages.export.onnx_file import ExportSettings, write_onnx
+from stages.export.onnx_file import write_onnx
+from stages.export.settings import ExportSettings
 from stages.network.checkpoint import load_checkpoint
 from stages.network.quantized_layer import QuantizedLayer
 from stages.network.quantizers import ClipQuantizer, InputQuantizer

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -154,39 +151,3 @@ class MobileNetV2(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Return logits [batch, classes] of normalised images [batch, channels, height, width]."""
         return cast(Tensor, self.classifier(self.pool(self.features(image)).flatten(1)))
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """A row of `NETWORKS`.
-
-    Attributes:
-        build: (channels of the image, number of classes) → module of normalised images to logits.
-        description: one line for the command line and the report.
-    """
-
-    build: Callable[[int, int], nn.Module]
-    description: str
-
-
-NETWORKS: Mapping[str, Architecture] = {
-    "cnn-small": Architecture(lambda c, k: BlockCnn(c, k, 16), "four blocks, 16 to 128 channels, 0.1 M weights"),
-    "cnn-medium": Architecture(lambda c, k: BlockCnn(c, k, 32), "four blocks, 32 to 256 channels, 0.4 M weights"),
-    "resnet8": Architecture(lambda c, k: CifarResNet(c, k, 1), "residual network for small images, 0.08 M weights"),
-    "resnet20": Architecture(lambda c, k: CifarResNet(c, k, 3), "residual network for small images, 0.27 M weights"),
-    "mobilenet_v2": Architecture(MobileNetV2, "inverted residuals, 2.2 M weights, stride 32"),
-}
-
-
-def build_network(name: str, channels: int, classes: int, seed: int) -> nn.Module:
-    """Return a freshly initialised network; the same seed gives the same weights and leaves no trace behind.
-
-    Args:
-        name: a row of `NETWORKS`.
-        channels: of the image, 1 or 3.
-        classes: number of logits.
-        seed: of the initial weights.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return NETWORKS[name].build(channels, classes)

@@ -13,8 +13,8 @@ from torch import nn
 
 from pipeline.artifacts import Checkpoint, write_bytes
 from pipeline.errors import UsageError
-from stages.network.architectures import NETWORKS, build_network
-from stages.network.pact import PactSettings, insert_pact
+from stages.network import NETWORKS, PactSettings, build_network
+from stages.network.pact import insert_pact
 
 _KEY = "edgeproof.network"
 

@@ -19,11 +19,10 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, fx, nn
 
 from pipeline.errors import UsageError
-from pipeline.settings import Settings
+from stages.network import PactSettings
 from stages.network.quantized_layer import QuantizedLayer
 from stages.network.quantizers import ClipQuantizer, InputQuantizer
 
@@ -32,17 +31,6 @@ EDGE_BITS = 8
 
 PACT_PREFIX = "pact_"
 """Name of the modules that stand where a ReLU stood."""
-
-
-class PactSettings(Settings):
-    """PACT (arXiv 1805.06085)."""
-
-    weight_bits: int = Field(8, ge=2, le=8, description="bits of the weights, first and last layer excepted")
-    activation_bits: int = Field(8, ge=2, le=8, description="bits behind each ReLU, first and last layer excepted")
-    alpha_init: float = Field(10.0, gt=0, description="every clip's initial value; the paper starts large")
-    alpha_l2: float | None = Field(
-        None, ge=0, description="L2 coefficient of the clips; null takes the weight decay, as in the paper"
-    )
 
 
 WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)

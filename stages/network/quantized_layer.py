@@ -85,7 +85,7 @@ class QuantizedLayer(nn.Module):
         if not self.training and self.quantizer.rounding:
             return self._in_integers(x)
         y = cast(Tensor, self.layer(x))
-        return y if self.norm is None else cast(Tensor, self.norm(y))
+        return cast(Tensor, y if self.norm is None else self.norm(y))
 
     def integers(self) -> LayerIntegers:
         """Return the integers that ship, from the trained weight and the batch norm's running statistics."""
@@ -113,7 +113,7 @@ class QuantizedLayer(nn.Module):
         bias = None if integers.bias is None else integers.bias.to(x.dtype)
         if isinstance(self.layer, nn.Linear):
             return F.linear(counts, weight, bias) * integers.bias_scale
-        sums = cast(nn.Conv2d, self.layer)._conv_forward(counts, weight, bias)
+        sums: Tensor = cast(nn.Conv2d, self.layer)._conv_forward(counts, weight, bias)
         return sums * integers.bias_scale.reshape(-1, *[1] * (weight.dim() - 2))
 
 

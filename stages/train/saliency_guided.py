@@ -6,24 +6,11 @@ NeurIPS 2021, arXiv 2111.14338, algorithm 1.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.settings import Settings
-
-
-class SaliencyGuidedSettings(Settings):
-    """Saliency-guided training (arXiv 2111.14338)."""
-
-    masked_fraction: float = Field(0.5, gt=0, lt=1, description="share of each image's pixels replaced by noise")
-    weight: float = Field(1.0, ge=0, description="λ, the weight of the Kullback-Leibler term")
-    rank_by: Literal["magnitude", "signed"] = Field(
-        "magnitude", description="rank pixels by |gradient| (the paper's text) or by its signed value (its code)"
-    )
+from stages.train.settings import SaliencyGuidedSettings
 
 
 def saliency_guided_loss(

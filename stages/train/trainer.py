@@ -6,42 +6,23 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import Tensor, nn
 
 from calibration_data.prepared import PreparedData, PreparedSplit
 from pipeline.artifacts import JSON, Checkpoint, RunFolder, atomic_path, write_json
 from pipeline.errors import StageError
-from pipeline.settings import Settings
 from stages.network.checkpoint import NetworkSpec, save_checkpoint
 from stages.network.normalisation import normalise
-from stages.network.pact import PactSettings, fit_inserted_clips
+from stages.network.pact import fit_inserted_clips
 from stages.network.quantizers import clip_bounds, keep_clips_positive
-from stages.train.saliency_guided import SaliencyGuidedSettings, saliency_guided_loss
-
-
-class TrainSettings(Settings):
-    """The network and how it is trained."""
-
-    network: str = Field("cnn-medium", description="a row of the table of networks")
-    pact: PactSettings | None = Field(PactSettings(), description="PACT's settings; null trains in plain float")
-    saliency_guided: SaliencyGuidedSettings | None = Field(
-        SaliencyGuidedSettings(), description="saliency-guided training's settings; null switches it off"
-    )
-    epochs: int = Field(20, ge=1, description="passes over the training images")
-    batch_size: int = Field(64, ge=2, description="images per step")
-    learning_rate: float = Field(0.05, gt=0, description="peak learning rate of SGD with momentum 0.9")
-    weight_decay: float = Field(5e-4, ge=0, description="L2 coefficient of the weights")
-    warmup_fraction: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the rate rises linearly")
-    augment: Literal["none", "flip"] = Field("flip", description="random horizontal and vertical flips, or nothing")
-    balance_classes: bool = Field(False, description="weight each class's loss by the inverse of its frequency")
-    seed: int = Field(0, ge=0, description="of initial weights, order, flips and noise")
+from stages.train.saliency_guided import saliency_guided_loss
+from stages.train.settings import TrainSettings
 
 
 @dataclass(frozen=True)

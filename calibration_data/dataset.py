@@ -1,0 +1,78 @@
+"""What a source of labelled images offers, whatever its format: records first, pixels on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration_data.prepared import SplitName
+from pipeline.errors import UsageError
+from pipeline.settings import Settings
+
+
+class SourceSettings(Settings):
+    """What the settings of every source share; each source narrows `name` to a literal, the discriminator."""
+
+    name: str
+
+
+class BadImageError(UsageError):
+    """One image that cannot be used; the message is the reason, without the image's name."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One labelled image, known without decoding it.
+
+    Attributes:
+        image_id: stable name, unique in the data set; of a file, its path below the root.
+        label: index into `Dataset.classes`.
+        group: what must stay on one side of a split (a patient); the image itself where unknown.
+        subgroup: a subgroup attribute (age band, device…); "" where unknown.
+        official_split: the split that the data set's authors fixed, None where they fixed none.
+        sha256: digest of the image as it stands in the source, file bytes or raw pixels.
+    """
+
+    image_id: str
+    label: int
+    group: str
+    subgroup: str
+    official_split: SplitName | None
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One decoded image.
+
+    Attributes:
+        pixels: uint8 [height, width, channels], 1 (gray) or 3 (RGB) channels, 0 to 255.
+        mask: bool [height, width], True on the lesion; None where the source holds no mask.
+    """
+
+    pixels: NDArray[np.uint8]
+    mask: NDArray[np.bool_] | None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An opened source.
+
+    Attributes:
+        name: the source's key in `DATASETS`.
+        classes: class names in label order.
+        records: every image, in an order that does not depend on the machine.
+        synthetic: whether the images were generated.
+        load: decodes one record; raises BadImageError where that cannot be done.
+        ignored: files found in the source that are no images, as paths below its root.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    records: tuple[Record, ...]
+    synthetic: bool
+    load: Callable[[Record], Frame]
+    ignored: tuple[str, ...] = ()

@@ -1,0 +1,67 @@
+"""The sources of labelled images: one file per source, one row each in `DATASETS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from calibration_data.dataset import Dataset, SourceSettings
+from calibration_data.datasets.digits import DigitsSettings, fingerprint_digits, open_digits
+from calibration_data.datasets.endoscopy import EndoscopySettings, fingerprint_endoscopy, open_endoscopy
+from calibration_data.datasets.folder import FolderSettings, fingerprint_folder, open_folder
+from calibration_data.datasets.kvasir_seg import KvasirSegSettings, fingerprint_kvasir_seg, open_kvasir_seg
+
+
+@dataclass(frozen=True)
+class DatasetKind:
+    """One source.
+
+    Attributes:
+        settings: the class of its settings; its `name` is the key of the row.
+        open: settings → data set.
+        fingerprint: settings → sha256 over everything that the data set is made from.
+        description: one line for the command line and the documentation.
+        synthetic: whether its images are generated.
+    """
+
+    settings: type[SourceSettings]
+    open: Callable[[Any], Dataset]
+    fingerprint: Callable[[Any], str]
+    description: str
+    synthetic: bool
+
+
+DATASETS: Mapping[str, DatasetKind] = MappingProxyType(
+    {
+        "digits": DatasetKind(
+            DigitsSettings,
+            open_digits,
+            fingerprint_digits,
+            "1797 real scans of handwritten digits, 8 × 8 px, that ship inside scikit-learn",
+            synthetic=False,
+        ),
+        "endoscopy": DatasetKind(
+            EndoscopySettings,
+            open_endoscopy,
+            fingerprint_endoscopy,
+            "synthetic: generated endoscopy, the eight classes of Kvasir v2, lesion masks, bright and dim endoscopes",
+            synthetic=True,
+        ),
+        "folder": DatasetKind(
+            FolderSettings,
+            open_folder,
+            fingerprint_folder,
+            "your own images: one folder per class, lesion masks beside the images where you have them",
+            synthetic=False,
+        ),
+        "kvasir_seg": DatasetKind(
+            KvasirSegSettings,
+            open_kvasir_seg,
+            fingerprint_kvasir_seg,
+            "Kvasir-SEG, real colonoscopy: one polyp crop with its mask and one mucosa crop per image",
+            synthetic=False,
+        ),
+    }
+)

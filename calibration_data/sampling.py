@@ -1,0 +1,43 @@
+"""Which training images a quantizer calibrates on."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration_data.prepared import PreparedData
+from pipeline.errors import UsageError
+
+
+def choose_calibration_images(
+    data: PreparedData, n: int, seed: int, key: str = "calibration_images"
+) -> NDArray[np.int64]:
+    """Choose images of the training split, the classes as equal in number as the split allows.
+
+    The classes take turns in label order, each giving its images in seeded order, so that every batch is balanced
+    too; a class that has given all its images is passed over. The first n of a larger choice are a choice of n.
+
+    Args:
+        data: only its training split is looked at.
+        n: how many images, at least 1.
+        seed: seed of the order.
+        key: the configuration's key that holds n, for the message.
+
+    Returns:
+        int64 [n], distinct indices into `data.train`.
+
+    Raises:
+        UsageError: the training split has fewer images than asked.
+    """
+    labels = data.train.labels
+    if not 1 <= n <= len(labels):
+        raise UsageError(
+            f"`{key}`: expected between 1 and {len(labels)}, the number of training images; found {n}. "
+            "Lower it, or add images."
+        )
+    order = np.random.default_rng(seed).permutation(len(labels))
+    turn = np.empty(len(labels), dtype=np.int64)
+    for label in range(len(data.classes)):
+        of_class = order[labels[order] == label]
+        turn[of_class] = np.arange(len(of_class))
+    return np.lexsort((labels, turn))[:n].astype(np.int64)

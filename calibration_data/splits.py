@@ -1,0 +1,216 @@
+"""Train, validation and test: seeded, stratified, and no group on two sides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from calibration_data.dataset import Record
+from calibration_data.prepared import SPLITS, SplitName
+from pipeline.errors import UsageError
+from pipeline.settings import Settings
+
+Duplicates = Literal["error", "merge"]
+
+
+class SplitSettings(Settings):
+    """How the images are divided."""
+
+    train: float = Field(0.7, gt=0, lt=1, description="fraction of the images to train on")
+    validation: float = Field(0.15, gt=0, lt=1, description="fraction of the images to choose the best epoch by")
+    test: float = Field(
+        0.15, gt=0, lt=1, description="fraction to measure on; ignored where the authors fixed a test set"
+    )
+    seed: int = Field(0, ge=0, description="seed of the division")
+
+    @model_validator(mode="after")
+    def _sums_to_one(self) -> Self:
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train, validation and test must sum to 1, they sum to {total:g}")
+        return self
+
+
+def split_records(
+    records: Sequence[Record],
+    classes: Sequence[str],
+    settings: SplitSettings,
+    duplicates: Duplicates = "error",
+) -> tuple[SplitName, ...]:
+    """Divide the records; each class is divided in the same proportions, each group goes to one side as a whole.
+
+    Records that the data set's authors put into test or validation stay there; all others are divided among the
+    splits that the authors left open, in the proportions of the settings.
+
+    Groups are placed one by one, large ones first and equal ones in seeded order, each where it adds least to
+    Σ (count − target)² / target over splits and classes. For groups of one image that is Webster's method of
+    apportionment, so every class is within about one image of its fractions.
+
+    Args:
+        records: the images; image_ids are unique.
+        classes: class names in label order.
+        settings: fractions and seed.
+        duplicates: "error": equal images on two sides are an error; "merge": equal images count as one group.
+
+    Returns:
+        One split per record.
+
+    Raises:
+        UsageError: fewer than two classes; an empty class; a class with fewer groups than splits; a class that
+            cannot be in every split; a group that the authors put on two sides; a leak.
+    """
+    _check_classes(records, classes)
+    group_of, group_names = _groups(records, merge=duplicates == "merge")
+    labels = np.array([record.label for record in records])
+    counts = np.zeros((len(group_names), len(classes)), dtype=np.int64)
+    np.add.at(counts, (group_of, labels), 1)
+
+    official = {record.official_split for record in records} & {"validation", "test"}
+    fixed = _official_sides(records, group_of, group_names)
+    open_splits = [name for name in SPLITS if name not in official]
+    free = np.array([group for group in range(len(group_names)) if group not in fixed], dtype=np.int64)
+    _check_enough_groups(counts[free], classes, open_splits)
+
+    fractions = np.array([getattr(settings, name) for name in open_splits])
+    sides = _apportion(counts[free], fractions / fractions.sum(), np.random.default_rng(settings.seed))
+    side_of: dict[int, SplitName] = dict(fixed)
+    side_of.update((int(group), open_splits[side]) for group, side in zip(free, sides, strict=True))
+    assignment = tuple(side_of[int(group)] for group in group_of)
+    _check_no_empty_class(labels, assignment, classes)
+    check_no_leak(records, assignment)
+    return assignment
+
+
+def check_no_leak(records: Sequence[Record], assignment: Sequence[SplitName]) -> None:
+    """Check that no image (same sha256) and no group stands in two splits; twice in one split is fine.
+
+    Raises:
+        UsageError: naming the two images.
+    """
+    first_image: dict[str, int] = {}
+    first_group: dict[str, int] = {}
+    for index, (record, split) in enumerate(zip(records, assignment, strict=True)):
+        image = first_image.setdefault(record.sha256, index)
+        if assignment[image] != split:
+            raise UsageError(
+                f"{records[image].image_id} ({assignment[image]}) and {record.image_id} ({split}) are equal: "
+                "expected no image in two splits. Remove one of them, or set `duplicates: merge` to keep equal "
+                "images on one side."
+            )
+        group = first_group.setdefault(record.group, index)
+        if assignment[group] != split:
+            raise UsageError(
+                f"{records[group].image_id} ({assignment[group]}) and {record.image_id} ({split}) are both of group "
+                f"{record.group!r}: expected each group in one split. Mend the grouping or remove one of them."
+            )
+
+
+def _groups(records: Sequence[Record], *, merge: bool) -> tuple[NDArray[np.int64], list[str]]:
+    """Number the groups in order of appearance; with `merge`, groups that share an image become one (union-find)."""
+    parent: dict[str, str] = {}
+
+    def root(key: str) -> str:
+        parent.setdefault(key, key)
+        while parent[key] != key:
+            parent[key] = parent[parent[key]]
+            key = parent[key]
+        return key
+
+    for record in records:
+        group = root(f"group {record.group}")
+        if merge:
+            # The image's root becomes a child of the group's, so that a root is always a group.
+            parent[root(f"image {record.sha256}")] = group
+    number: dict[str, int] = {}
+    indices = [number.setdefault(root(f"group {record.group}"), len(number)) for record in records]
+    return np.array(indices, dtype=np.int64), [key.removeprefix("group ") for key in number]
+
+
+def _official_sides(
+    records: Sequence[Record], group_of: NDArray[np.int64], group_names: Sequence[str]
+) -> Mapping[int, SplitName]:
+    """Return the groups that the authors put into validation or test."""
+    first: dict[int, Record] = {}
+    fixed: dict[int, SplitName] = {}
+    for record, group in zip(records, group_of.tolist(), strict=True):
+        other = first.setdefault(group, record)
+        if other.official_split != record.official_split:
+            raise UsageError(
+                f"{other.image_id} (officially {other.official_split}) and {record.image_id} (officially "
+                f"{record.official_split}) are of one group, {group_names[group]!r}, or equal: expected each group "
+                "in one split. Remove one of them."
+            )
+        if record.official_split in ("validation", "test"):
+            fixed[group] = record.official_split
+    return fixed
+
+
+def _apportion(
+    counts: NDArray[np.int64], fractions: NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Place each group (counts: int64 [groups, classes]) on a side; return int64 [groups]."""
+    target = np.maximum(fractions[:, None] * counts.sum(axis=0), 1e-9)
+    placed = np.zeros_like(target)
+    sides = np.zeros(len(counts), dtype=np.int64)
+    order = rng.permutation(len(counts))
+    order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
+    for group in order:
+        added = counts[group]
+        cost = (added * (2 * (placed - target) + added) / target).sum(axis=1)
+        side = int(np.argmin(cost))
+        sides[group] = side
+        placed[side] += added
+    return _fill_empty(counts, sides, len(fractions))
+
+
+def _fill_empty(counts: NDArray[np.int64], sides: NDArray[np.int64], n_sides: int) -> NDArray[np.int64]:
+    """Move the smallest group that another side can spare to each side that holds none of a class."""
+    held = np.zeros((n_sides, counts.shape[1]), dtype=np.int64)
+    np.add.at(held, sides, counts > 0)
+    for label in np.argsort((counts > 0).sum(axis=0), kind="stable"):
+        for side in range(n_sides):
+            if held[side, label]:
+                continue
+            present = counts > 0
+            spare = present[:, label] & (~present | (held[sides] > 1)).all(axis=1)
+            candidates = np.flatnonzero(spare)
+            if len(candidates):
+                group = candidates[np.argmin(counts[candidates].sum(axis=1))]
+                held[sides[group]] -= present[group]
+                held[side] += present[group]
+                sides[group] = side
+    return sides
+
+
+def _check_classes(records: Sequence[Record], classes: Sequence[str]) -> None:
+    if len(classes) < 2:
+        raise UsageError(f"expected two classes or more, found {', '.join(classes) or 'none'}. Add another class.")
+    present = {record.label for record in records}
+    for label, name in enumerate(classes):
+        if label not in present:
+            raise UsageError(f"class {name!r}: expected images, found none that can be used. Add some or remove it.")
+
+
+def _check_enough_groups(counts: NDArray[np.int64], classes: Sequence[str], splits: Sequence[SplitName]) -> None:
+    for label, name in enumerate(classes):
+        found = int((counts[:, label] > 0).sum())
+        if found < len(splits):
+            raise UsageError(
+                f"class {name!r}: expected images of {len(splits)} groups or more, one for each of "
+                f"{', '.join(splits)}; found {found}. Add images of other groups (patients) or remove the class."
+            )
+
+
+def _check_no_empty_class(labels: NDArray[np.int64], assignment: Sequence[SplitName], classes: Sequence[str]) -> None:
+    present = set(zip(labels.tolist(), assignment, strict=True))
+    for label, name in enumerate(classes):
+        for split in SPLITS:
+            if (label, split) not in present:
+                raise UsageError(
+                    f"class {name!r}: expected images in the {split} split, found none. Its groups are too few or "
+                    "too large to divide; add images of other groups (patients), or change `split.seed`."
+                )

@@ -1,0 +1,5 @@
+"""`python -m pipeline` is `edgeproof`."""
+
+from pipeline.cli import main
+
+main()

@@ -1,0 +1,277 @@
+"""The command line: one command per stage, each a few lines; whatever computes is imported when it is needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.errors import EdgeproofError, ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pipeline.config import Configuration
+    from pipeline.flow import Outcome
+    from pipeline.nightly import NightlyResult
+    from pipeline.progress import Observer
+
+app = typer.Typer(
+    help="Compile an image classifier for an edge device, and prove what the compilation did to it.",
+    epilog="Exit codes: 0 all gates passed · 1 a gate failed · 2 wrong usage or input · 3 evidence incomplete.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="a YAML configuration")]
+RunPath = Annotated[Path | None, typer.Option("--run", help="run folder [default: runs/NAME]")]
+ExistingRun = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")]
+AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON on stdout")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress on stderr")]
+
+
+@app.callback()
+def _options(debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False) -> None:
+    if debug:
+        os.environ["EDGEPROOF_DEBUG"] = "1"
+
+
+@app.command()
+def demo(run: RunPath = None, as_json: AsJson = False, quiet: Quiet = False) -> None:
+    """Run every stage and variant on generated endoscopy-like frames (synthetic)."""
+    from pipeline.config import read_configuration
+
+    _compile_and_validate(read_configuration(Path(__file__).with_name("demo.yaml")), run, as_json, quiet)
+
+
+@app.command()
+def init(
+    path: Annotated[Path | None, typer.Argument(help="file to write [default: print it]")] = None,
+    dataset: Annotated[str, typer.Option(help="data set, see `edgeproof doctor`")] = "folder",
+    root: Annotated[str | None, typer.Option(help="folder of the images")] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="print the configuration's JSON schema instead")] = False,
+) -> None:
+    """Write a commented configuration to start from."""
+    from pipeline.template import starting_text, write_new
+
+    text = starting_text(path.stem if path else "my-run", dataset, root, schema)
+    if path:
+        write_new(path, text)
+        print(f"wrote {path}; next: edgeproof run {path}")
+    else:
+        print(text, end="")
+
+
+@app.command()
+def run(config: ConfigPath, run: RunPath = None, as_json: AsJson = False, quiet: Quiet = False) -> None:
+    """Do everything: train, export, compile, validate, judge, report."""
+    from pipeline.config import read_configuration
+
+    _compile_and_validate(read_configuration(config), run, as_json, quiet)
+
+
+@app.command()
+def train(config: ConfigPath, run: RunPath = None, quiet: Quiet = False) -> None:
+    """Prepare the images and train the network."""
+    _run_until("train", config, run, None, quiet)
+
+
+@app.command()
+def export(config: ConfigPath, run: RunPath = None, quiet: Quiet = False) -> None:
+    """Export the trained network to ONNX in float."""
+    _run_until("export", config, run, None, quiet)
+
+
+@app.command()
+def quantize(
+    config: ConfigPath,
+    run: RunPath = None,
+    variant: Annotated[str | None, typer.Option(help="only this variant")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Compile the variants."""
+    _run_until("quantize", config, run, variant, quiet)
+
+
+@app.command()
+def validate(config: ConfigPath, run: RunPath = None, quiet: Quiet = False) -> None:
+    """Measure accuracy, saliency and latency of every file."""
+    _run_until("validate", config, run, None, quiet)
+
+
+@app.command()
+def report(run: ExistingRun) -> None:
+    """Write the report of a run again from its files."""
+    from pipeline.artifacts import RunFolder
+    from reports import write_report
+
+    print(write_report(RunFolder(run)))
+
+
+@app.command()
+def nightly(
+    config: ConfigPath,
+    root: Annotated[Path | None, typer.Option(help="folder of the nights [default: runs/nightly/NAME]")] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run unattended under a lock and compare with the last accepted run."""
+    from pipeline.config import read_configuration
+    from pipeline.flow import run_one_night
+
+    configuration = read_configuration(config)
+    result = run_one_night(configuration, root or Path("runs/nightly") / configuration.name, _observer(quiet))
+    _show_night(result, as_json)
+    raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def accept(
+    run: ExistingRun,
+    reason: Annotated[str | None, typer.Option(help="why a run that is not green is accepted all the same")] = None,
+) -> None:
+    """Make a run the one that later nights are compared with."""
+    from pipeline.acceptance import accept as accept_run
+    from pipeline.artifacts import RunFolder
+
+    accepted = accept_run(RunFolder(run), run.resolve().parent, reason=reason)
+    print(f"accepted {accepted.folder}")
+
+
+@app.command()
+def compare(first: ExistingRun, second: ExistingRun, as_json: AsJson = False) -> None:
+    """Compare the measurements of two runs; the first one is the accepted one."""
+    from pipeline.artifacts import RunFolder
+    from pipeline.comparison import ComparisonSettings
+    from pipeline.comparison import compare as compare_runs
+    from pipeline.comparison_text import comparison_table
+    from pipeline.evidence import read_evidence
+
+    accepted, current = (read_evidence(RunFolder(path)) for path in (first, second))
+    comparison = compare_runs(accepted, current, ComparisonSettings())
+    _print(comparison.as_json() if as_json else comparison_table(comparison))
+    raise typer.Exit(comparison.exit_code)
+
+
+@app.command()
+def doctor(
+    as_json: AsJson = False,
+    create: Annotated[
+        bool, typer.Option("--create-neural-compressor", help="create the environment of Intel Neural Compressor")
+    ] = False,
+) -> None:
+    """Show what this machine has, what is missing, and how to mend it."""
+    from dataclasses import asdict
+
+    from pipeline.doctor import checks_table, diagnose, exit_code
+    from stages.quantize.neural_compressor.environment import create_environment
+
+    if create:
+        create_environment(_observer(False).say)
+    checks = diagnose(Path.cwd())
+    _print([asdict(check) for check in checks] if as_json else checks_table(checks))
+    raise typer.Exit(exit_code(checks))
+
+
+def main() -> None:
+    """Run the command line; every expected error is one sentence and an exit code."""
+    try:
+        app()
+    except EdgeproofError as error:
+        _fail(error, str(error), error.exit_code)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        message = f"{where}the operating system refused ({error.strerror or error}). Mend that and run again."
+        _fail(error, message, ExitCode.INCOMPLETE)
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on from here")
+
+
+# --- what the commands share ---
+
+
+def _fail(error: BaseException, message: str, code: ExitCode) -> None:
+    if os.environ.get("EDGEPROOF_DEBUG"):
+        raise error
+    from rich.text import Text
+
+    _console().print(Text("error: ", style="bold red").append(message, style="default"))
+    sys.exit(code)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True, soft_wrap=True)
+
+
+def _print(result: Any) -> None:
+    """Print JSON values as JSON, anything else as rich renders it."""
+    from rich.console import Console
+
+    if isinstance(result, dict | list):
+        print(json.dumps(result, indent=2, ensure_ascii=False))
+    else:
+        Console().print(result)
+
+
+def _observer(quiet: bool) -> Observer:
+    from pipeline.progress import Silent, Terminal
+
+    return Silent() if quiet else Terminal(_console())
+
+
+def _folder(configuration: Configuration, run: Path | None) -> Any:
+    from pipeline.artifacts import RunFolder
+
+    return RunFolder(run or Path("runs") / configuration.name)
+
+
+def _compile_and_validate(configuration: Configuration, run: Path | None, as_json: bool, quiet: bool) -> None:
+    from pipeline.flow import compile_and_validate
+
+    outcome = compile_and_validate(configuration, _folder(configuration, run), _observer(quiet))
+    _print(outcome.as_json()) if as_json else _show(outcome)
+    raise typer.Exit(outcome.exit_code)
+
+
+def _run_until(stage: str, config: Path, run: Path | None, variant: str | None, quiet: bool) -> None:
+    from pipeline.config import read_configuration
+    from pipeline.flow import run_until
+
+    configuration = read_configuration(config)
+    if variant is not None and variant not in configuration.variants:
+        raise UsageError(f"--variant: expected one of {', '.join(configuration.variants)}, found {variant!r}.")
+    raise typer.Exit(run_until(stage, configuration, _folder(configuration, run), variant, _observer(quiet)))
+
+
+def _show(outcome: Outcome) -> None:
+    from rich.console import Console
+
+    marks = {"passed": "[green]✓ passed [/]", "failed": "[red]✗ failed [/]", "missing": "[yellow]? missing[/]"}
+    console = Console(soft_wrap=True, highlight=False)
+    for verdict in outcome.verdicts:
+        console.print(f"{marks[verdict.status]} {verdict.gate}  [dim]({verdict.detail})[/]")
+    console.print(outcome.sentence)
+    console.print(f"report: {outcome.report.resolve().as_uri()}")
+
+
+def _show_night(result: NightlyResult, as_json: bool) -> None:
+    from pipeline.comparison_text import comparison_table
+
+    if as_json:
+        comparison = result.comparison.as_json() if result.comparison else None
+        codes = {"exit_code": int(result.exit_code), "gates_exit_code": int(result.gates_exit_code)}
+        _print({"run": str(result.run.root), **codes, "comparison": comparison, "notes": list(result.notes)})
+        return
+    for note in result.notes:
+        print(note)
+    if result.comparison:
+        _print(comparison_table(result.comparison))
+    print(f"exit code {int(result.exit_code)} (gates {int(result.gates_exit_code)}); run {result.run.root}")

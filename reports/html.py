@@ -1,0 +1,228 @@
+"""The report's page: one file, no network, no script. Every text from the run is escaped by the templates."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
+
+from pipeline.artifacts import JSON, Measurement
+from reports import charts, formats
+from reports.class_tables import class_tables, subgroup_table
+from reports.disagreements import changes
+from reports.facts import Facts
+from reports.gallery import changed_images, saliency_grid
+from reports.measured import find, latency_settings, reason_of, shown_unit
+from reports.outcome import gate_measurement, outcome
+from reports.variant_tables import accuracy_table, at_a_glance, latency_tables, saliency_tables
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+STATUS_WORDS = {
+    "passed": "passed",
+    "failed": "failed",
+    "missing": "not measured",
+    "done": "done",
+    "reused": "reused",
+    "not_measured": "not measured",
+}
+
+
+@dataclass(frozen=True)
+class GateRow:
+    """One gate as it stands in the first table."""
+
+    gate: str
+    detail: str
+    limit: str
+    value: str
+    interval: str
+    status: str
+
+
+@dataclass(frozen=True)
+class MeasurementRow:
+    """One measurement as it stands in the complete list."""
+
+    variant: str
+    metric: str
+    value: str
+    interval: str
+    n: str
+    where: str
+    settings: str
+
+
+def render(facts: Facts) -> str:
+    """Return the page."""
+    shown, changed_total = changed_images(facts)
+    template = _environment().get_template("report.html")
+    return template.render(
+        facts=facts,
+        outcome=outcome(facts),
+        gates=[_gate_row(facts, index) for index in range(len(facts.verdicts))],
+        glance=at_a_glance(facts),
+        accuracy=accuracy_table(facts),
+        saliency=saliency_tables(facts),
+        latency=latency_tables(facts),
+        trade_offs=_trade_offs(facts),
+        grid=saliency_grid(facts),
+        changes=changes(facts),
+        changed=shown,
+        changed_total=changed_total,
+        class_tables=class_tables(facts),
+        subgroups=subgroup_table(facts),
+        splits=_splits(facts),
+        history=_history(facts),
+        measurements=[_measurement_row(measurement) for measurement in facts.measurements],
+        names_by_hash={record.sha256: record.variant for record in facts.variants},
+        configuration=as_yaml(facts.configuration),
+    )
+
+
+def as_yaml(value: JSON) -> str:
+    """Return a value as YAML that `edgeproof run` reads back."""
+    import yaml
+
+    return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110))
+
+
+def anchor(key: str) -> str:
+    """Return a text as part of an `id`: letters, digits and hyphens only."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", key)
+
+
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("reports", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": formats.percent,
+        "size": formats.size,
+        "seconds": formats.seconds,
+        "count": formats.count,
+        "short_hash": formats.short_hash,
+        "yaml": as_yaml,
+        "anchor": anchor,
+        "status": lambda status: STATUS_WORDS.get(status, status),
+    }
+    style = environment.loader.get_source(environment, "report.css")[0] if environment.loader else ""
+    environment.globals["style"] = Markup(style)  # our own file, not the run's
+    return environment
+
+
+def _gate_row(facts: Facts, index: int) -> GateRow:
+    verdict = facts.verdicts[index]
+    measurement = gate_measurement(verdict, facts)
+    detail, interval = verdict.detail, ""
+    limit = formats.plain(verdict.limit)
+    value = formats.NOT_MEASURED if verdict.value is None else formats.plain(verdict.value)
+    if measurement is not None and measurement.value is not None:
+        unit = shown_unit(measurement)
+        value = formats.with_unit(measurement.value, unit)
+        limit = formats.with_unit(verdict.limit, unit)
+        interval = formats.interval(*measurement.ci95, unit) if measurement.ci95 else ""
+        detail = f"n = {measurement.n}" if measurement.n else ""  # the rest stands in the cells
+    return GateRow(verdict.gate, detail, limit, value, interval, verdict.status)
+
+
+def _measurement_row(measurement: Measurement) -> MeasurementRow:
+    settings = {key: value for key, value in measurement.settings.items() if key != "reason"}
+    if measurement.value is None:
+        value = f"{formats.NOT_MEASURED}: {reason_of(measurement)}"
+    else:
+        value = formats.with_unit(measurement.value, shown_unit(measurement))
+    return MeasurementRow(
+        measurement.variant,
+        measurement.metric,
+        value,
+        formats.interval(*measurement.ci95, shown_unit(measurement)) if measurement.ci95 else "",
+        "" if measurement.n is None else str(measurement.n),
+        ", ".join(part for part in (measurement.provider, measurement.split) if part),
+        ", ".join(f"{key}: {_compact(value)}" for key, value in sorted(settings.items())),
+    )
+
+
+def _compact(value: JSON) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _trade_offs(facts: Facts) -> list[tuple[str, Markup]]:
+    """Return the charts of balanced accuracy against latency and against size, each with its title."""
+    drawn = []
+    settings = latency_settings(facts)
+    if settings:
+        p50 = {
+            variant: find(facts, "latency_p50_ms", variant, latency=settings[0]) for variant in facts.variant_names
+        }
+        points = _points(facts, p50)
+        title = f"Balanced accuracy against latency ({settings[0]})"
+        if points:
+            svg = charts.trade_off(
+                "latency", points, "latency p50, ms", "balanced accuracy, %", _told(title, points, "ms")
+            )
+            drawn.append((title, Markup(svg)))  # matplotlib escapes the names it writes
+    sizes = {
+        record.variant: Measurement("size_bytes", record.size_bytes / 1024, "KiB", record.variant)
+        for record in facts.variants
+    }
+    points = _points(facts, sizes)
+    if points:
+        title = "Balanced accuracy against size"
+        svg = charts.trade_off("size", points, "size, KiB", "balanced accuracy, %", _told(title, points, "KiB"))
+        drawn.append((title, Markup(svg)))
+    return drawn
+
+
+def _points(facts: Facts, horizontal: dict[str, Measurement]) -> list[charts.Point]:
+    points = []
+    for variant in facts.variant_names:
+        x, y = horizontal.get(variant), find(facts, "balanced_accuracy", variant)
+        if x is None or x.value is None or y.value is None:
+            continue
+        y_ci95 = (y.ci95[0] * 100, y.ci95[1] * 100) if y.ci95 else None
+        points.append(charts.Point(variant, x.value, y.value * 100, x.ci95, y_ci95))
+    return points
+
+
+def _told(title: str, points: list[charts.Point], unit: str) -> str:
+    parts = (f"{p.name} {p.y:.1f} % at {formats.significant(p.x)} {unit}" for p in points)
+    return f"{title}: {'; '.join(parts)}."
+
+
+def _history(facts: Facts) -> Markup | None:
+    losses, metrics = charts.history_series(facts.history)
+    if not losses and not metrics:
+        return None
+    last = facts.history[-1]
+    told = ", ".join(
+        f"{name.replace('_', ' ')} {formats.significant(last[name])}"
+        for name in (*losses, *metrics)
+        if last.get(name)
+    )
+    description = f"Training over {len(facts.history)} epochs; at the last: {told}."
+    return Markup(charts.training_history("history", facts.history, description))
+
+
+def _splits(facts: Facts) -> list[tuple[str, int, int, int]]:
+    """Return name, images, groups and masks of each split."""
+    if facts.data is None:
+        return []
+    return [
+        (name, len(split), len(set(split.groups)), int(split.has_mask.sum()))
+        for name, split in (
+            ("train", facts.data.train),
+            ("validation", facts.data.validation),
+            ("test", facts.data.test),
+        )
+    ]

@@ -1,0 +1,117 @@
+"""Finding the measurement that belongs in a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pipeline.artifacts import Measurement
+from reports.facts import Facts
+
+LATENCY_METRICS = ("latency_p50_ms", "latency_p90_ms", "latency_speedup", "peak_memory_bytes")
+SALIENCY_METRICS = (
+    "saliency_spearman",
+    "saliency_ssim",
+    "saliency_top10_overlap",
+    "pointing_game",
+    "mass_in_mask",
+    "deletion_auc",
+    "insertion_auc",
+)
+
+
+@dataclass(frozen=True, order=True)
+class LatencySetting:
+    """Where a latency was measured."""
+
+    provider: str
+    threads: int
+
+    def __str__(self) -> str:
+        return f"{self.provider}, {self.threads} thread{'' if self.threads == 1 else 's'}"
+
+
+def find(
+    facts: Facts,
+    metric: str,
+    variant: str,
+    *,
+    latency: LatencySetting | None = None,
+    saliency_method: str | None = None,
+) -> Measurement:
+    """Return one measurement of the test split, or one without a value whose settings say why it is absent.
+
+    Args:
+        facts: the run's facts.
+        metric: metric name, such as `sensitivity/polyp`.
+        variant: variant name.
+        latency: only the measurement taken there.
+        saliency_method: only the one of this method; one without a method counts for every method.
+    """
+    candidates = [
+        m
+        for m in facts.measurements
+        if (m.metric, m.variant) == (metric, variant) and m.split in (None, "test") and "subgroup" not in m.settings
+    ]
+    if latency is not None:
+        candidates = [m for m in candidates if _belongs_to(m, latency)]
+    if saliency_method is not None:
+        candidates = [m for m in candidates if m.settings.get("method") in (None, saliency_method)]
+    if not candidates:
+        return Measurement(metric, None, "", variant, settings={"reason": _why_absent(facts, variant)})
+    # Accuracy may be measured on several providers: the processor is the one that every machine has.
+    return min(candidates, key=lambda m: (m.value is None, m.provider not in (None, "cpu")))
+
+
+def reason_of(measurement: Measurement) -> str:
+    """Return why a measurement has no value."""
+    return str(measurement.settings.get("reason") or "the run gives no reason")
+
+
+def latency_setting(measurement: Measurement) -> LatencySetting | None:
+    """Return where a latency was measured; None where provider or threads are not recorded."""
+    threads = measurement.settings.get("threads")
+    if measurement.provider is None or not isinstance(threads, int):
+        return None
+    return LatencySetting(measurement.provider, threads)
+
+
+def latency_settings(facts: Facts) -> tuple[LatencySetting, ...]:
+    """Return every provider and thread count that was timed or meant to be, the cpu provider first."""
+    found = {latency_setting(m) for m in facts.measurements if m.metric in LATENCY_METRICS}
+    return tuple(
+        sorted((setting for setting in found if setting is not None), key=lambda s: (s.provider != "cpu", s))
+    )
+
+
+def saliency_methods(facts: Facts) -> tuple[str, ...]:
+    """Return the saliency methods in the order in which they were measured."""
+    methods = (m.settings.get("method") for m in facts.measurements if m.metric in SALIENCY_METRICS)
+    return tuple(dict.fromkeys(str(method) for method in methods if method is not None))
+
+
+def any_measured(facts: Facts, metrics: Iterable[str]) -> bool:
+    """Return whether one of the metrics has a value."""
+    wanted = frozenset(metrics)
+    return any(m.value is not None for m in facts.measurements if m.metric in wanted)
+
+
+def _belongs_to(measurement: Measurement, latency: LatencySetting) -> bool:
+    """Return whether a latency was taken there, or is absent for the whole provider or the whole variant."""
+    if measurement.value is None and "threads" not in measurement.settings:
+        return measurement.provider in (None, latency.provider)
+    return latency_setting(measurement) == latency
+
+
+def shown_unit(measurement: Measurement) -> str:
+    """Return the unit to write: the measurement's own, but an AUROC is read as a probability, not as a percentage."""
+    return "probability" if measurement.metric.startswith("auroc") else measurement.unit
+
+
+def _why_absent(facts: Facts, variant: str) -> str:
+    for stage in facts.stages:
+        if stage.status in ("failed", "not_measured") and variant in stage.name:
+            return stage.error or f"stage {stage.name} failed"
+    if not facts.measurements:
+        return "the run holds no measurements"
+    return "the run holds no such measurement"

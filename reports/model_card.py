@@ -1,0 +1,121 @@
+"""`model_card.md`: what is known from the run about the files that would ship; nothing else."""
+
+from __future__ import annotations
+
+from reports import formats, markdown
+from reports.class_tables import class_tables, subgroup_table
+from reports.disagreements import changes
+from reports.facts import BASELINE, Facts
+from reports.outcome import outcome
+from reports.tables import Table
+from reports.variant_tables import COMPARED_WITH_BASELINE, accuracy_table, latency_tables, saliency_tables
+
+
+def render(facts: Facts) -> str:
+    """Return the file's text."""
+    sections = [
+        f"# Model card: {markdown.escape(facts.name)}",
+        _summary(facts),
+        "## Files",
+        _files(facts),
+        "## Data",
+        _data(facts),
+        "## Training",
+        _training(facts),
+        "## Performance on the test images",
+        "Intervals are 95 %.",
+        *_tables((accuracy_table(facts), *saliency_tables(facts), *latency_tables(facts))),
+        _changes(facts),
+        "## Per class and subgroup",
+        *_tables(class_tables(facts), "Not measured."),
+        *_tables(tuple(table for table in (subgroup_table(facts),) if table), "No subgroups are recorded."),
+        "## Limits",
+        _limits(facts),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _summary(facts: Facts) -> str:
+    verdict = outcome(facts)
+    synthetic = " The images are synthetic." if facts.synthetic else ""
+    classes = markdown.escape(", ".join(facts.classes) or "unknown")
+    return (
+        f"An image classifier for {formats.count(len(facts.classes), 'class', 'classes')}: {classes}. "
+        f"{verdict.headline}. {markdown.escape(verdict.sentence)}{synthetic}"
+    )
+
+
+def _files(facts: Facts) -> str:
+    if not facts.variants:
+        return "No file was compiled."
+    lines = ["| Variant | Method | File | Size | sha256 | Made from |", "| --- | --- | --- | ---: | --- | --- |"]
+    names: dict[str | None, str] = {record.sha256: record.variant for record in facts.variants}
+    for record in facts.variants:
+        cells = (
+            record.variant,
+            record.method,
+            record.path,
+            formats.size(record.size_bytes),
+            record.sha256,
+            names.get(record.parent_sha256) or record.parent_sha256 or "none",
+        )
+        lines.append("| " + " | ".join(markdown.escape(text) for text in cells) + " |")
+    return "\n".join(lines)
+
+
+def _data(facts: Facts) -> str:
+    if facts.data is None:
+        return f"Data set {markdown.escape(facts.dataset)}; the run folder holds no images."
+    data = facts.data
+    sizes = ", ".join(f"{len(data.split(name))} {name}" for name in ("train", "validation", "test"))
+    skipped = f" {formats.count(len(data.skipped), 'image')} could not be read." if data.skipped else ""
+    return (
+        f"Data set {markdown.escape(data.dataset)}: {sizes} images of {data.image_size} × {data.image_size} pixels, "
+        f"{formats.count(data.channels, 'channel')}.{skipped} Digest of all images, masks and labels: {data.sha256}."
+    )
+
+
+def _training(facts: Facts) -> str:
+    settings = facts.configuration.get("train")
+    epochs = formats.count(len(facts.history), "epoch") if facts.history else "The run holds no training history"
+    if not isinstance(settings, dict):
+        return f"{epochs}."
+    lines = [f"- {markdown.escape(str(key))}: {markdown.escape(str(value))}" for key, value in settings.items()]
+    return f"{epochs}. Settings:\n\n" + "\n".join(lines)
+
+
+def _tables(tables: tuple[Table, ...], otherwise: str = "") -> list[str]:
+    if not tables:
+        return [otherwise]
+    return [f"### {markdown.escape(table.caption)}\n\n{markdown.table(table)}" for table in tables]
+
+
+def _changes(facts: Facts) -> str:
+    lines = [
+        f"- {markdown.escape(item.variant)}: {item.changed} of {item.images} answers differ from fp32's; "
+        f"{item.broken} became wrong, {item.mended} became right."
+        for item in changes(facts)
+    ]
+    return "\n".join(lines)
+
+
+def _limits(facts: Facts) -> str:
+    limits = ["The run records no intended use and no clinical evaluation."]
+    if facts.synthetic:
+        limits.append("The images were generated. The numbers have no clinical meaning.")
+    if facts.data is not None:
+        limits.append(f"Measured on {formats.count(len(facts.data.test), 'test image')} of one data set.")
+    cpu = facts.environment.get("cpu")
+    if isinstance(cpu, dict) and cpu.get("model"):
+        limits.append(
+            f"Accuracy and latency of an int8 file hold for the processor they were measured on: "
+            f"{markdown.escape(str(cpu['model']))}."
+        )
+    absent = sum(
+        measurement.value is None
+        and not (measurement.variant == BASELINE and measurement.metric in COMPARED_WITH_BASELINE)
+        for measurement in facts.measurements
+    )
+    if absent:
+        limits.append(f"{formats.count(absent, 'measurement')} could not be taken; report.json gives the reasons.")
+    return "\n".join(f"- {limit}" for limit in limits)

@@ -1,0 +1,103 @@
+"""The verdict of a run in one word, one sentence and one exit code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.artifacts import Measurement, Verdict
+from pipeline.errors import ExitCode
+from reports.facts import Facts, StageRecord
+from reports.formats import count
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the reviewer reads first.
+
+    Attributes:
+        kind: decides colour and symbol; "unjudged" where no gate was set.
+        headline: for example "2 of 7 gates failed".
+        sentence: why.
+        exit_code: what the process told its caller; derived from the evidence where the run has not recorded it yet.
+    """
+
+    kind: Literal["passed", "failed", "incomplete", "unjudged"]
+    headline: str
+    sentence: str
+    exit_code: int
+
+
+def outcome(facts: Facts) -> Outcome:
+    """Return the verdict on a run; incomplete evidence weighs more than a failed gate, as in the exit codes."""
+    derived = _from_evidence(facts)
+    recorded = facts.record.get("exit_code")
+    if recorded is None or recorded == derived.exit_code:
+        return derived
+    return Outcome(
+        "incomplete",
+        "Evidence incomplete",
+        f"The run ended with exit code {recorded}, but its gates and stages stand for {derived.exit_code:d}: "
+        f"{derived.headline}.",
+        int(recorded),
+    )
+
+
+def _from_evidence(facts: Facts) -> Outcome:
+    verdicts = facts.verdicts
+    failed = [verdict for verdict in verdicts if verdict.status == "failed"]
+    missing = [verdict for verdict in verdicts if verdict.status == "missing"]
+    broken = unfinished_stages(facts)
+    if missing or broken:
+        why = _why_incomplete(missing, broken, failed)
+        return Outcome("incomplete", "Evidence incomplete", why, ExitCode.INCOMPLETE)
+    if failed:
+        return Outcome(
+            "failed",
+            f"{len(failed)} of {count(len(verdicts), 'gate')} failed",
+            f"Outside its limit: {_listing([verdict.gate for verdict in failed])}.",
+            ExitCode.GATE_FAILED,
+        )
+    if not verdicts:
+        why = "No acceptance criterion was judged: this run only reports what it measured."
+        return Outcome("unjudged", "No gates", why, ExitCode.PASSED)
+    return Outcome(
+        "passed",
+        "All gates passed" if len(verdicts) > 1 else "The gate passed",
+        f"Every stage finished, and {count(len(verdicts), 'criterion', 'criteria')} fixed before the run "
+        f"{'holds' if len(verdicts) == 1 else 'hold'}.",
+        ExitCode.PASSED,
+    )
+
+
+def unfinished_stages(facts: Facts) -> tuple[StageRecord, ...]:
+    """Return the stages that failed or could not measure."""
+    return tuple(stage for stage in facts.stages if stage.status in ("failed", "not_measured"))
+
+
+def gate_measurement(verdict: Verdict, facts: Facts) -> Measurement | None:
+    """Return the measurement that a gate judged as it stands; None where the gate judged a difference or a ratio."""
+    for measurement in facts.measurements:
+        named = verdict.gate.startswith(f"{measurement.variant}: {measurement.metric} ")
+        if named and measurement.value is not None and measurement.value == verdict.value:
+            return measurement
+    return None
+
+
+def _why_incomplete(missing: list[Verdict], broken: tuple[StageRecord, ...], failed: list[Verdict]) -> str:
+    parts = []
+    if broken:
+        parts.append(f"{count(len(broken), 'stage')} did not finish: {_listing([stage.name for stage in broken])}.")
+    if missing:
+        parts.append(
+            f"{count(len(missing), 'gate')} could not be judged: {_listing([verdict.gate for verdict in missing])}."
+        )
+    if failed:
+        parts.append(f"{count(len(failed), 'gate')} failed: {_listing([verdict.gate for verdict in failed])}.")
+    return " ".join(parts)
+
+
+def _listing(names: list[str], most: int = 3) -> str:
+    if len(names) <= most:
+        return ", ".join(names)
+    return f"{', '.join(names[:most])} and {len(names) - most} more"

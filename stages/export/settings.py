@@ -1,0 +1,27 @@
+"""The settings of export."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from pipeline.processor import Target
+from pipeline.settings import Settings
+
+
+class ExportSettings(Settings):
+    """The form of every exported file."""
+
+    input_type: Literal["uint8", "float32"] = Field(
+        "uint8", description="uint8: pixels in, normalisation inside the graph; float32: the caller normalises"
+    )
+
+
+class PactExportSettings(Settings):
+    """Ship the integers that PACT trained."""
+
+    method: Literal["pact"] = "pact"
+    target: Target | Literal["auto"] = Field(
+        "auto", description="processor whose integer kernels decide how weights are stored; auto: this machine's"
+    )

@@ -1,0 +1,46 @@
+"""Arrays on disk as `.npz`: written atomically, the same bytes for the same arrays, never pickled."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.artifacts import atomic_path
+from pipeline.errors import UsageError
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write named arrays as an uncompressed `.npz`.
+
+    Uncompressed because zlib's output differs between its versions, and the run's hashes should not.
+
+    Args:
+        path: the file; its folder is created.
+        arrays: name → array of a plain dtype (no objects).
+    """
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, allow_pickle=False, **{name: np.ascontiguousarray(array) for name, array in arrays.items()})
+
+
+def read_arrays(path: Path, names: tuple[str, ...]) -> tuple[NDArray[Any], ...]:
+    """Return the named arrays of a `.npz` in the order asked for.
+
+    Raises:
+        UsageError: the file is missing, is no `.npz`, or lacks one of the names.
+    """
+    try:
+        # numpy leaves a file that it opened itself open when the archive turns out to be damaged.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+            return tuple(stored[name] for name in names)
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: expected a file, found nothing. Run `edgeproof validate` first.") from error
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UsageError(
+            f"{path}: expected the arrays {', '.join(names)}, found something else ({error}). "
+            "Delete it and run `edgeproof validate` again."
+        ) from error

@@ -1,0 +1,328 @@
+"""Latency of the shipped files: each session in a process of its own, all of them measured in turns.
+
+In each round every variant answers a block of single-image queries, and the order moves on by one from round to
+round; so a change of the clock or a busy neighbour meets all variants alike. A speed-up is a ratio within a round.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, field_validator
+
+from pipeline.artifacts import JSON, Measurement, OnnxModel
+from pipeline.errors import StageError
+from pipeline.settings import Settings
+from stages.validate import METRICS, statistics
+from stages.validate.evidence import measured, not_measured
+from stages.validate.sessions import PROVIDERS
+
+REFERENCE = "fp32"
+QUANTILES: Mapping[str, float] = {"latency_p50_ms": 0.5, "latency_p90_ms": 0.9}
+_TIMING_METRICS = tuple(name for name, row in METRICS.items() if row.inputs == "timing")
+
+_BLOCK_WARMUP = 2
+"""Queries at the start of each block that are not counted: they bring the caches back from the variant before."""
+
+
+def _silent(done: int, total: int) -> None:
+    pass
+
+
+class LatencySettings(Settings):
+    """On what, how often and how long the files are timed."""
+
+    # strict=False: a list from YAML may stand for the tuple; the items stay strict.
+    providers: tuple[str, ...] = Field(
+        ("cpu",), min_length=1, strict=False, description=f"execution providers: {', '.join(PROVIDERS)}"
+    )
+    threads: tuple[int, ...] = Field((1,), min_length=1, strict=False, description="thread counts to measure with")
+    # 32 × 32 = 1,024 queries, MLPerf's single-stream minimum for a 90th percentile.
+    rounds: int = Field(32, ge=5, le=100_000, description="rounds; each variant answers one block in each")
+    queries_per_round: int = Field(32, ge=1, le=100_000, description="timed queries of a block")
+    warmup_queries: int = Field(16, ge=0, le=100_000, description="queries before the first round, not counted")
+    resamples: int = Field(
+        2000, ge=1000, le=100_000, description="bootstrap resamples behind the speed-up's interval"
+    )
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of the bootstrap")
+    timeout_s: float = Field(120.0, gt=0.0, le=86_400.0, description="a block that takes longer counts as hung")
+
+    @field_validator("providers")
+    @classmethod
+    def _providers_exist(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in value if name not in PROVIDERS]
+        if unknown:
+            raise ValueError(f"expected some of {', '.join(PROVIDERS)}, found {', '.join(unknown)}")
+        return value
+
+    @field_validator("threads")
+    @classmethod
+    def _threads_positive(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if min(value) < 1:
+            raise ValueError("expected thread counts of at least 1")
+        return value
+
+
+@dataclass(frozen=True)
+class _Timing:
+    """What one worker measured: durations in ms [rounds, queries], or the reason why there are none."""
+
+    durations_ms: NDArray[np.float64] | None
+    nodes_on_provider: float = 0.0
+    peak_memory_bytes: int = 0
+    reason: str = ""
+
+
+def measure_latency(
+    models: Sequence[OnnxModel],
+    image: NDArray[np.uint8],
+    settings: LatencySettings,
+    progress: Callable[[int, int], None] = _silent,
+) -> list[Measurement]:
+    """Time every model on every provider and thread count, one image per query.
+
+    A worker that crashes, hangs or finds no such provider costs its own variant's figures only: they have the value
+    None and the reason.
+
+    Args:
+        models: the files; the one called fp32 is what speed-ups refer to.
+        image: uint8 [channels, h, w], one image of the test split.
+        settings: providers, threads, rounds.
+        progress: called with (blocks done, blocks in all).
+    """
+    configurations = [(provider, threads) for provider in settings.providers for threads in settings.threads]
+    total = len(configurations) * settings.rounds * len(models)
+    rows: list[Measurement] = []
+    for index, (provider, threads) in enumerate(configurations):
+        advance = partial(_advance, progress, index * settings.rounds * len(models), total)
+        timings = _time_in_turns(models, image, provider, threads, settings, advance)
+        for variant, timing in timings.items():
+            rows += _measurements(variant, timing, timings.get(REFERENCE), provider, threads, settings)
+    return rows
+
+
+def _advance(progress: Callable[[int, int], None], before: int, total: int, done: int) -> None:
+    progress(before + done, total)
+
+
+# --- numbers ---
+
+
+def _measurements(
+    variant: str,
+    timing: _Timing,
+    reference: _Timing | None,
+    provider: str,
+    threads: int,
+    settings: LatencySettings,
+) -> list[Measurement]:
+    tag: dict[str, JSON] = {"threads": threads, "batch_size": 1}
+    if timing.durations_ms is None:
+        return [not_measured(name, variant, timing.reason, provider, "test", tag) for name in _TIMING_METRICS]
+    tag |= {
+        "nodes_on_provider": timing.nodes_on_provider,
+        "rounds": settings.rounds,
+        "queries_per_round": settings.queries_per_round,
+        "warmup_queries": settings.warmup_queries,
+    }
+    rows = []
+    for name, quantile in QUANTILES.items():
+        estimate = statistics.quantile_estimate(timing.durations_ms.ravel(), quantile)
+        if estimate is None:
+            needed = statistics.smallest_sample(quantile)
+            reason = f"{timing.durations_ms.size} queries are too few for this percentile: it takes {needed}"
+            rows.append(not_measured(name, variant, reason, provider, "test", tag))
+        else:
+            rows.append(measured(name, variant, estimate, provider, "test", tag))
+    rows.append(_speedup(variant, timing.durations_ms, reference, provider, tag, settings))
+    peak = Measurement(
+        "peak_memory_bytes",
+        float(timing.peak_memory_bytes),
+        METRICS["peak_memory_bytes"].unit,
+        variant,
+        provider,
+        "test",
+        settings=tag,
+    )
+    return [*rows, peak]
+
+
+def _speedup(
+    variant: str,
+    durations_ms: NDArray[np.float64],
+    reference: _Timing | None,
+    provider: str,
+    tag: Mapping[str, JSON],
+    settings: LatencySettings,
+) -> Measurement:
+    if reference is None or reference.durations_ms is None:
+        reason = f"{REFERENCE} has no latency here: {reference.reason if reference else 'it is not among the models'}"
+        return not_measured("latency_speedup", variant, reason, provider, "test", tag)
+    estimate = statistics.paired_ratio_estimate(
+        np.median(reference.durations_ms, axis=1), np.median(durations_ms, axis=1), settings.resamples, settings.seed
+    )
+    return measured("latency_speedup", variant, estimate, provider, "test", tag)
+
+
+# --- workers ---
+
+
+def worker_command() -> list[str]:
+    """Return the command that starts a worker; -P keeps a `stages` folder where the user stands out of its way."""
+    return [sys.executable, "-P", "-m", "stages.validate.latency_worker"]
+
+
+def _time_in_turns(
+    models: Sequence[OnnxModel],
+    image: NDArray[np.uint8],
+    provider: str,
+    threads: int,
+    settings: LatencySettings,
+    progress: Callable[[int], None],
+) -> dict[str, _Timing]:
+    first = {"provider": provider, "threads": threads, "image": _encoded(image[None])}
+    workers: dict[str, _Worker] = {}
+    shares: dict[str, float] = {}
+    failures: dict[str, str] = {}
+    blocks: dict[str, list[list[int]]] = {model.variant: [] for model in models}
+    peaks: dict[str, int] = {}
+
+    def ask(variant: str, message: Mapping[str, JSON] | None) -> dict[str, Any]:
+        """Return a worker's answer, or nothing once it has failed."""
+        if variant in failures:
+            return {}
+        try:
+            return workers[variant].ask(message, settings.timeout_s)
+        except StageError as error:
+            failures[variant] = str(error)
+            return {}
+
+    with ExitStack() as stack:
+        # All of them first: they import side by side while the first one is still being asked.
+        for model in models:
+            workers[model.variant] = stack.enter_context(_started_worker())
+        for model in models:
+            answer = ask(model.variant, {"model": str(model.path.resolve()), **first})
+            shares[model.variant] = answer.get("nodes_on_provider", 0.0)
+            if settings.warmup_queries:
+                ask(model.variant, {"queries": settings.warmup_queries})
+        for turn in range(settings.rounds):
+            for place in range(len(models)):
+                variant = models[(turn + place) % len(models)].variant
+                answer = ask(variant, {"queries": _BLOCK_WARMUP + settings.queries_per_round})
+                blocks[variant].append(answer.get("durations_ns", [])[_BLOCK_WARMUP:])
+                progress(turn * len(models) + place + 1)
+        for model in models:
+            peaks[model.variant] = ask(model.variant, None).get("peak_memory_bytes", 0)
+    return {
+        variant: _Timing(None, reason=failures[variant])
+        if variant in failures
+        else _Timing(np.array(rounds) / 1e6, shares[variant], peaks[variant])
+        for variant, rounds in blocks.items()
+    }
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """A running worker process and the lines that it has answered."""
+
+    process: subprocess.Popen[str]
+    errors: IO[bytes]
+    answers: queue.Queue[str] = field(default_factory=queue.Queue)
+
+    def ask(self, message: Mapping[str, JSON] | None, timeout_s: float) -> dict[str, Any]:
+        """Send a message (None: close its input) and return the answer.
+
+        Raises:
+            StageError: the worker ended, hung or answered with an error.
+        """
+        assert self.process.stdin is not None
+        try:
+            if message is None:
+                self.process.stdin.close()
+            else:
+                self.process.stdin.write(json.dumps(message) + "\n")
+                self.process.stdin.flush()
+            line = self.answers.get(timeout=timeout_s)
+        except queue.Empty as error:
+            self.process.kill()
+            raise StageError(f"the worker gave no answer within {timeout_s:g} s and was ended") from error
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise StageError(self._last_words())
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise StageError(answer["error"])
+        return answer
+
+    def _last_words(self) -> str:
+        status = self.process.wait()
+        self.errors.seek(0)
+        lines = self.errors.read().decode(errors="replace").strip().splitlines()
+        return f"the worker ended with status {status} ({lines[-1] if lines else 'it said nothing'})"
+
+
+@contextmanager
+def _started_worker() -> Iterator[_Worker]:
+    """Start a worker; it is ended, and its pipes are closed, with the block."""
+    root = str(Path(__file__).resolve().parents[2])
+    paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            worker_command(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            text=True,
+            encoding="utf-8",
+        )
+        worker = _Worker(process, errors)
+        reader = threading.Thread(target=_read_answers, args=(process.stdout, worker.answers), daemon=True)
+        reader.start()
+        try:
+            yield worker
+        finally:
+            process.kill()
+            process.wait()
+            reader.join()
+            for pipe in (process.stdin, process.stdout):
+                _close(pipe)
+
+
+def _read_answers(lines: IO[str], answers: queue.Queue[str]) -> None:
+    """Put each line into the queue, and an empty one when the worker's output ends."""
+    for line in lines:
+        answers.put(line)
+    answers.put("")
+
+
+def _close(pipe: IO[str] | None) -> None:
+    if pipe is None:
+        return
+    try:
+        pipe.close()
+    except BrokenPipeError:
+        # What was still to be sent to a worker that has ended is of no use to anyone.
+        return
+
+
+def _encoded(images: NDArray[np.uint8]) -> dict[str, JSON]:
+    content = base64.b64encode(np.ascontiguousarray(images).tobytes()).decode()
+    return {"shape": list(images.shape), "base64": content}

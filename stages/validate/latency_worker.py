@@ -1,0 +1,83 @@
+"""One session in a process of its own: `python -m stages.validate.latency_worker`, JSON lines in and out.
+
+First line in: {"model", "provider", "threads", "image": {"shape", "base64"}}; answer {"nodes_on_provider"}.
+Then {"queries": k} is answered by {"durations_ns": [k numbers]}. When the input ends, the last line out is
+{"peak_memory_bytes"}. Anything that goes wrong is one line {"error": sentence}, and the process ends.
+"""
+
+from __future__ import annotations
+
+import base64
+import gc
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from pipeline.errors import EdgeproofError
+from stages.validate.sessions import nodes_on_provider, open_session, preprocessing_of
+
+
+def main() -> None:
+    """Answer the parent's requests until its end of the pipe closes."""
+    replies = _take_stdout()
+    try:
+        request = json.loads(sys.stdin.readline())
+        session = open_session(Path(request["model"]), request["provider"], request["threads"])
+        pixels = np.frombuffer(base64.b64decode(request["image"]["base64"]), dtype=np.uint8)
+        images = pixels.reshape(request["image"]["shape"])
+        feed = {session.get_inputs()[0].name: preprocessing_of(session).to_input(images)}
+
+        def query() -> None:
+            session.run(None, feed)
+
+        _reply(replies, {"nodes_on_provider": nodes_on_provider(session, request["provider"])})
+        for line in sys.stdin:
+            _reply(replies, {"durations_ns": _time(query, json.loads(line)["queries"])})
+        _reply(replies, {"peak_memory_bytes": _peak_memory_bytes()})
+    except EdgeproofError as error:
+        _reply(replies, {"error": str(error)})
+
+
+def _time(query: Callable[[], None], queries: int) -> list[int]:
+    durations = [0] * queries
+    gc.disable()
+    for index in range(queries):
+        start = time.perf_counter_ns()
+        query()
+        durations[index] = time.perf_counter_ns() - start
+    gc.enable()
+    return durations
+
+
+def _take_stdout() -> IO[str]:
+    """Return the real stdout, and send whatever a library prints to stderr instead."""
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return replies
+
+
+def _reply(replies: IO[str], message: dict[str, object]) -> None:
+    replies.write(json.dumps(message) + "\n")
+    replies.flush()
+
+
+def _peak_memory_bytes() -> int:
+    # getrusage's figure would count the parent's memory at the moment of the fork, so the kernel's own comes first.
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+if __name__ == "__main__":
+    main()

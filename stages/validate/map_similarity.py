@@ -1,0 +1,111 @@
+"""How alike two saliency maps are, and how much of a map lies inside a mask: one number per image.
+
+Maps are [m, height, width], higher = more important. A constant map orders no pixels; where one of a pair is
+constant, rank correlation and overlap are 0 rather than undefined.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Maps = NDArray[np.float32]
+Masks = NDArray[np.bool_]
+
+TOP_SHARE = 0.1
+_SSIM_SIGMA = 1.5
+_SSIM_RADIUS = 5
+"""Gaussian window of 11×11 pixels, as in the paper."""
+_SSIM_C1 = 0.01**2
+_SSIM_C2 = 0.03**2
+
+
+def spearman(maps: Maps, reference_maps: Maps) -> Floats:
+    """Return Spearman's rank correlation of the pixels per image, float64 [m]; ties get their average rank."""
+    from scipy.stats import rankdata
+
+    ranks, reference_ranks = (
+        rankdata(stack.reshape(len(stack), -1), axis=1, method="average") for stack in (maps, reference_maps)
+    )
+    ranks = ranks - ranks.mean(axis=1, keepdims=True)
+    reference_ranks = reference_ranks - reference_ranks.mean(axis=1, keepdims=True)
+    scale = np.sqrt(np.square(ranks).sum(axis=1) * np.square(reference_ranks).sum(axis=1))
+    products = (ranks * reference_ranks).sum(axis=1)
+    return cast("Floats", np.clip(np.where(scale > 0, products / np.where(scale > 0, scale, 1.0), 0.0), -1.0, 1.0))
+
+
+def structural_similarity(maps: Maps, reference_maps: Maps) -> Floats:
+    """Return the SSIM per image, float64 [m], of maps that are each normalised to 0…1.
+
+    Wang et al. 2004, eq. 13: Gaussian window of 11×11 with σ = 1.5, K₁ = 0.01, K₂ = 0.03, L = 1, population
+    variances. At the border the map is mirrored and every pixel counts, so that an 8×8 map has a value too. A
+    constant map is normalised to 0.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    def blurred(stack: Floats) -> Floats:
+        return cast(
+            "Floats",
+            gaussian_filter(stack, sigma=(0, _SSIM_SIGMA, _SSIM_SIGMA), radius=(0, _SSIM_RADIUS, _SSIM_RADIUS)),
+        )
+
+    x, y = normalised(maps), normalised(reference_maps)
+    mean_x, mean_y = blurred(x), blurred(y)
+    variance_x = blurred(x * x) - mean_x**2
+    variance_y = blurred(y * y) - mean_y**2
+    covariance = blurred(x * y) - mean_x * mean_y
+    similarity = ((2 * mean_x * mean_y + _SSIM_C1) * (2 * covariance + _SSIM_C2)) / (
+        (mean_x**2 + mean_y**2 + _SSIM_C1) * (variance_x + variance_y + _SSIM_C2)
+    )
+    return cast("Floats", similarity.mean(axis=(1, 2)))
+
+
+def top_overlap(maps: Maps, reference_maps: Maps) -> Floats:
+    """Return the share of the reference's top 10 % of pixels that are in the map's top 10 % too, float64 [m].
+
+    k = ⌈10 % of the pixels⌉; of equal pixels the one that comes first in reading order is taken.
+    """
+    pixels = maps[0].size
+    count = int(np.ceil(TOP_SHARE * pixels))
+
+    def top(stack: Maps) -> Masks:
+        flat = stack.reshape(len(stack), -1)
+        chosen = np.argsort(-flat, axis=1, kind="stable")[:, :count]
+        inside = np.zeros(flat.shape, dtype=bool)
+        np.put_along_axis(inside, chosen, True, axis=1)
+        return inside
+
+    shared = (top(maps) & top(reference_maps)).sum(axis=1) / count
+    return cast("Floats", np.where(_is_constant(maps) | _is_constant(reference_maps), 0.0, shared))
+
+
+def pointing_hits(maps: Maps, masks: Masks) -> Floats:
+    """Return 1 where a map's maximum lies inside the mask and 0 where it doesn't, float64 [m] (Zhang et al. 2018).
+
+    Where several pixels share the maximum, the share of them that lies inside: a plateau has no first pixel.
+    """
+    highest = maps == maps.max(axis=(1, 2), keepdims=True)
+    return cast("Floats", (highest & masks).sum(axis=(1, 2)) / highest.sum(axis=(1, 2)))
+
+
+def mass_in_mask(maps: Maps, masks: Masks) -> Floats:
+    """Return the share of a map's positive relevance inside the mask, float64 [m]; 0 where none is positive."""
+    positive = np.maximum(maps.astype(np.float64), 0.0)
+    total = positive.sum(axis=(1, 2))
+    inside = np.where(masks, positive, 0.0).sum(axis=(1, 2))
+    return cast("Floats", np.where(total > 0, inside / np.where(total > 0, total, 1.0), 0.0))
+
+
+def normalised(maps: Maps) -> Floats:
+    """Return each map stretched to 0…1, float64 of the same shape; a constant map becomes 0."""
+    values = maps.astype(np.float64)
+    lowest = values.min(axis=(1, 2), keepdims=True)
+    span = values.max(axis=(1, 2), keepdims=True) - lowest
+    return cast("Floats", (values - lowest) / np.where(span > 0, span, 1.0))
+
+
+def _is_constant(maps: Maps) -> Masks:
+    return cast("Masks", maps.max(axis=(1, 2)) == maps.min(axis=(1, 2)))

@@ -1,0 +1,300 @@
+"""Where a shipped file looks: occlusion maps through ONNX Runtime, and how faithful they are.
+
+The target class of every variant's map is the one that fp32 answers, so that two maps explain the same statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from calibration_data.prepared import PreparedSplit
+from pipeline.artifacts import JSON, Measurement, OnnxModel
+from pipeline.errors import StageError
+from pipeline.settings import Settings
+from stages.validate import map_similarity, metrics, statistics
+from stages.validate.arrays import read_arrays, write_arrays
+from stages.validate.evidence import measured, not_measured
+from stages.validate.sessions import open_session, predict, preprocessing_of
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+Images = NDArray[np.uint8]
+Maps = NDArray[np.float32]
+Indices = NDArray[np.int64]
+Progress = Callable[[int, int], None]
+Method = Literal["occlusion", "gradient"]
+
+RANDOM_MAP = "random-map"
+"""The variant name under which a random map's scores stand beside the real ones."""
+
+
+def _silent(done: int, total: int) -> None:
+    pass
+
+
+class SaliencySettings(Settings):
+    """Which test images are explained, and how finely."""
+
+    images: int = Field(64, ge=1, le=10_000, description="test images to explain, spread over the classes")
+    # Shares of the image's side, so that the number of queries per image doesn't depend on its resolution.
+    patch_share: float = Field(0.2, gt=0.0, le=1.0, description="side of the occluding patch over the image's side")
+    stride_share: float = Field(0.1, gt=0.0, le=1.0, description="step between patches over the image's side")
+    batch_size: int = Field(32, ge=1, le=4096, description="occluded images per query")
+    threads: int = Field(1, ge=1, le=256, description="threads of the session")
+    resamples: int = Field(2000, ge=1000, le=100_000, description="bootstrap resamples behind an interval")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of the choice of images, random maps and bootstrap")
+
+    def patch(self, image_size: int) -> int:
+        """Return the patch's side in pixels."""
+        return max(1, round(self.patch_share * image_size))
+
+    def stride(self, image_size: int) -> int:
+        """Return the step between patches in pixels; never more than a patch, or pixels would stay uncovered."""
+        return min(self.patch(image_size), max(1, round(self.stride_share * image_size)))
+
+
+@dataclass(frozen=True)
+class Explanations:
+    """The maps of a variant.
+
+    Attributes:
+        variant: its name.
+        maps: float32 [m, h, w], higher = more important.
+        image_index: int64 [m], into the test split.
+        target: int64 [m], the class that is explained.
+        path: the `.npz` that holds the three.
+    """
+
+    variant: str
+    maps: Maps
+    image_index: Indices
+    target: Indices
+    path: Path
+
+    def write(self) -> None:
+        """Write the maps to their path."""
+        write_arrays(self.path, {"maps": self.maps, "image_index": self.image_index, "target": self.target})
+
+    @classmethod
+    def read(cls, variant: str, path: Path) -> Explanations:
+        """Return what `write` wrote."""
+        maps, image_index, target = read_arrays(path, ("maps", "image_index", "target"))
+        return cls(variant, maps, image_index, target, path)
+
+
+# --- maps ---
+
+
+def choose_images(labels: Indices, count: int, seed: int) -> Indices:
+    """Choose test images to explain, as evenly over the classes as they allow.
+
+    Args:
+        labels: int64 [n].
+        count: how many; all of them where there are fewer.
+        seed: of the choice.
+
+    Returns:
+        int64 [min(count, n)], increasing indices into `labels`.
+    """
+    order = np.random.default_rng(seed).permutation(len(labels))
+    turn = np.empty(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        of_class = order[labels[order] == label]
+        turn[of_class] = np.arange(len(of_class))
+    # First the first image of every class, then the second…
+    by_turn = order[np.argsort(turn[order], kind="stable")]
+    return np.sort(by_turn[:count])
+
+
+def occlusion_maps(
+    session: InferenceSession,
+    images: Images,
+    targets: Indices,
+    patch: int,
+    stride: int,
+    fill: NDArray[np.uint8],
+    batch_size: int,
+    progress: Progress = _silent,
+) -> Maps:
+    """Return how much each pixel's neighbourhood speaks for a class: the drop of its log-odds when a patch hides it.
+
+    Zeiler and Fergus 2014, with the log-odds of Robnik-Šikonja and Kononenko 2008 ("weight of evidence"): unlike the
+    probability they don't saturate where a network is sure, and unlike the bare logit they don't move when every
+    logit does. A pixel's value is the mean over the patches that cover it. Memory is bounded by `batch_size` images.
+
+    Args:
+        session: of a model with one input.
+        images: uint8 [m, channels, h, w].
+        targets: int64 [m], the class to explain.
+        patch: side of the square patch in pixels, 1 to min(h, w).
+        stride: step in pixels, 1 to `patch`; a last patch at the border covers the rest.
+        fill: uint8 [channels], the colour of the patch.
+        batch_size: occluded images per query.
+        progress: called with (images done, images in all).
+
+    Returns:
+        float32 [m, h, w].
+    """
+    height, width = images.shape[2:]
+    corners = _patch_corners(height, width, patch, stride)
+    drops = np.empty((len(images), len(corners)))
+    for index, (image, target) in enumerate(zip(images, targets, strict=True)):
+        intact = metrics.log_odds(predict(session, image[None], 1))[0, target]
+        for start in range(0, len(corners), batch_size):
+            part = corners[start : start + batch_size]
+            occluded = np.repeat(image[None], len(part), axis=0)
+            for copy, (row, column) in zip(occluded, part, strict=True):
+                copy[:, row : row + patch, column : column + patch] = fill[:, None, None]
+            hidden = metrics.log_odds(predict(session, occluded, batch_size))[:, target]
+            drops[index, start : start + len(part)] = intact - hidden
+        progress(index + 1, len(images))
+    return _spread(drops, corners, height, width, patch)
+
+
+def random_maps(seed: int, shape: tuple[int, int, int], patch: int, stride: int) -> Maps:
+    """Return maps that know nothing, at the resolution of occlusion maps: the baseline of every saliency score.
+
+    Each patch gets a standard normal instead of a measured drop; so a random map is as smooth as a real one, and its
+    overlap with anything is what chance gives. Patch and stride 1 give white noise, the baseline of gradient maps.
+
+    Args:
+        seed: of the draws.
+        shape: (m, h, w).
+        patch: side of the patch in pixels.
+        stride: step between patches in pixels.
+
+    Returns:
+        float32 [m, h, w].
+    """
+    count, height, width = shape
+    corners = _patch_corners(height, width, patch, stride)
+    drops = np.random.default_rng(seed).standard_normal((count, len(corners)))
+    return _spread(drops, corners, height, width, patch)
+
+
+def explain_variant(
+    model: OnnxModel,
+    data: PreparedSplit,
+    targets: Indices,
+    settings: SaliencySettings,
+    target: Path,
+    progress: Progress = _silent,
+) -> Explanations:
+    """Explain the chosen images of a split with a shipped file on the CPU provider, and write the maps.
+
+    The patch has the mean colour of the model's normalisation, which its first layer sees as 0.
+
+    Args:
+        model: the file.
+        data: the split, usually test.
+        targets: int64 [n], fp32's answer to every image of the split.
+        settings: images, patch and stride.
+        target: the `.npz` to write.
+        progress: called with (images done, images in all).
+
+    Raises:
+        StageError: a logit is not finite.
+    """
+    session = open_session(model.path, "cpu", settings.threads)
+    chosen = choose_images(data.labels, settings.images, settings.seed)
+    size = int(data.images.shape[2])
+    fill = np.clip(np.rint(np.multiply(preprocessing_of(session).mean, 255.0)), 0, 255).astype(np.uint8)
+    maps = occlusion_maps(
+        session,
+        data.images[chosen],
+        targets[chosen],
+        settings.patch(size),
+        settings.stride(size),
+        fill,
+        settings.batch_size,
+        progress,
+    )
+    explanations = Explanations(model.variant, maps, chosen, targets[chosen], target)
+    explanations.write()
+    return explanations
+
+
+def _patch_corners(height: int, width: int, patch: int, stride: int) -> list[tuple[int, int]]:
+    if not 1 <= patch <= min(height, width) or not 1 <= stride <= patch:
+        raise StageError(
+            f"occlusion: expected 1 ≤ stride ≤ patch ≤ {min(height, width)} pixels, found stride {stride} and patch "
+            f"{patch}. Change patch_share and stride_share of the saliency settings."
+        )
+    rows, columns = (sorted({*range(0, side - patch, stride), side - patch}) for side in (height, width))
+    return [(row, column) for row in rows for column in columns]
+
+
+def _spread(drops: NDArray[np.float64], corners: list[tuple[int, int]], height: int, width: int, patch: int) -> Maps:
+    """Give each pixel the mean of the drops [m, patches] of the patches that cover it."""
+    total = np.zeros((len(drops), height, width))
+    covered = np.zeros((height, width))
+    for (row, column), drop in zip(corners, drops.T, strict=True):
+        area = (slice(row, row + patch), slice(column, column + patch))
+        total[:, *area] += drop[:, None, None]
+        covered[area] += 1
+    return (total / covered).astype(np.float32)
+
+
+# --- scores ---
+
+
+def measure_saliency(
+    variant: str,
+    maps: Maps,
+    reference_maps: Maps | None,
+    masks: NDArray[np.bool_],
+    has_mask: NDArray[np.bool_],
+    method: Method,
+    settings: SaliencySettings,
+) -> list[Measurement]:
+    """Return a variant's saliency scores: likeness to fp32's maps, and how they meet the masks.
+
+    Args:
+        variant: its name, or `RANDOM_MAP`.
+        maps: float32 [m, h, w].
+        reference_maps: fp32's maps of the same images; None for fp32 itself.
+        masks: bool [m, h, w], True on the lesion.
+        has_mask: bool [m].
+        method: how the maps were made; it tells two measurements of a metric apart.
+        settings: resamples and seed.
+    """
+    tag: dict[str, JSON] = {"method": method}
+    # A gradient map comes from the network before it was compiled, so no execution provider took part.
+    provider = "cpu" if method == "occlusion" else None
+    rows = []
+    for name, compare in (
+        ("saliency_spearman", map_similarity.spearman),
+        ("saliency_ssim", map_similarity.structural_similarity),
+        ("saliency_top10_overlap", map_similarity.top_overlap),
+    ):
+        if reference_maps is None:
+            rows.append(not_measured(name, variant, f"{variant} is the reference itself", provider, "test", tag))
+        else:
+            estimate = statistics.mean_estimate(compare(maps, reference_maps), settings.resamples, settings.seed)
+            rows.append(measured(name, variant, estimate, provider, "test", tag))
+    usable = has_mask & masks.any(axis=(1, 2))
+    if not usable.any():
+        reason = "none of the explained images has a mask"
+        return rows + [
+            not_measured(name, variant, reason, provider, "test", tag) for name in ("pointing_game", "mass_in_mask")
+        ]
+    hits = map_similarity.pointing_hits(maps[usable], masks[usable])
+    pointing = statistics.Estimate(
+        float(hits.mean()), statistics.wilson_interval(float(hits.sum()), len(hits)), len(hits)
+    )
+    mass = statistics.mean_estimate(
+        map_similarity.mass_in_mask(maps[usable], masks[usable]), settings.resamples, settings.seed
+    )
+    return [
+        *rows,
+        measured("pointing_game", variant, pointing, provider, "test", tag),
+        measured("mass_in_mask", variant, mass, provider, "test", tag),
+    ]

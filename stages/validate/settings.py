@@ -1,0 +1,18 @@
+"""The settings of the whole stage, one part per kind of measurement."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from pipeline.settings import Settings
+from stages.validate.accuracy import AccuracySettings
+from stages.validate.latency import LatencySettings
+from stages.validate.saliency import SaliencySettings
+
+
+class ValidateSettings(Settings):
+    """What is measured of every variant, and how."""
+
+    accuracy: AccuracySettings = Field(AccuracySettings(), description="answers to the test split")
+    saliency: SaliencySettings = Field(SaliencySettings(), description="occlusion maps and their likeness to fp32's")
+    latency: LatencySettings = Field(LatencySettings(), description="time and memory of single-image queries")

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+FOLDER = Path(__file__).parents[2] / "examples" / "nightly"
+FILES = sorted(path for path in FOLDER.iterdir() if path.is_file())
+COMMANDS = {
+    "demo", "init", "run", "train", "export", "quantize", "validate", "report", "nightly", "accept", "compare",
+    "doctor",
+}  # fmt: skip
+COMMAND_LINE = re.compile(r"(?:^ *|run: |/bin/|`)edgeproof (\S+)", re.MULTILINE)
+
+
+def commands_in(path: Path) -> list[str]:
+    return [found.strip("`") for found in COMMAND_LINE.findall(path.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_every_command_line_is_one_of_the_programs(path: Path) -> None:
+    assert set(commands_in(path)) <= COMMANDS
+
+
+def test_each_way_of_starting_it_starts_the_nightly() -> None:
+    found = {path.name: commands_in(path) for path in FILES}
+    assert found == {
+        "README.md": ["nightly", "accept", "accept"],
+        "crontab": ["nightly"],
+        "edgeproof-nightly.service": ["nightly"],
+        "edgeproof-nightly.timer": [],
+        "github-workflow.yml": ["doctor", "nightly", "accept"],
+    }
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_units_are_valid(tmp_path: Path) -> None:
+    for name in ("edgeproof-nightly.service", "edgeproof-nightly.timer"):
+        text = (FOLDER / name).read_text(encoding="utf-8")
+        (tmp_path / name).write_text(
+            text.replace("/opt/edgeproof/.venv/bin/edgeproof", "/bin/true"), encoding="utf-8"
+        )
+    units = [str(path) for path in sorted(tmp_path.iterdir())]
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *units], capture_output=True, text=True, check=False, timeout=60
+    )
+    told = [line for line in verified.stderr.splitlines() if "edgeproof" in line]
+    assert (verified.returncode, told) == (0, [])
+
+
+def test_workflow_keeps_report_and_history_of_a_red_night() -> None:
+    workflow = yaml.safe_load((FOLDER / "github-workflow.yml").read_text(encoding="utf-8"))
+    triggers = workflow[True]  # YAML 1.1 reads the key `on` as a boolean
+    assert triggers["schedule"] == [{"cron": "0 2 * * *"}]
+    steps = workflow["jobs"]["nightly"]["steps"]
+    order = [step.get("name", step.get("uses")) for step in steps]
+    after = steps[order.index("Run and compare") + 1 :]
+    always = [step["name"] for step in after if step["if"] == "${{ always() }}"]
+    assert always == ["Summary", "Report", "Keep the history and the accepted run"]
+    actions = [step["uses"] for step in steps if "uses" in step]
+    assert all(re.fullmatch(r"actions/[a-z/-]+@v\d+", action) for action in actions)
+    restored, saved = (step["with"] for step in steps if "actions/cache" in step.get("uses", ""))
+    assert (restored["path"], restored["key"]) == (saved["path"], saved["key"])
+    assert saved["key"].startswith(restored["restore-keys"])
+    assert "$GITHUB_STEP_SUMMARY" in next(step["run"] for step in after if step["name"] == "Summary")
+
+
+def test_crontab_has_one_line_that_prints_only_when_red(tmp_path: Path) -> None:
+    lines = (FOLDER / "crontab").read_text(encoding="utf-8").splitlines()
+    (job,) = (line for line in lines if re.match(r"[\d*]", line))
+    *schedule, command = job.split(maxsplit=5)
+    assert schedule == ["0", "2", "*", "*", "*"]
+    assert "%" not in command  # cron would read it as a newline
+
+    program = tmp_path / "edgeproof"
+    command = command.replace("/var/lib/edgeproof", str(tmp_path))
+    command = command.replace("/opt/edgeproof/.venv/bin/edgeproof", str(program))
+    for code, printed in ((0, ""), (3, "exit code 3\nwhat it said\n")):
+        program.write_text(f"#!/bin/sh\necho what it said\nexit {code}\n")
+        program.chmod(0o755)
+        told = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False)
+        assert told.stdout == printed
+
+
+def test_readme_is_short_and_names_every_file() -> None:
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 40
+    for path in FILES:
+        assert path.name in text or path.name == "README.md", path.name

@@ -1,0 +1,331 @@
+"""A run folder as the stages leave it: eight classes, six variants, everything measured, from a fixed seed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+from scipy.stats import spearmanr
+
+CLASSES = (
+    "dyed lifted polyps",
+    "dyed resection margins",
+    "esophagitis",
+    "normal cecum",
+    "normal pylorus",
+    "normal z-line",
+    "polyps",
+    "ulcerative colitis",
+)
+VARIANTS = ("fp32", "fp16", "dynamic-int8", "static-int8", "inc-int8", "pact-int8")
+METHODS = ("export", "fp16", "dynamic", "static", "neural_compressor", "pact")
+NOISE = {"fp16": 0.01, "dynamic-int8": 0.5, "static-int8": 0.75, "inc-int8": 0.6, "pact-int8": 1.1}
+SIZES = (1_168_412, 588_120, 318_226, 331_870, 329_004, 317_902)
+P50 = {"fp32": 4.12, "fp16": 4.61, "dynamic-int8": 5.96, "static-int8": 2.31, "inc-int8": 2.38, "pact-int8": 2.22}
+SIZE = 64
+PER_CLASS = 6
+
+
+def write_sample_run(root: Path, classes: Sequence[str] = CLASSES) -> Path:
+    """Write a complete run folder and return it."""
+    rng = np.random.default_rng(7)
+    labels = np.repeat(np.arange(len(classes)), PER_CLASS).astype(np.int64)
+    frames = [_frame(rng, int(label)) for label in labels]
+    images = np.stack([image for image, _ in frames])
+    masks = np.stack([mask for _, mask in frames])
+    write_data(root / "data", classes, images, labels, masks)
+    logits = _logits(rng, labels, len(classes))
+    maps = _maps(rng, masks)
+    for variant in VARIANTS:
+        _write_npz(root / "validate" / "predictions" / f"{variant}.npz", logits=logits[variant], labels=labels)
+        _write_npz(
+            root / "validate" / "saliency" / f"{variant}.npz",
+            maps=maps[variant],
+            image_index=np.arange(len(labels)),
+            target=logits["fp32"].argmax(axis=1).astype(np.int64),
+        )
+    measurements = _measurements(classes, labels, logits, maps, masks)
+    _write_json(root / "validate" / "measurements.json", measurements)
+    _write_json(root / "train" / "history.json", _history())
+    _write_json(root / "run.json", _record(classes, measurements))
+    return root
+
+
+def write_data(
+    folder: Path,
+    classes: Sequence[str],
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    masks: NDArray[np.bool_],
+) -> None:
+    """Write the three splits, all with the same images, in the format of `calibration_data.preparation`."""
+    splits = {}
+    has_mask = masks.any(axis=(1, 2))
+    for split in ("train", "validation", "test"):
+        path = folder / f"{split}.npz"
+        _write_npz(path, images=images, labels=labels, masks=masks, has_mask=has_mask)
+        ids = [f"{split}/frame-{index:03d}.png" for index in range(len(labels))]
+        splits[split] = {
+            "file_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "n": len(labels),
+            "image_ids": ids,
+            "groups": [f"{split}-patient-{index // 2}" for index in range(len(labels))],
+            "subgroups": ["narrow-band" if index % 3 == 0 else "white light" for index in range(len(labels))],
+            "sha256": [_sha(name) for name in ids],
+        }
+    manifest = {
+        "format_version": 1,
+        "dataset": "endoscopy",
+        "classes": list(classes),
+        "mean": [0.55, 0.35, 0.3],
+        "std": [0.2, 0.15, 0.14],
+        "synthetic": True,
+        "skipped": ["frame-900.png: the file ends before the image does"],
+        "ignored_files": [],
+        "sha256": _sha("data"),
+        "splits": splits,
+    }
+    _write_json(folder / "manifest.json", manifest)
+
+
+def _frame(rng: np.random.Generator, label: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Return a mucosa-like frame, with a lesion and its mask in five of the eight classes."""
+    rows, columns = np.mgrid[0:SIZE, 0:SIZE] / SIZE - 0.5
+    folds = gaussian_filter(rng.standard_normal((SIZE, SIZE)), 4)
+    shade = 1.0 - 1.1 * (rows**2 + columns**2) + 1.6 * folds
+    mask = np.zeros((SIZE, SIZE), dtype=bool)
+    colour = np.array([205.0, 118.0, 96.0])[:, None, None] * shade
+    if label in (0, 1, 2, 6, 7):
+        y, x = rng.uniform(-0.22, 0.22, 2)
+        a, b, turn = rng.uniform(0.10, 0.2), rng.uniform(0.08, 0.16), rng.uniform(0, np.pi)
+        u = (rows - y) * np.cos(turn) + (columns - x) * np.sin(turn)
+        v = (columns - x) * np.cos(turn) - (rows - y) * np.sin(turn)
+        mask = (u / a) ** 2 + (v / b) ** 2 < 1 + 3 * folds
+        tint = np.array([60.0, 90.0, 170.0] if label < 2 else [235.0, 150.0, 130.0])[:, None, None]
+        colour = np.where(gaussian_filter(mask.astype(float), 1) > 0.4, 0.55 * colour + 0.45 * tint * shade, colour)
+    corner = rows**2 + columns**2 > 0.27
+    pixels = np.where(corner, 6.0, colour) + rng.normal(0, 3, (3, SIZE, SIZE))
+    return np.clip(pixels, 0, 255).astype(np.uint8), mask
+
+
+def _logits(rng: np.random.Generator, labels: NDArray[np.int64], classes: int) -> dict[str, NDArray[np.float32]]:
+    fp32 = rng.normal(0, 1.3, (len(labels), classes))
+    fp32[np.arange(len(labels)), labels] += 3.6
+    result = {"fp32": fp32.astype(np.float32)}
+    for variant, scale in NOISE.items():
+        result[variant] = (fp32 + rng.normal(0, scale, fp32.shape)).astype(np.float32)
+    return result
+
+
+def _maps(rng: np.random.Generator, masks: NDArray[np.bool_]) -> dict[str, NDArray[np.float32]]:
+    def smooth(scale: float) -> NDArray[np.float64]:
+        return np.stack([gaussian_filter(rng.standard_normal((SIZE, SIZE)), 5) for _ in masks]) * scale
+
+    lesion = np.stack([gaussian_filter(mask.astype(float), 5) for mask in masks])
+    fp32 = lesion + smooth(2.0)
+    result = {"fp32": fp32.astype(np.float32)}
+    for variant, scale in NOISE.items():
+        result[variant] = (fp32 + smooth(1.6 * scale)).astype(np.float32)
+    return result
+
+
+def _measurements(
+    classes: Sequence[str],
+    labels: NDArray[np.int64],
+    logits: dict[str, NDArray[np.float32]],
+    maps: dict[str, NDArray[np.float32]],
+    masks: NDArray[np.bool_],
+) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+
+    def add(
+        metric: str, value: float | None, unit: str, variant: str, half: float | None = None, **more: Any
+    ) -> None:
+        low, high = (max(0.0, value - half), value + half) if value is not None and half is not None else (0.0, 0.0)
+        ci95 = (
+            [low, min(high, 1.0) if unit in ("share", "similarity", "correlation") else high]
+            if half is not None
+            else None
+        )
+        found.append({"metric": metric, "value": value, "unit": unit, "variant": variant, "provider": None,
+                      "split": "test", "n": len(labels), "ci95": ci95, "settings": {}} | more)  # fmt: skip
+
+    for index, variant in enumerate(VARIANTS):
+        answers = logits[variant].argmax(axis=1)
+        right = answers == labels
+        recalls = [float((answers[labels == k] == k).mean()) for k in range(len(classes))]
+        spares = [float((answers[labels != k] != k).mean()) for k in range(len(classes))]
+        noise = float(np.square(logits[variant] - logits["fp32"]).sum())
+        on_cpu = {"provider": "cpu"}
+        add("accuracy", float(right.mean()), "share", variant, 0.07, **on_cpu)
+        add("balanced_accuracy", float(np.mean(recalls)), "share", variant, 0.07, **on_cpu)
+        add("auroc_macro", 0.981 - 0.004 * index, "share", variant, 0.012, **on_cpu)
+        for k, name in enumerate(classes):
+            add(f"sensitivity/{name}", recalls[k], "share", variant, 0.15, **on_cpu)
+            add(f"specificity/{name}", spares[k], "share", variant, 0.03, **on_cpu)
+        add("ece", 0.031 + 0.004 * index, "share", variant, 0.01, **on_cpu)
+        add("brier", 0.21 + 0.01 * index, "squared distance", variant, 0.03, **on_cpu)
+        add("size_bytes", SIZES[index], "bytes", variant, n=None, split=None)
+        if variant != "fp32":
+            sqnr = 10 * np.log10(float(np.square(logits["fp32"]).sum()) / noise)
+            add(
+                "agreement",
+                float((answers == logits["fp32"].argmax(axis=1)).mean()),
+                "share",
+                variant,
+                0.04,
+                **on_cpu,
+            )
+            add("logits_sqnr_db", sqnr, "dB", variant, 0.6, **on_cpu)
+    occlusion = {"provider": "cpu", "settings": {"method": "occlusion"}}
+    rng = np.random.default_rng(11)
+    chance = np.stack([gaussian_filter(rng.standard_normal((SIZE, SIZE)), 5) for _ in masks]).astype(np.float32)
+    for variant, of_variant in [*maps.items(), ("random-map", chance)]:
+        if variant != "fp32":
+            rho = [float(spearmanr(a.ravel(), b.ravel())[0]) for a, b in zip(maps["fp32"], of_variant, strict=True)]
+            add("saliency_spearman", float(np.mean(rho)), "correlation", variant, 0.02, **occlusion)
+            add("saliency_ssim", 0.9 * float(np.mean(rho)), "similarity", variant, 0.03, **occlusion)
+            add("saliency_top10_overlap", abs(float(np.mean(rho))) ** 2, "share", variant, 0.05, **occlusion)
+        with_mask = np.flatnonzero(masks.any(axis=(1, 2)))
+        hits = [masks[i].ravel()[of_variant[i].argmax()] for i in with_mask]
+        mass = [
+            np.clip(of_variant[i], 0, None)[masks[i]].sum() / np.clip(of_variant[i], 0, None).sum() for i in with_mask
+        ]
+        add("pointing_game", float(np.mean(hits)), "share", variant, 0.1, **occlusion)
+        add("mass_in_mask", float(np.mean(mass)), "share", variant, 0.05, **occlusion)
+    for provider, threads, factor in (("cpu", 1, 1.0), ("cpu", 2, 0.62), ("openvino", 1, 0.8)):
+        for variant in VARIANTS:
+            where = {"provider": provider, "split": None, "n": 1024, "settings": {"threads": threads}}
+            if (provider, variant) == ("openvino", "dynamic-int8"):
+                refused = where | {"n": None, "settings": {
+                    "threads": threads, "reason": "OpenVINO does not support DynamicQuantizeLinear"}}  # fmt: skip
+                for metric, unit in (("latency_p50_ms", "ms"), ("latency_p90_ms", "ms"), ("latency_speedup", "×")):
+                    add(metric, None, unit, variant, **refused)
+                continue
+            add("latency_p50_ms", P50[variant] * factor, "ms", variant, 0.02 * P50[variant], **where)
+            add("latency_p90_ms", P50[variant] * factor * 1.09, "ms", variant, 0.04 * P50[variant], **where)
+            add(
+                "peak_memory_bytes",
+                61_000_000.0 - 9 * SIZES[0] + 9 * SIZES[VARIANTS.index(variant)],
+                "bytes",
+                variant,
+                **where,
+            )
+            if variant != "fp32":
+                add("latency_speedup", P50["fp32"] / P50[variant], "×", variant, 0.12, **where)
+    return found
+
+
+def _history() -> list[dict[str, float]]:
+    return [
+        {
+            "epoch": epoch,
+            "train_loss": 2.1 * 0.8**epoch + 0.2,
+            "validation_loss": 2.0 * 0.82**epoch + 0.35,
+            "validation_balanced_accuracy": 0.93 - 0.8 * 0.75**epoch,
+        }
+        for epoch in range(1, 13)
+    ]
+
+
+def _record(classes: Sequence[str], measurements: list[dict[str, Any]]) -> dict[str, Any]:
+    value = {
+        (m["metric"], m["variant"], m["provider"], m["settings"].get("threads")): m["value"] for m in measurements
+    }
+    static, pact = (value["balanced_accuracy", name, "cpu", None] for name in ("static-int8", "pact-int8"))
+    fp32 = value["balanced_accuracy", "fp32", "cpu", None]
+
+    def gate(name: str, measured: float, limit: float, detail: str) -> dict[str, Any]:
+        passed = measured <= limit if "≤" in name else measured >= limit
+        return {"gate": f"{name} {limit:g}", "status": "passed" if passed else "failed", "value": measured,
+                "limit": limit, "detail": detail}  # fmt: skip
+
+    rho = value["saliency_spearman", "static-int8", "cpu", None]
+    speedup = value["latency_speedup", "static-int8", "cpu", 1]
+    verdicts = [
+        gate("fp32: balanced_accuracy ≥", fp32, 0.85, f"{fp32:.6g} share, n = 48"),
+        gate("static-int8: balanced_accuracy − fp32 ≥", static - fp32, -0.02, f"{static:.6g} share, n = 48"),
+        gate("pact-int8: balanced_accuracy − fp32 ≥", pact - fp32, -0.02, f"{pact:.6g} share, n = 48"),
+        gate("static-int8: saliency_spearman ≥", rho, 0.5, f"{rho:.6g} correlation, n = 48"),
+        gate("static-int8: size_bytes / fp32 ≤", SIZES[3] / SIZES[0], 0.3, f"{SIZES[3]} bytes"),
+        gate("static-int8: latency_speedup (cpu, 1 thr.) ≥", speedup, 1.0, f"{speedup:.6g} ×, n = 1024"),
+    ]
+    return {
+        "format_version": 1,
+        "name": "endoscopy-demo",
+        "configuration": {
+            "name": "endoscopy-demo",
+            "data": {"source": {"name": "endoscopy", "images_per_class": 120}, "image_size": SIZE, "channels": 3},
+            "train": {"network": "resnet20", "epochs": 12, "pact_bits": 8, "saliency_guided": True},
+            "variants": [{"name": name, "method": method} for name, method in zip(VARIANTS, METHODS, strict=True)],
+        },
+        "configuration_sha256": _sha("configuration"),
+        "gates_sha256": _sha("gates"),
+        "dataset": "endoscopy",
+        "synthetic": True,
+        "classes": list(classes),
+        "environment": {
+            "edgeproof": "0.1.0",
+            "python": "3.11.2",
+            "platform": "Linux-6.1-x86_64",
+            "cpu": {
+                "model": "AMD EPYC 7B13",
+                "logical_cores": 2,
+                "features": ["avx", "avx2", "fma"],
+                "target": "avx2",
+            },
+            "packages": {"numpy": "2.4.6", "onnx": "1.23.2", "onnxruntime": "1.31.1", "torch": "2.13.0+cpu"},
+            "providers": ["CPUExecutionProvider", "OpenVINOExecutionProvider"],
+            "neural_compressor": {"neural-compressor": "3.7.1", "onnx": "1.18.0", "numpy": "1.26.4"},
+        },
+        "stages": _stages(),
+        "variants": [
+            {
+                "variant": name,
+                "method": method,
+                "path": "export/fp32.onnx" if name == "fp32" else f"quantize/{name}.onnx",
+                "sha256": _sha(name),
+                "size_bytes": SIZES[index],
+                "parent_sha256": _sha("checkpoint") if name in ("fp32", "pact-int8") else _sha("fp32"),
+                "settings": {"per_channel": True, "calibration": "minmax", "images": 128} if "int8" in name else {},
+                "notes": {"left in float": ["head/MatMul"]} if name == "inc-int8" else {},
+            }
+            for index, (name, method) in enumerate(zip(VARIANTS, METHODS, strict=True))
+        ],
+        "verdicts": verdicts,
+        "exit_code": 0 if all(entry["status"] == "passed" for entry in verdicts) else 1,
+    }
+
+
+def _stages() -> list[dict[str, Any]]:
+    def stage(name: str, seconds: float, *outputs: str, status: str = "done") -> dict[str, Any]:
+        return {"name": name, "status": status, "key": _sha(name), "inputs": {}, "seconds": seconds, "error": None,
+                "outputs": {path: _sha(path) for path in outputs}}  # fmt: skip
+
+    return [
+        stage("prepare", 2.81, "data/train.npz", "data/validation.npz", "data/test.npz", "data/manifest.json"),
+        stage("train", 94.2, "train/checkpoint.safetensors", "train/history.json", status="reused"),
+        stage("export", 6.4, "export/fp32.onnx"),
+        *(stage(f"quantize/{name}", 3.3, f"quantize/{name}.onnx") for name in VARIANTS[1:]),
+        stage("validate", 71.0, "validate/measurements.json"),
+    ]
+
+
+def _sha(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _write_npz(path: Path, **arrays: NDArray[Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **arrays)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value), encoding="utf-8")

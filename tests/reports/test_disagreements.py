@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from reports.disagreements import changes, disagreements
+from reports.facts import Facts, Predictions, VariantRecord
+
+
+def predictions(answers: list[int], labels: list[int], sureness: list[float]) -> Predictions:
+    logits: NDArray[np.float32] = np.zeros((len(answers), 3), dtype=np.float32)
+    logits[np.arange(len(answers)), answers] = sureness
+    return Predictions(logits, np.array(labels))
+
+
+def facts() -> Facts:
+    labels = [0, 1, 2, 0, 1]
+    return Facts(
+        {"classes": ["a", "b", "c"]},
+        variants=tuple(VariantRecord(name, name, "", "", 1, None, {}, {}) for name in ("fp16", "fp32")),
+        predictions={
+            "fp32": predictions([0, 1, 2, 1, 2], labels, [1, 2, 3, 4, 5]),
+            "fp16": predictions([1, 2, 2, 0, 0], labels, [1, 1, 1, 1, 1]),
+        },
+    )
+
+
+def test_changes_are_counted_by_what_they_did() -> None:
+    (change,) = changes(facts())
+    assert (change.changed, change.broken, change.mended, change.otherwise, change.images) == (4, 2, 1, 1, 5)
+
+
+def test_what_fp32_had_right_comes_first_the_surest_first() -> None:
+    found = disagreements(facts())
+    assert [item.index for item in found] == [1, 0, 4, 3]
+    first = found[0]
+    assert (first.truth, first.baseline.label, first.others[0].label) == ("b", "b", "c")
+    assert first.baseline.probability == pytest.approx(np.exp(2) / (np.exp(2) + 2))
+
+
+def test_without_fp32_nothing_is_compared() -> None:
+    assert disagreements(Facts({})) == changes(Facts({})) == ()

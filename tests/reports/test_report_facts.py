@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from sample_run import VARIANTS
+
+from pipeline.artifacts import RunFolder
+from pipeline.errors import UsageError
+from reports.facts import Predictions, read_facts
+
+
+def test_a_complete_run_is_read_whole(reported_run: RunFolder) -> None:
+    facts = read_facts(reported_run)
+    assert facts.variant_names == VARIANTS
+    assert tuple(facts.predictions) == tuple(facts.saliency) == VARIANTS
+    assert facts.data is not None
+    assert len(facts.data.test) == 48
+    assert len(facts.history) == 12
+    assert facts.unreadable == ()
+
+
+def test_a_missing_record_is_a_usage_error(tmp_path: object, run: RunFolder) -> None:
+    run.record.unlink()
+    with pytest.raises(UsageError, match=r"run\.json: expected a file"):
+        read_facts(run)
+
+
+@pytest.mark.parametrize(
+    "record", [{"format_version": 2}, {}, [], {"format_version": 1, "stages": [{"status": "x"}]}]
+)
+def test_a_record_of_another_shape_is_a_usage_error(run: RunFolder, record: object) -> None:
+    run.record.write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(UsageError, match=r"run\.json: expected"):
+        read_facts(run)
+
+
+def test_damaged_files_are_left_out_and_told(run: RunFolder) -> None:
+    run.measurements.write_text("[{]", encoding="utf-8")
+    run.predictions("fp16").write_bytes(b"PK\x03\x04 no archive")
+    run.predictions("pact-int8").write_bytes(b"")
+    np.savez(run.saliency("fp32"), maps=np.zeros((3, 4)), image_index=np.zeros(3), target=np.zeros(3))
+    (run.data / "test.npz").write_bytes(b"\0")
+    facts = read_facts(run)
+    assert facts.measurements == ()
+    assert set(VARIANTS) - set(facts.predictions) == {"fp16", "pact-int8"}
+    assert set(VARIANTS) - set(facts.saliency) == {"fp32"}
+    assert facts.data is None
+    told = " ".join(facts.unreadable)
+    assert [
+        name in told for name in ("measurements.json", "fp16.npz", "pact-int8.npz", "fp32.npz", "manifest.json")
+    ] == [True] * 5
+
+
+def test_probabilities_sum_to_1_even_for_huge_logits() -> None:
+    predictions = Predictions(np.array([[1e4, 0.0], [-1e4, 0.0]], dtype=np.float32), np.array([0, 0]))
+    np.testing.assert_allclose(predictions.probabilities, [[1, 0], [0, 1]], atol=1e-12)
+    assert predictions.top1.tolist() == [0, 1]

@@ -1,0 +1,235 @@
+"""The report as a whole: gold files, hostile texts, and runs that stopped anywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from pipeline.artifacts import Measurement, RunFolder, Verdict
+from reports import html, write_report
+from reports.facts import Facts, StageRecord, VariantRecord, read_facts
+
+GOLD = Path(__file__).parent / "gold"
+FILES = ("index.html", "report.json", "junit.xml", "summary.md", "model_card.md")
+MEASUREMENT_KEYS = ["metric", "value", "unit", "variant", "provider", "split", "n", "ci95", "settings"]
+REPORT_SCHEMA = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["format_version", "run", "environment", "stages", "variants", "measurements", "verdicts"],
+    "properties": {
+        "format_version": {"const": 1},
+        "run": {"type": "object", "required": ["name", "configuration", "gates_sha256", "synthetic", "exit_code"]},
+        "environment": {"type": "object"},
+        "stages": {"type": "array"},
+        "variants": {"type": "array"},
+        "measurements": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": MEASUREMENT_KEYS,
+                "properties": dict.fromkeys(MEASUREMENT_KEYS, True) | {"value": {"type": ["number", "null"]}},
+            },
+        },
+        "verdicts": {
+            "type": "array",
+            "items": {"type": "object", "required": ["gate", "status", "value", "limit", "detail"]},
+        },
+    },
+}
+
+
+class Outline(HTMLParser):
+    """Tags, texts and attribute values of a page, what stands inside charts and style sheets aside."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, tuple[str, ...]]] = []
+        self.text = ""
+        self.ids: list[str] = []
+        self.sources: list[str] = []
+        self._inside = 0
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "xlink:href")]
+        if tag in ("svg", "style"):
+            self._inside += 1
+        elif not self._inside:
+            self.tags.append((tag, tuple(name for name, _ in attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("svg", "style"):
+            self._inside -= 1
+
+    def handle_data(self, data: str) -> None:
+        if not self._inside:
+            self.text += data
+
+
+def scrub(page: str) -> str:
+    """Return a page without what may differ between versions of Pillow and matplotlib."""
+    page = re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "data:PNG", page)
+    page = re.sub(r"<style>.*?</style>", "<style>CSS</style>", page, count=1, flags=re.DOTALL)
+    return re.sub(r"<svg.*?</svg>", "<svg>CHART</svg>", page, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("name", ["index.html", "junit.xml", "summary.md", "model_card.md"])
+def test_gold(reported_run: RunFolder, name: str) -> None:
+    found = scrub((reported_run.report / name).read_text(encoding="utf-8"))
+    gold = GOLD / f"{name}.gold"
+    if os.environ.get("EDGEPROOF_WRITE_GOLD"):
+        gold.parent.mkdir(exist_ok=True)
+        gold.write_text(found, encoding="utf-8")
+    assert found == gold.read_text(encoding="utf-8"), "look at the change; EDGEPROOF_WRITE_GOLD=1 accepts it"
+
+
+def test_the_same_run_gives_the_same_bytes(run: RunFolder, reported_run: RunFolder) -> None:
+    write_report(run)
+    assert [
+        name for name in FILES if (run.report / name).read_bytes() != (reported_run.report / name).read_bytes()
+    ] == []
+    assert sorted(path.name for path in run.report.iterdir()) == sorted(FILES)
+
+
+def test_report_json_has_the_promised_keys_and_every_measurement(reported_run: RunFolder) -> None:
+    report = json.loads((reported_run.report / "report.json").read_text(encoding="utf-8"))
+    Draft202012Validator(REPORT_SCHEMA).validate(report)
+    assert report["measurements"] == json.loads(reported_run.measurements.read_text(encoding="utf-8"))
+
+
+def test_the_page_is_self_contained_and_its_ids_are_unique(reported_run: RunFolder) -> None:
+    page = (reported_run.report / "index.html").read_text(encoding="utf-8")
+    outline = Outline(page)
+    assert [source for source in outline.sources if not source.startswith(("#", "data:image/png;base64,"))] == []
+    assert [source for source in outline.sources if source.startswith("#") and source[1:] not in outline.ids] == []
+    assert len(outline.ids) == len(set(outline.ids))
+    assert "script" not in {tag for tag, _ in outline.tags}
+    assert "url(http" not in page
+    assert page.index("gates failed") < page.index("At a glance")
+
+
+def test_every_picture_is_told_and_every_table_captioned(reported_run: RunFolder) -> None:
+    outline = Outline((reported_run.report / "index.html").read_text(encoding="utf-8"))
+    tags = [tag for tag, _ in outline.tags]
+    assert [names for tag, names in outline.tags if tag == "img" and "alt" not in names] == []
+    assert tags.count("table") == tags.count("caption") > 8
+    assert tags.count("h1") == 1
+
+
+def hostile_facts(text: str) -> Facts:
+    """A small run in which every text is the given one."""
+    name = f"{text}-variant"
+    measurements = (
+        Measurement("balanced_accuracy", 0.9, "share", name, "cpu", "test", 5, (0.8, 1.0), {text: text}),
+        Measurement("saliency_ssim", None, "similarity", name, settings={"method": text, "reason": text}),
+        Measurement("latency_p50_ms", 2.0, "ms", name, text, settings={"threads": 1}),
+        Measurement(f"sensitivity/{text}", 0.5, text, name),
+    )
+    return Facts(
+        {"name": text, "dataset": text, "classes": [text], "configuration": {text: [text]}, "gates_sha256": text,
+         "environment": {"cpu": {"model": text, "features": [text]}, "packages": {text: text}}, "synthetic": True},
+        stages=(StageRecord(text, "failed", text, {}, {text: text}, 1.0, text),),
+        variants=(VariantRecord(name, text, text, text, 2048, text, {text: text}, {text: text}),),
+        measurements=measurements,
+        verdicts=(Verdict(text, "failed", 1.0, 2.0, text),),
+        unreadable=(text,),
+    )  # fmt: skip
+
+
+HOSTILE = st.one_of(
+    st.sampled_from(
+        [
+            "<script>alert(1)</script>",
+            '"><img src=x onerror=alert(1)>',
+            "' onmouseover='x",
+            "{{ 7*7 }}{% raw %}",
+            "</style></title></svg><b>",
+            "$\\frac{1}$ ]]> --> &amp;",
+            "\x00\x1b\n\t",
+            "日本語 😀",
+        ]
+    ),
+    st.text(min_size=1),
+)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(HOSTILE)
+def test_no_text_of_a_run_becomes_markup(text: str) -> None:
+    assert Outline(html.render(hostile_facts(text))).tags == Outline(html.render(hostile_facts("x"))).tags
+
+
+def test_a_hostile_name_is_shown_as_it_is(run: RunFolder) -> None:
+    facts = replace(hostile_facts("<script>alert('{{ 7*7 }}')</script>"))
+    page = html.render(facts)
+    assert "<script" not in page
+    assert Outline(page).text.count("<script>alert('{{ 7*7 }}')</script>") > 10
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        (["validate/saliency"], "Saliency maps: not measured"),
+        (["validate/predictions"], "The run holds no predictions to compare."),
+        (["validate/measurements.json"], "Latency: not measured."),
+        (["data"], "The run folder holds no prepared images."),
+        (["train"], "The run holds no training history."),
+        (["validate", "data", "train"], "not measured"),
+    ],
+)
+def test_a_run_that_lost_files_is_still_reported(run: RunFolder, lost: list[str], said: str) -> None:
+    for name in lost:
+        path = run.root / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    page = write_report(run).read_text(encoding="utf-8")
+    assert said in Outline(page).text
+
+
+def test_the_barest_record_gives_a_report(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.record.write_text('{"format_version": 1, "name": "bare"}', encoding="utf-8")
+    text = Outline(write_report(run).read_text(encoding="utf-8")).text
+    assert [said in text for said in ("No gates", "No variant was compiled.", "Saliency: not measured.")] == [
+        True
+    ] * 3
+
+
+def test_a_stage_that_failed_is_told_first_and_its_variant_is_not_measured(run: RunFolder) -> None:
+    record = json.loads(run.record.read_text(encoding="utf-8"))
+    record["variants"] = [entry for entry in record["variants"] if entry["variant"] != "inc-int8"]
+    for stage in record["stages"]:
+        if stage["name"] == "quantize/inc-int8":
+            stage |= {"status": "not_measured", "outputs": {}, "error": "its environment is missing; run `make inc`"}
+    record |= {"exit_code": 3}
+    run.record.write_text(json.dumps(record), encoding="utf-8")
+    kept = [m for m in json.loads(run.measurements.read_text(encoding="utf-8")) if m["variant"] != "inc-int8"]
+    kept.append(Measurement("accuracy", None, "share", "inc-int8", settings={"reason": "not compiled"}).as_json())
+    run.measurements.write_text(json.dumps(kept), encoding="utf-8")
+    text = Outline(write_report(run).read_text(encoding="utf-8")).text
+    assert "Evidence incomplete" in text
+    assert text.index("its environment is missing; run `make inc`") < text.index("At a glance")
+    assert "inc-int8" in read_facts(run).variant_names
+    assert "Evidence incomplete" in (run.report / "summary.md").read_text(encoding="utf-8")
+
+
+def test_nothing_is_written_when_the_record_is_missing(tmp_path: Path) -> None:
+    from pipeline.errors import UsageError
+
+    with pytest.raises(UsageError):
+        write_report(RunFolder(tmp_path))
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from pipeline.artifacts import Measurement
+from reports.facts import Facts, StageRecord
+from reports.measured import LatencySetting, find, latency_settings, reason_of, saliency_methods, shown_unit
+
+
+def test_the_test_split_on_the_cpu_is_taken_and_subgroups_are_not() -> None:
+    facts = Facts(
+        {},
+        measurements=(
+            Measurement("accuracy", 0.1, "share", "fp16", "cpu", "validation"),
+            Measurement("accuracy", 0.2, "share", "fp16", "cpu", "test", settings={"subgroup": "white light"}),
+            Measurement("accuracy", 0.3, "share", "fp16", "openvino", "test"),
+            Measurement("accuracy", 0.4, "share", "fp16", "cpu", "test"),
+        ),
+    )
+    assert find(facts, "accuracy", "fp16").value == 0.4
+
+
+def test_a_latency_is_taken_from_its_provider_and_threads() -> None:
+    def latency(provider: str, threads: int, value: float) -> Measurement:
+        return Measurement("latency_p50_ms", value, "ms", "fp16", provider, "test", settings={"threads": threads})
+
+    facts = Facts({}, measurements=(latency("openvino", 1, 3.0), latency("cpu", 2, 2.0), latency("cpu", 1, 1.0)))
+    cpu_1, cpu_2, openvino_1 = latency_settings(facts)
+    assert (cpu_1, openvino_1) == (LatencySetting("cpu", 1), LatencySetting("openvino", 1))
+    assert find(facts, "latency_p50_ms", "fp16", latency=cpu_2).value == 2.0
+
+
+def test_saliency_is_taken_from_its_method() -> None:
+    facts = Facts(
+        {},
+        measurements=tuple(
+            Measurement("saliency_ssim", value, "similarity", "fp16", settings={"method": method})
+            for method, value in (("occlusion", 0.8), ("gradient", 0.7))
+        ),
+    )
+    assert saliency_methods(facts) == ("occlusion", "gradient")
+    assert find(facts, "saliency_ssim", "fp16", saliency_method="gradient").value == 0.7
+
+
+def test_an_absence_gives_the_stage_s_reason() -> None:
+    stage = StageRecord("quantize/inc-int8", "not_measured", "", {}, {}, None, "run `make inc` first")
+    told = Measurement("accuracy", None, "share", "fp16", settings={"reason": "no labels"})
+    facts = Facts({}, stages=(stage,), measurements=(told,))
+    assert reason_of(find(facts, "accuracy", "inc-int8")) == "run `make inc` first"
+    assert reason_of(find(facts, "accuracy", "fp16")) == "no labels"
+    assert reason_of(find(facts, "accuracy", "static-int8")) == "the run holds no such measurement"
+
+
+def test_an_auroc_is_no_percentage() -> None:
+    assert shown_unit(Measurement("auroc/polyp", 0.9, "share", "fp16")) == "probability"
+    assert shown_unit(Measurement("accuracy", 0.9, "share", "fp16")) == "share"

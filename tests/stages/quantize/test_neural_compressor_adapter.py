@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from quantizable import images, initializers, logits, node_types, optimized, prepared_data, sqnr_db
+
+from calibration_data.prepared import PreparedData
+from pipeline.artifacts import OnnxModel
+from pipeline.errors import NotMeasuredError, StageError
+from stages.quantize.neural_compressor.adapter import (
+    GraphOptimizedSettings,
+    NeuralCompressorSettings,
+    optimize_graph,
+    quantize_with_neural_compressor,
+)
+from stages.quantize.neural_compressor.environment import worker_python
+
+CONVOLUTIONS = 7
+
+
+def settings(**changes: object) -> NeuralCompressorSettings:
+    return NeuralCompressorSettings.model_validate({"mode": "static", "images": 40, "reduce_range": True} | changes)
+
+
+@pytest.fixture(scope="module")
+def _worker() -> None:
+    try:
+        worker_python()
+    except NotMeasuredError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def tuning_data(float_model: OnnxModel) -> PreparedData:
+    """Return data whose validation labels are what the float network answers: its accuracy is 1."""
+    pixels = prepared_data().validation.images
+    return prepared_data(labels=np.argmax(logits(float_model.path, pixels), axis=1))
+
+
+@pytest.mark.usefixtures("_worker")
+@pytest.mark.parametrize("graph_format", ["QDQ", "QOperator"])
+def test_static_keeps_the_clips(
+    graph_format: str, float_model: OnnxModel, data: PreparedData, tmp_path: Path
+) -> None:
+    result = quantize_with_neural_compressor(
+        float_model, "inc", settings(format=graph_format), data, tmp_path / "inc.onnx"
+    )
+    assert result.size_bytes <= 0.30 * float_model.size_bytes
+    pixels = images(33, 9)
+    # Without eight bits for the activations this is below 10 dB: the clips are lost.
+    assert sqnr_db(logits(float_model.path, pixels), logits(result.path, pixels)) > 20
+    counts = node_types(optimized(result.path, tmp_path))
+    assert counts["QLinearConv"] == CONVOLUTIONS
+    integers = [a for a in initializers(onnx.load_model(result.path)).values() if a.dtype == np.int8 and a.ndim == 4]
+    assert len(integers) == CONVOLUTIONS
+    assert max(int(np.abs(weight.astype(int)).max()) for weight in integers) == 64
+    assert result.notes["worker"]["worker-neural_compressor"] == "3.7.1"
+    assert result.notes["float_layers"] == []
+
+
+@pytest.mark.usefixtures("_worker")
+def test_dynamic_needs_no_images(float_model: OnnxModel, data: PreparedData, tmp_path: Path) -> None:
+    result = quantize_with_neural_compressor(
+        float_model, "inc", settings(mode="dynamic"), data, tmp_path / "inc.onnx"
+    )
+    assert result.notes["calibration_images"] == []
+    assert result.size_bytes <= 0.32 * float_model.size_bytes
+    pixels = images(33, 9)
+    assert sqnr_db(logits(float_model.path, pixels), logits(result.path, pixels)) > 20
+
+
+@pytest.mark.usefixtures("_worker")
+def test_tuning_records_what_it_tried(float_model: OnnxModel, tuning_data: PreparedData, tmp_path: Path) -> None:
+    result = quantize_with_neural_compressor(
+        float_model, "inc", settings(mode="tuned", tolerable_loss=0.1), tuning_data, tmp_path / "inc.onnx"
+    )
+    assert result.notes["baseline_accuracy"] == 1.0
+    assert result.notes["tuned_accuracy"] >= 0.9
+    assert 1 <= result.notes["trials"] <= 20
+    assert set(result.notes["calibration_images"]) <= set(tuning_data.train.image_ids)
+    answers = np.argmax(logits(result.path, tuning_data.validation.images), axis=1)
+    accuracy = float(np.mean(answers == tuning_data.validation.labels))
+    assert accuracy == pytest.approx(result.notes["tuned_accuracy"], abs=1e-9)
+
+
+@pytest.mark.usefixtures("_worker")
+def test_an_accuracy_that_no_configuration_keeps_is_an_error(
+    float_model: OnnxModel, tuning_data: PreparedData, tmp_path: Path
+) -> None:
+    # The labels of the float network, and weights of few bits' worth: a network that quantization changes.
+    pixels = tuning_data.validation.images
+    margin = np.sort(logits(float_model.path, pixels), axis=1)
+    closest = np.argsort(margin[:, -1] - margin[:, -2])
+    noisy = prepared_data(labels=np.argmin(logits(float_model.path, pixels), axis=1))
+    assert len(closest) == 33
+    result = quantize_with_neural_compressor(
+        float_model, "inc", settings(mode="tuned", tolerable_loss=0.0), noisy, tmp_path / "inc.onnx"
+    )
+    assert result.notes["baseline_accuracy"] == 0.0
+
+
+@pytest.mark.usefixtures("_worker")
+def test_a_worker_that_takes_too_long_is_stopped(float_model: OnnxModel, data: PreparedData, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="within 1 s"):
+        quantize_with_neural_compressor(float_model, "inc", settings(timeout_s=1), data, tmp_path / "inc.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("_worker")
+@pytest.mark.parametrize(("level", "fused"), [("basic", 0), ("extended", 5)])
+def test_graph_optimization_changes_no_answer(
+    level: str, fused: int, float_model: OnnxModel, data: PreparedData, tmp_path: Path
+) -> None:
+    chosen = GraphOptimizedSettings.model_validate({"level": level})
+    result = optimize_graph(float_model, "fused", chosen, data, tmp_path / "fused.onnx")
+    assert node_types(onnx.load_model(result.path)).get("FusedConv", 0) >= fused
+    pixels = images(33, 9)
+    assert sqnr_db(logits(float_model.path, pixels), logits(result.path, pixels)) > 90

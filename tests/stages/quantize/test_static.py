@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from pydantic import ValidationError
+from quantizable import (
+    CLIP,
+    float_proto,
+    images,
+    initializers,
+    logits,
+    node_types,
+    optimized,
+    prepared_data,
+    sqnr_db,
+    write_float_model,
+)
+
+from calibration_data.prepared import PreparedData
+from pipeline.artifacts import OnnxModel
+from pipeline.errors import StageError, UsageError
+from stages.quantize.static import StaticSettings, quantize_static
+
+CONVOLUTIONS = 7
+SETTINGS = StaticSettings(images=40, activation_type="uint8", weight_type="int8", reduce_range=True)
+
+
+def change(**changes: object) -> StaticSettings:
+    return SETTINGS.model_validate(SETTINGS.model_dump() | changes)
+
+
+def quantized(model: OnnxModel, data: PreparedData, folder: Path, settings: StaticSettings) -> onnx.ModelProto:
+    return onnx.load_model(quantize_static(model, "static-int8", settings, data, folder / "static-int8.onnx").path)
+
+
+def activations_of(tensor: str, count: int) -> np.ndarray:
+    """Run the float graph up to a tensor, on all training images."""
+    proto = float_proto()
+    onnx.helper.set_model_props(proto, {})
+    proto.graph.output.append(onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None))
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    return np.asarray(session.run([tensor], {"image": prepared_data(train=count).train.images})[0])
+
+
+@pytest.mark.parametrize("graph_format", ["QDQ", "QOperator"])
+def test_a_quarter_of_the_size_and_close_logits(
+    graph_format: str, float_model: OnnxModel, data: PreparedData, tmp_path: Path
+) -> None:
+    result = quantize_static(float_model, "s", change(format=graph_format), data, tmp_path / "s.onnx")
+    assert result.size_bytes <= 0.30 * float_model.size_bytes
+    pixels = images(33, 9)
+    assert sqnr_db(logits(float_model.path, pixels), logits(result.path, pixels)) > 25
+
+
+@pytest.mark.parametrize("graph_format", ["QDQ", "QOperator"])
+def test_every_convolution_runs_as_qlinearconv(
+    graph_format: str, float_model: OnnxModel, data: PreparedData, tmp_path: Path
+) -> None:
+    result = quantize_static(float_model, "s", change(format=graph_format), data, tmp_path / "s.onnx")
+    counts = node_types(optimized(result.path, tmp_path))
+    assert counts["QLinearConv"] == CONVOLUTIONS
+    assert counts["QGemm"] == 1
+    assert "Conv" not in counts
+    assert counts["Cast"] == counts["Mul"] == counts["Add"] == 1  # the normalisation alone is left in float
+    assert result.notes["float_layers"] == []
+    assert result.notes["layers"] == CONVOLUTIONS + 1
+
+
+def test_minmax_scales_and_zero_points_are_those_of_the_float_activations(
+    float_model: OnnxModel, data: PreparedData, tmp_path: Path
+) -> None:
+    constants = initializers(quantized(float_model, data, tmp_path, SETTINGS))
+    normalised = activations_of("normalised", 40)
+    low, high = float(normalised.min()), float(normalised.max())
+    scale = (high - low) / 255
+    assert constants["normalised_scale"] == pytest.approx(scale, rel=1e-6)
+    assert int(constants["normalised_zero_point"]) == round(-low / scale)
+    # The clip disappears into the range of what it lets through.
+    clipped = float(activations_of("a1", 40).max())
+    assert clipped == CLIP
+    assert constants["a1_scale"] == pytest.approx(CLIP / 255, rel=1e-6)
+    assert int(constants["a1_zero_point"]) == 0
+
+
+def test_percentile_cuts_the_tails(float_model: OnnxModel, data: PreparedData, tmp_path: Path) -> None:
+    settings = change(calibration="percentile", percentile=98.0)
+    constants = initializers(quantized(float_model, data, tmp_path, settings))
+    normalised = activations_of("normalised", 40)
+    low, high = np.percentile(normalised, [1.0, 99.0])
+    bin_width = 2 * np.abs(normalised).max() / 2048
+    assert float(constants["normalised_scale"]) * 255 == pytest.approx(high - low, abs=3 * bin_width)
+
+
+def test_entropy_differs_from_the_whole_range(float_model: OnnxModel, data: PreparedData, tmp_path: Path) -> None:
+    # With ONNX Runtime's own 128 bins it could not: there is one candidate, the whole range.
+    whole = initializers(quantized(float_model, data, tmp_path, SETTINGS))
+    searched = initializers(quantized(float_model, data, tmp_path, change(calibration="entropy")))
+    scales = [name for name in whole if name.endswith("_scale") and name in searched and not name.startswith("w")]
+    assert sum(float(np.max(searched[name])) < 0.95 * float(np.max(whole[name])) for name in scales) >= 2
+
+
+def test_per_channel_has_one_scale_per_output_channel(
+    float_model: OnnxModel, data: PreparedData, tmp_path: Path
+) -> None:
+    per_channel = initializers(quantized(float_model, data, tmp_path, SETTINGS))
+    assert per_channel["w6_scale"].shape == (96,)
+    weight = initializers(float_proto())["w6"]
+    assert per_channel["w6_scale"] == pytest.approx(np.abs(weight).max(axis=(1, 2, 3)) / 64, rel=1e-6)
+    per_tensor = initializers(quantized(float_model, data, tmp_path, change(per_channel=False)))
+    assert per_tensor["w6_scale"].size == 1
+
+
+def test_reduced_range_keeps_weights_within_seven_bits(
+    float_model: OnnxModel, data: PreparedData, tmp_path: Path
+) -> None:
+    weights = [f"w{index}_quantized" for index in range(1, 8)]
+    reduced = initializers(quantized(float_model, data, tmp_path, SETTINGS))
+    assert max(int(np.abs(reduced[name].astype(int)).max()) for name in weights) == 64
+    full = initializers(quantized(float_model, data, tmp_path, change(reduce_range=False)))
+    assert max(int(np.abs(full[name].astype(int)).max()) for name in weights) == 127
+
+
+@pytest.mark.parametrize(
+    ("activation", "weight", "dtypes"),
+    [("uint8", "int8", (np.uint8, np.int8)), ("uint8", "uint8", (np.uint8,) * 2), ("int8", "int8", (np.int8,) * 2)],
+)
+def test_types_are_those_asked_for(
+    activation: str,
+    weight: str,
+    dtypes: tuple[type, type],
+    float_model: OnnxModel,
+    data: PreparedData,
+    tmp_path: Path,
+) -> None:
+    settings = change(activation_type=activation, weight_type=weight, reduce_range=False)
+    constants = initializers(quantized(float_model, data, tmp_path, settings))
+    assert (constants["a1_zero_point"].dtype, constants["w6_quantized"].dtype) == dtypes
+    assert len({int(zero) for zero in np.ravel(constants["w6_zero_point"])}) == 1  # QLinearConv wants one for all
+
+
+def test_calibration_images_come_from_the_training_split(
+    float_model: OnnxModel, data: PreparedData, tmp_path: Path
+) -> None:
+    seen: list[tuple[int, int]] = []
+    result = quantize_static(
+        float_model, "s", change(images=20), data, tmp_path / "s.onnx", lambda done, total: seen.append((done, total))
+    )
+    chosen = result.notes["calibration_images"]
+    assert len(set(chosen)) == 20
+    assert set(chosen) <= set(data.train.image_ids)
+    assert seen == [(1, 2), (2, 2)]  # batches of 16 and 4
+
+
+def test_more_images_than_there_are_is_an_error(float_model: OnnxModel, data: PreparedData, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"`images`: expected between 1 and 40.*found 41"):
+        quantized(float_model, data, tmp_path, change(images=41))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_activation_that_is_not_finite_is_an_error(data: PreparedData, tmp_path: Path) -> None:
+    weight = np.full((96, 96, 3, 3), np.nan, dtype=np.float32)
+    model = write_float_model(tmp_path / "fp32.onnx", float_proto({"w7": weight}))
+    with pytest.raises(StageError, match=r"finite activations.*found .*nan.* in `"):
+        quantized(model, data, tmp_path, SETTINGS)
+
+
+def test_a_data_set_of_another_form_is_an_error(float_model: OnnxModel, data: PreparedData, tmp_path: Path) -> None:
+    grey = replace(data, train=replace(data.train, images=data.train.images[:, :1]))
+    with pytest.raises(UsageError, match=r"expected images of shape \[3, 20, 20\].*found \[1, 20, 20\]"):
+        quantized(float_model, grey, tmp_path, SETTINGS)
+
+
+def test_unsigned_channels_in_qoperator_are_refused() -> None:
+    with pytest.raises(ValidationError, match="per-channel weights as int8"):
+        StaticSettings(format="QOperator", weight_type="uint8")

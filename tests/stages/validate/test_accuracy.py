@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+from sklearn import metrics as sklearn_metrics
+
+from calibration_data.prepared import PreparedSplit
+from pipeline.artifacts import Measurement, OnnxModel
+from pipeline.errors import StageError, UsageError
+from stages.validate.accuracy import AccuracySettings, Predictions, measure_accuracy, measure_size, predict_variant
+
+CLASSES = ("polyp", "mucosa", "ulcer")
+SETTINGS = AccuracySettings(resamples=1000)
+
+
+def logits_and_labels(n: int = 90, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(n) % 3)
+    logits = rng.standard_normal((n, 3)).astype(np.float32)
+    logits[np.arange(n), labels] += np.float32(1.0)
+    return logits, labels
+
+
+def measure(logits: np.ndarray, labels: np.ndarray, reference: np.ndarray | None = None) -> dict[str, Measurement]:
+    rows = measure_accuracy("int8", logits, labels, CLASSES, reference, [""] * len(labels), SETTINGS)
+    assert len({row.metric for row in rows}) == len(rows)
+    return {row.metric: row for row in rows}
+
+
+def test_every_metric_of_the_contract_is_there() -> None:
+    logits, labels = logits_and_labels()
+    per_class = {f"{name}/{c}" for name in ("auroc", "sensitivity", "specificity") for c in CLASSES}
+    plain = {"accuracy", "balanced_accuracy", "auroc_macro", "ece", "brier", "agreement", "logits_sqnr_db"}
+    assert set(measure(logits, labels, logits)) == per_class | plain
+
+
+def test_values_against_scikit_learn_and_intervals_against_scipy() -> None:
+    logits, labels = logits_and_labels()
+    rows, answers = measure(logits, labels), logits.argmax(axis=1)
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    correct = int((answers == labels).sum())
+    wilson = binomtest(correct, 90).proportion_ci(0.95, method="wilson")
+    assert rows["accuracy"].value == pytest.approx(correct / 90)
+    assert rows["accuracy"].ci95 == pytest.approx((wilson.low, wilson.high))
+    assert rows["balanced_accuracy"].value == pytest.approx(sklearn_metrics.balanced_accuracy_score(labels, answers))
+    assert rows["auroc_macro"].value == pytest.approx(sklearn_metrics.roc_auc_score(labels, p, multi_class="ovr"))
+    assert rows["auroc/mucosa"].value == pytest.approx(sklearn_metrics.roc_auc_score(labels == 1, p[:, 1]))
+    found = int((answers[labels == 1] == 1).sum())
+    assert rows["sensitivity/mucosa"].value == pytest.approx(found / 30)
+    assert rows["sensitivity/mucosa"].n == 30
+    assert rows["specificity/mucosa"].n == 60
+    for row in rows.values():
+        if row.value is not None:
+            assert row.ci95 is not None
+            assert row.ci95[0] <= row.value <= row.ci95[1]
+            assert (row.provider, row.split) == ("cpu", "test")
+
+
+def test_bootstrap_interval_of_auroc_is_near_delongs() -> None:
+    """DeLong et al. 1988: variance from the placement values of positives and negatives."""
+    logits, labels = logits_and_labels(n=300, seed=4)
+    row = measure(logits, labels)["auroc/polyp"]
+    p = np.exp(logits.astype(np.float64))
+    score = p[:, 0] / p.sum(axis=1)
+    wins = (score[labels == 0][:, None] > score[labels != 0][None, :]).astype(float)
+    variance = wins.mean(axis=1).var(ddof=1) / 100 + wins.mean(axis=0).var(ddof=1) / 200
+    assert row.ci95 is not None
+    assert row.ci95[1] - row.ci95[0] == pytest.approx(2 * 1.96 * np.sqrt(variance), rel=0.12)
+
+
+def test_deviation_from_fp32() -> None:
+    logits, labels = logits_and_labels()
+    rows = measure(logits * np.float32(1.01), labels, logits)
+    assert rows["agreement"].value == 1.0
+    assert rows["agreement"].ci95 == pytest.approx(binomtest(90, 90).proportion_ci(0.95, "wilson"))
+    assert rows["logits_sqnr_db"].value == pytest.approx(40.0, abs=1e-3)
+
+
+def test_fp32_itself_has_nothing_to_agree_with() -> None:
+    rows = measure(*logits_and_labels())
+    for name in ("agreement", "logits_sqnr_db"):
+        assert rows[name].value is None
+        assert rows[name].settings == {"reason": "int8 is the reference itself"}
+
+
+def test_a_class_without_test_images_is_a_reason_not_a_crash() -> None:
+    logits, labels = logits_and_labels()
+    kept = labels != 2
+    rows = measure(logits[kept], labels[kept])
+    for name in ("balanced_accuracy", "auroc_macro", "auroc/ulcer", "sensitivity/ulcer"):
+        assert rows[name].value is None
+        assert rows[name].settings["reason"]
+    assert "ulcer" in str(rows["balanced_accuracy"].settings["reason"])
+    assert rows["auroc/polyp"].value == pytest.approx(0.8, abs=0.2)
+    assert rows["specificity/ulcer"].n == 60
+
+
+def test_a_single_class_leaves_every_auroc_open() -> None:
+    logits, labels = logits_and_labels()
+    rows = measure(logits[labels == 0], labels[labels == 0])
+    assert [rows[f"auroc/{name}"].value for name in CLASSES] == [None] * 3
+    assert rows["specificity/polyp"].value is None
+    assert rows["accuracy"].n == 30
+
+
+def test_accuracy_of_each_known_subgroup() -> None:
+    logits, labels = logits_and_labels()
+    subgroups = ["dim"] * 30 + ["bright"] * 40 + [""] * 20
+    rows = measure_accuracy("fp32", logits, labels, CLASSES, None, subgroups, SETTINGS)
+    found = {row.settings["subgroup"]: row for row in rows if "subgroup" in row.settings}
+    correct = logits.argmax(axis=1) == labels
+    assert list(found) == ["bright", "dim"]
+    assert (found["dim"].value, found["dim"].n) == (pytest.approx(correct[:30].mean()), 30)
+    assert (found["bright"].value, found["bright"].n) == (pytest.approx(correct[30:70].mean()), 40)
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
+def test_logits_that_are_not_finite_name_the_variant(poison: float) -> None:
+    logits, labels = logits_and_labels()
+    logits[[3, 5], 1] = poison
+    with pytest.raises(StageError, match=r"int8: expected finite logits.*2 of 90 images"):
+        measure(logits, labels)
+
+
+def test_logits_of_another_split_are_refused() -> None:
+    logits, labels = logits_and_labels()
+    with pytest.raises(StageError, match=r"90 images.*\[89, 3\]"):
+        measure(logits[:-1], labels)
+
+
+def test_the_same_seed_gives_the_same_interval_and_another_one_another() -> None:
+    logits, labels = logits_and_labels()
+    assert measure(logits, labels) == measure(logits, labels)
+    other = measure_accuracy(
+        "int8", logits, labels, CLASSES, None, [""] * 90, AccuracySettings(resamples=1000, seed=1)
+    )
+    assert {row.metric: row.ci95 for row in other}["brier"] != measure(logits, labels)["brier"].ci95
+
+
+def test_predictions_are_written_and_read_back(
+    make_model: Callable[..., OnnxModel], make_split: Callable[..., PreparedSplit], tmp_path: Path
+) -> None:
+    model, data, target = make_model("static-int8"), make_split(), tmp_path / "predictions" / "static-int8.npz"
+    predictions = predict_variant(model, data, AccuracySettings(), target)
+    first = target.read_bytes()
+    again = Predictions.read("static-int8", target)
+    assert (again.logits == predictions.logits).all()
+    assert again.logits.dtype == np.float32
+    assert (again.labels == data.labels).all()
+    predict_variant(model, data, AccuracySettings(), target)
+    assert target.read_bytes() == first
+    assert [path.name for path in target.parent.iterdir()] == ["static-int8.npz"]
+
+
+def test_damaged_predictions_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "fp16.npz"
+    path.write_bytes(b"PK\x03\x04 half a file")
+    with pytest.raises(UsageError, match=r"fp16\.npz: expected the arrays logits, labels"):
+        Predictions.read("fp16", path)
+    with pytest.raises(UsageError, match="found nothing"):
+        Predictions.read("fp16", tmp_path / "gone.npz")
+
+
+def test_size_is_the_files(make_model: Callable[..., OnnxModel]) -> None:
+    model = make_model()
+    row = measure_size(model)
+    assert (row.value, row.unit) == (len(model.path.read_bytes()), "bytes")

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
+
+from stages.validate import map_similarity
+
+
+def stack(seed: int, m: int = 3, size: int = 14) -> np.ndarray:
+    """Maps with ties: one decimal only."""
+    return np.round(np.random.default_rng(seed).standard_normal((m, size, size)), 1).astype(np.float32)
+
+
+def test_spearman_agrees_with_scipy() -> None:
+    first, second = stack(0), stack(1)
+    second[1] = first[1] ** 3
+    expected = [spearmanr(a.ravel(), b.ravel()).statistic for a, b in zip(first, second, strict=True)]
+    assert map_similarity.spearman(first, second) == pytest.approx(expected)
+    assert expected[1] == pytest.approx(1.0)
+
+
+def ssim_by_loops(x: np.ndarray, y: np.ndarray) -> float:
+    """Wang et al. 2004, pixel by pixel with an explicit window over mirrored maps."""
+    offsets = np.arange(-5, 6)
+    window = np.exp(-(offsets[:, None] ** 2 + offsets[None, :] ** 2) / (2 * 1.5**2))
+    window /= window.sum()
+    x, y = ((a - a.min()) / (a.max() - a.min()) for a in (x.astype(np.float64), y.astype(np.float64)))
+    padded_x, padded_y = (np.pad(a, 5, mode="symmetric") for a in (x, y))
+    values = []
+    for row in range(x.shape[0]):
+        for column in range(x.shape[1]):
+            a, b = (p[row : row + 11, column : column + 11] for p in (padded_x, padded_y))
+            mean_a, mean_b = (window * a).sum(), (window * b).sum()
+            var_a, var_b = (window * (a - mean_a) ** 2).sum(), (window * (b - mean_b) ** 2).sum()
+            covariance = (window * (a - mean_a) * (b - mean_b)).sum()
+            luminance = (2 * mean_a * mean_b + 1e-4) / (mean_a**2 + mean_b**2 + 1e-4)
+            values.append(luminance * (2 * covariance + 9e-4) / (var_a + var_b + 9e-4))
+    return float(np.mean(values))
+
+
+def test_ssim_agrees_with_its_definition() -> None:
+    first, second = stack(2), stack(3)
+    second[2] = -first[2]
+    expected = [ssim_by_loops(a, b) for a, b in zip(first, second, strict=True)]
+    assert map_similarity.structural_similarity(first, second) == pytest.approx(expected, abs=1e-9)
+    assert expected[2] < 0
+
+
+def test_ssim_works_on_maps_smaller_than_its_window() -> None:
+    small = stack(4, size=8)
+    assert map_similarity.structural_similarity(small, small) == pytest.approx(np.ones(3))
+
+
+@given(st.integers(0, 1000), st.floats(0.1, 10), st.floats(-5, 5))
+def test_a_map_equals_itself_under_any_scale(seed: int, scale: float, shift: float) -> None:
+    maps = stack(seed, size=6)
+    scaled = maps * np.float32(scale) + np.float32(shift)
+    assert map_similarity.spearman(maps, maps * np.float32(4)) == pytest.approx(np.ones(3))
+    assert map_similarity.structural_similarity(maps, scaled) == pytest.approx(np.ones(3), abs=1e-3)
+    assert map_similarity.top_overlap(maps, maps) == pytest.approx(np.ones(3))
+
+
+def test_top_overlap_by_hand() -> None:
+    """20 pixels, so the top tenth is 2: {0, 1} against {1, 2}."""
+    first, second = np.zeros((1, 4, 5), np.float32), np.zeros((1, 4, 5), np.float32)
+    first[0, 0, :3] = [5, 4, 3]
+    second[0, 0, :3] = [3, 4, 5]
+    assert map_similarity.top_overlap(first, second)[0] == 0.5
+
+
+def test_top_overlap_breaks_ties_by_reading_order() -> None:
+    """Seven pixels share the maximum and two are wanted: the first two in reading order, every time."""
+    tied = np.zeros((1, 4, 5), np.float32)
+    tied[0, 1, :] = 1
+    tied[0, 2, :2] = 1
+    wanted = np.zeros((1, 4, 5), np.float32)
+    wanted[0, 1, :2] = 1
+    assert map_similarity.top_overlap(tied, wanted)[0] == 1.0
+
+
+def test_constant_maps_have_documented_values() -> None:
+    maps, constant = stack(5, m=1), np.full((1, 14, 14), 7.0, np.float32)
+    assert map_similarity.spearman(constant, maps)[0] == 0.0
+    assert map_similarity.spearman(constant, constant)[0] == 0.0
+    assert map_similarity.top_overlap(constant, maps)[0] == 0.0
+    assert np.isfinite(map_similarity.structural_similarity(constant, maps)).all()
+    assert map_similarity.mass_in_mask(-constant, np.ones((1, 14, 14), bool))[0] == 0.0
+
+
+def test_pointing_and_mass_by_hand() -> None:
+    maps = np.zeros((2, 3, 3), np.float32)
+    maps[0, 0, 0], maps[0, 2, 2] = 3, 1
+    maps[1, 0, 0], maps[1, 2, 2], maps[1, 1, 1] = 2, 2, -9
+    masks = np.zeros((2, 3, 3), bool)
+    masks[:, 0, 0] = masks[:, 1, 1] = True
+    assert map_similarity.pointing_hits(maps, masks).tolist() == [1.0, 0.5]
+    assert map_similarity.mass_in_mask(maps, masks).tolist() == [0.75, 0.5]

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
+
+from calibration_data.prepared import PreparedSplit
+from pipeline.artifacts import OnnxModel
+from pipeline.errors import StageError
+from stages.validate import saliency
+from stages.validate.sessions import open_session, predict
+
+FILL = np.array([128], dtype=np.uint8)
+SETTINGS = saliency.SaliencySettings(resamples=1000)
+
+
+def log_odds(logits: np.ndarray, target: int) -> float:
+    p = np.exp(logits.astype(np.float64) - logits.max())
+    p /= p.sum()
+    return float(np.log(p[target]) - np.log(1 - p[target]))
+
+
+def brute_force(session: object, image: np.ndarray, target: int, patch: int, stride: int, fill: int) -> np.ndarray:
+    """One pixel at a time, one image per query."""
+    side = image.shape[1]
+    starts = [*range(0, side - patch, stride), side - patch]
+    intact = log_odds(predict(session, image[None], 1)[0], target)
+    total, count = np.zeros((side, side)), np.zeros((side, side))
+    for row in starts:
+        for column in starts:
+            hidden = image.copy()
+            for y in range(row, row + patch):
+                for x in range(column, column + patch):
+                    hidden[:, y, x] = fill
+            drop = intact - log_odds(predict(session, hidden[None], 1)[0], target)
+            for y in range(row, row + patch):
+                for x in range(column, column + patch):
+                    total[y, x] += drop
+                    count[y, x] += 1
+    return total / count
+
+
+@pytest.mark.parametrize(("patch", "stride", "batch_size"), [(3, 2, 4), (2, 2, 100), (3, 3, 1), (8, 8, 2)])
+def test_occlusion_against_a_loop_over_pixels(
+    make_model: Callable[..., OnnxModel], patch: int, stride: int, batch_size: int
+) -> None:
+    session = open_session(make_model(channels=3).path, "cpu", 1)
+    images = np.random.default_rng(1).integers(0, 256, (2, 3, 8, 8), dtype=np.uint8)
+    targets = np.array([2, 0])
+    fill = np.full(3, 77, dtype=np.uint8)
+    before = images.copy()
+    maps = saliency.occlusion_maps(session, images, targets, patch, stride, fill, batch_size)
+    expected = [brute_force(session, image, t, patch, stride, 77) for image, t in zip(images, targets, strict=True)]
+    assert maps == pytest.approx(np.array(expected), abs=1e-4)
+    assert maps.dtype == np.float32
+    assert (images == before).all()
+
+
+def test_the_map_of_a_model_that_reads_one_corner(corner_model: OnnxModel) -> None:
+    """Class 0's log-odds are twice the corner's sum: a patch over all nine bright pixels takes 2·9·2 = 36 away."""
+    session = open_session(corner_model.path, "cpu", 1)
+    image = np.full((1, 1, 8, 8), 255, dtype=np.uint8)
+    maps = saliency.occlusion_maps(session, image, np.array([0]), 3, 1, np.array([128], dtype=np.uint8), 8)
+    assert maps[0, 0, 0] == pytest.approx(36, rel=0.01)
+    assert maps[0].argmax() == 0
+    # Patches that start at row or column 3 and beyond see nothing of the corner.
+    assert maps[0, 5:, :] == pytest.approx(np.zeros((3, 8)), abs=1e-4)
+    against = saliency.occlusion_maps(session, image, np.array([1]), 3, 1, np.array([128], dtype=np.uint8), 8)
+    assert against == pytest.approx(-maps, abs=1e-4)
+
+
+def test_its_pointing_game_is_1_for_a_mask_there_and_0_elsewhere(
+    corner_model: OnnxModel, make_split: Callable[..., PreparedSplit], tmp_path: Path
+) -> None:
+    data = make_split(classes=2)
+    data.images[:] = 255
+    explained = saliency.explain_variant(
+        corner_model, data, np.zeros(12, np.int64), SETTINGS, tmp_path / "corner.npz"
+    )
+    masks = data.masks[explained.image_index]
+    rows = {
+        row.metric: row
+        for row in saliency.measure_saliency(
+            "corner", explained.maps, explained.maps, masks, np.ones(12, bool), "occlusion", SETTINGS
+        )
+    }
+    assert rows["pointing_game"].value == 1.0
+    assert rows["pointing_game"].n == 12
+    # Patch 2, stride 1. Along one axis a patch at 0, 1, 2, 3 hides 2, 2, 1, 0 pixels of the corner, so the pixels get
+    # 2, 2, 1.5 inside and 0.5 outside: 5.5 of 6.
+    assert rows["mass_in_mask"].value == pytest.approx((5.5 / 6) ** 2, abs=1e-6)
+    assert rows["saliency_spearman"].value == pytest.approx(1.0)
+    assert rows["saliency_ssim"].value == pytest.approx(1.0)
+    assert rows["saliency_top10_overlap"].value == 1.0
+    assert rows["saliency_ssim"].settings == {"method": "occlusion"}
+    elsewhere = saliency.measure_saliency(
+        "corner", explained.maps, None, ~masks, np.ones(12, bool), "occlusion", SETTINGS
+    )
+    assert next(row.value for row in elsewhere if row.metric == "pointing_game") == 0.0
+
+
+def test_explanations_come_back_and_have_the_same_bytes_twice(
+    make_model: Callable[..., OnnxModel], make_split: Callable[..., PreparedSplit], tmp_path: Path
+) -> None:
+    data, path = make_split(), tmp_path / "saliency" / "fp32.npz"
+    targets = np.arange(12) % 3
+    settings = saliency.SaliencySettings(images=5, resamples=1000)
+    seen: list[tuple[int, int]] = []
+    explained = saliency.explain_variant(
+        make_model(), data, targets, settings, path, lambda done, total: seen.append((done, total))
+    )
+    first = path.read_bytes()
+    saliency.explain_variant(make_model(), data, targets, settings, path)
+    assert path.read_bytes() == first
+    assert seen == [(i, 5) for i in range(1, 6)]
+    again = saliency.Explanations.read("fp32", path)
+    assert again.maps.shape == (5, 8, 8)
+    assert (again.maps == explained.maps).all()
+    assert (again.target == targets[again.image_index]).all()
+
+
+def test_without_masks_the_reason_is_said() -> None:
+    maps = saliency.random_maps(0, (4, 8, 8), 3, 1)
+    masks = np.ones((4, 8, 8), bool)
+    for has_mask, given_masks in ((np.zeros(4, bool), masks), (np.ones(4, bool), ~masks)):
+        rows = saliency.measure_saliency("fp32", maps, None, given_masks, has_mask, "gradient", SETTINGS)
+        assert [row.value for row in rows] == [None] * 5
+        assert rows[0].settings == {"method": "gradient", "reason": "fp32 is the reference itself"}
+        assert "mask" in str(rows[-1].settings["reason"])
+        assert rows[0].provider is None
+
+
+def test_random_maps_agree_with_nothing_and_hit_a_mask_by_its_share() -> None:
+    first, second = (saliency.random_maps(seed, (400, 16, 16), 4, 2) for seed in (0, 1))
+    masks = np.zeros((400, 16, 16), bool)
+    masks[:, :, 8:] = True
+    rows = {
+        row.metric: row
+        for row in saliency.measure_saliency(
+            saliency.RANDOM_MAP, first, second, masks, np.ones(400, bool), "occlusion", SETTINGS
+        )
+    }
+    assert rows["saliency_spearman"].value == pytest.approx(0.0, abs=0.05)
+    assert rows["saliency_top10_overlap"].value == pytest.approx(0.1, abs=0.04)
+    assert rows["pointing_game"].value == pytest.approx(0.5, abs=0.08)
+    assert rows["mass_in_mask"].value == pytest.approx(0.5, abs=0.05)
+
+
+def test_random_maps_are_as_smooth_as_occlusion_maps() -> None:
+    """Neighbours are covered by nearly the same patches; with patch 1 they share none."""
+
+    def neighbours(patch: int) -> float:
+        maps = saliency.random_maps(3, (50, 16, 16), patch, 1)
+        return float(spearmanr(maps[:, :, 1:].ravel(), maps[:, :, :-1].ravel()).statistic)
+
+    assert neighbours(4) > 0.7
+    assert neighbours(1) == pytest.approx(0.0, abs=0.05)
+    assert (saliency.random_maps(3, (2, 9, 9), 4, 3) == saliency.random_maps(3, (2, 9, 9), 4, 3)).all()
+
+
+def test_images_are_chosen_from_every_class() -> None:
+    labels = np.array([0] * 100 + [1] * 3 + [2] * 10)
+    chosen = saliency.choose_images(labels, 12, seed=0)
+    assert np.bincount(labels[chosen]).tolist() == [5, 3, 4] or np.bincount(labels[chosen]).tolist() == [4, 3, 5]
+    assert (np.diff(chosen) > 0).all()
+    assert len(saliency.choose_images(labels, 1000, seed=0)) == 113
+    assert (saliency.choose_images(labels, 12, seed=1) != chosen).any()
+
+
+@given(st.integers(1, 300), st.floats(0.01, 1.0), st.floats(0.01, 1.0))
+def test_patches_of_any_setting_cover_every_pixel(size: int, patch_share: float, stride_share: float) -> None:
+    settings = saliency.SaliencySettings(patch_share=patch_share, stride_share=stride_share)
+    patch, stride = settings.patch(size), settings.stride(size)
+    assert 1 <= stride <= patch <= size
+
+
+def test_a_stride_that_would_skip_pixels_is_refused() -> None:
+    with pytest.raises(StageError, match="stride 3 and patch 2"):
+        saliency.random_maps(0, (1, 8, 8), 2, 3)
