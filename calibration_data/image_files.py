@@ -47,7 +47,7 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
     Raises:
         BadImageError: as for `read_pixels`.
     """
-    pixels = _to_uint8(_decode(path)).max(axis=2)
+    pixels = np.array(_decode(path).convert("L"))
     lesion: NDArray[np.bool_] = pixels > (0 if pixels.max() <= 1 else MASK_THRESHOLD)
     return lesion
 
@@ -107,7 +107,9 @@ def _decode(path: Path, reduction: int | None = None) -> Image.Image:
                     image.size if reduction is None else (-(-image.width // reduction), -(-image.height // reduction))
                 )
                 if reduction is not None:
-                    image.draft("L", size)  # only JPEG's decoder can; the others are resized below
+                    image.draft(
+                        "L", (image.width // reduction, image.height // reduction)
+                    )  # only JPEG's decoder can; the others are resized below
                 if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
                     raise BadImageError("expected one image, found a TIFF of several pages")
                 image.load()

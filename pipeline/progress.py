@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from rich.console import Console
+    from rich.progress import Progress
 
 Advance = Callable[[int, int], None]
 """Called with (done, total)."""
@@ -45,15 +47,22 @@ class Terminal:
 
     @contextmanager
     def stage(self, title: str) -> Iterator[Advance]:
-        """Show a bar while the block runs and a line with its seconds when it ends well."""
+        """Show a bar while the block runs, on a terminal, and a line with its seconds when it ends well."""
+        started = time.perf_counter()
+        if self._console.is_terminal:
+            with self._bars() as bars:
+                task = bars.add_task(title, total=None)
+                yield lambda done, total: bars.update(task, completed=done, total=total)
+        else:
+            yield lambda done, total: None
+        seconds = time.perf_counter() - started
+        self._console.print(f"[green]✓[/] {title} [dim]{seconds:.1f} s[/]", highlight=False)
+
+    def _bars(self) -> Progress:
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=self._console, transient=True) as bars:
-            task = bars.add_task(title, total=None)
-            yield lambda done, total: bars.update(task, completed=done, total=total)
-            seconds = bars.tasks[0].elapsed or 0.0
-        self._console.print(f"[green]✓[/] {title} [dim]{seconds:.1f} s[/]", highlight=False)
+        return Progress(*columns, console=self._console, transient=True)
 
     def say(self, text: str) -> None:
         """Print a line."""

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.transforms import Bbox
 
 INK, FAINT, GRID = "#1b2733", "#5b6875", "#e3e8ec"
-PALETTE = ("#1b2733", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9", "#7a3e9d")
-"""The baseline's ink, then Okabe and Ito's colours; those too pale for white are darkened."""
+PALETTE = ("#1b2733", "#0072b2", "#b84e00", "#007a5a", "#a8487f", "#7a5f00", "#2b7bb0", "#6a3591")
+"""The baseline's ink, then Okabe and Ito's hues, dark enough for text on white (contrast of 4.5 and more)."""
 MARKERS = ("D", "o", "s", "^", "v", "P", "X", "h")
 """Shape tells variants apart where colour cannot."""
 
@@ -90,7 +90,7 @@ def trade_off(key: str, points: Sequence[Point], x_label: str, y_label: str, des
             )
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
-        axes.margins(x=0.14, y=0.10)
+        axes.margins(x=0.14, y=0.16)
         _, right = axes.get_xlim()
         axes.set_xlim(0, right)
         figure.tight_layout(pad=0.6)
@@ -187,10 +187,11 @@ def _label_points(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:
     scale = figure.dpi / 72
     taken = [box for point in points for box in _occupied(axes, point, scale)]
     frame = axes.get_window_extent()
-    for point in points:
+    for index, point in enumerate(points):
         at = axes.transData.transform((point.x, point.y))
-        note = axes.annotate(point.name, (point.x, point.y), xytext=(0, 0), textcoords="offset points", zorder=4)
-        extent = note.get_window_extent(renderer)
+        trial = axes.annotate(point.name, (point.x, point.y))
+        extent = trial.get_window_extent(renderer)
+        trial.remove()
         best: tuple[float, Bbox, tuple[float, float]] | None = None
         for cost, (dx, dy) in enumerate(_places(extent.width / scale, extent.height / scale)):
             left, bottom = at[0] + dx * scale, at[1] + dy * scale
@@ -201,8 +202,19 @@ def _label_points(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:
                 best = (penalty, box, (dx, dy))
         assert best is not None  # _places never is empty
         _, box, offset = best
-        note.set_position(offset)
         taken.append(box)
+        colour = PALETTE[index % len(PALETTE)]
+        leader = {"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4}
+        far = not -extent.height / scale - 4 < offset[1] < 4
+        axes.annotate(
+            point.name,
+            (point.x, point.y),
+            xytext=offset,
+            textcoords="offset points",
+            color=colour,
+            arrowprops=leader if far else None,
+            zorder=4,
+        )
 
 
 def _occupied(axes: Axes, point: Point, scale: float) -> list[Bbox]:

@@ -147,10 +147,11 @@ class Facts:
 
     @property
     def variant_names(self) -> tuple[str, ...]:
-        """Compiled variants, the baseline first, then those that are only told as absent."""
+        """Compiled variants, the baseline first, then those that could not be compiled."""
         known = [record.variant for record in self.variants]
         measured = [m.variant for m in self.measurements if m.variant != RANDOM_MAP]
-        names = dict.fromkeys([*known, *measured])
+        meant = [s.name.removeprefix("quantize/") for s in self.stages if s.name.startswith("quantize/")]
+        names = dict.fromkeys([*known, *measured, *meant])
         return tuple(sorted(names, key=lambda name: name != BASELINE))
 
 
@@ -247,7 +248,7 @@ def _history(path: Path) -> tuple[Mapping[str, JSON], ...]:
 
 
 def _predictions(path: Path) -> Predictions:
-    with np.load(path, allow_pickle=False) as arrays:
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
         logits, labels = arrays["logits"], arrays["labels"]
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ValueError(f"expected logits [n, classes] and labels [n], found {logits.shape} and {labels.shape}")
@@ -255,7 +256,7 @@ def _predictions(path: Path) -> Predictions:
 
 
 def _saliency(path: Path) -> SaliencyMaps:
-    with np.load(path, allow_pickle=False) as arrays:
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
         maps, image_index, target = arrays["maps"], arrays["image_index"], arrays["target"]
     if maps.ndim != 3 or image_index.shape != maps.shape[:1] or target.shape != maps.shape[:1]:
         raise ValueError(

@@ -15,13 +15,19 @@ def percent(fraction: float) -> str:
 
 
 def score(value: float) -> str:
-    """Return a dimensionless score with three decimals; 0 and ±1 only when exactly true."""
+    """Return a dimensionless score with three decimals, up to five close to ±1; 0 and ±1 only when exactly true."""
     if value in (0.0, 1.0, -1.0):
         return f"{value:.0f}".replace("-", "−")
     if abs(value) < 0.0005:
         return "< 0.001" if value > 0 else "> −0.001"
-    rounded = min(abs(value), 0.999) if abs(value) < 1 else abs(value)
-    return f"{'−' if value < 0 else ''}{rounded:.3f}"
+    sign = "−" if value < 0 else ""
+    if abs(value) > 1:
+        return f"{sign}{abs(value):.3f}"
+    for decimals in (3, 4, 5):
+        shown = f"{abs(value):.{decimals}f}"
+        if float(shown) < 1:
+            return sign + shown
+    return "> 0.99999" if value > 0 else "< −0.99999"
 
 
 def significant(value: float, digits: int = 3) -> str:

@@ -110,7 +110,7 @@ def shown_unit(measurement: Measurement) -> str:
 
 def _why_absent(facts: Facts, variant: str) -> str:
     for stage in facts.stages:
-        if stage.status in ("failed", "not_measured") and variant in stage.name:
+        if stage.status in ("failed", "not_measured") and stage.name.rpartition("/")[2] == variant:
             return stage.error or f"stage {stage.name} failed"
     if not facts.measurements:
         return "the run holds no measurements"

@@ -99,5 +99,5 @@ def _why_incomplete(missing: list[Verdict], broken: tuple[StageRecord, ...], fai
 
 def _listing(names: list[str], most: int = 3) -> str:
     if len(names) <= most:
-        return ", ".join(names)
-    return f"{', '.join(names[:most])} and {len(names) - most} more"
+        return "; ".join(names)
+    return f"{'; '.join(names[:most])}; and {len(names) - most} more"

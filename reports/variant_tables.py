@@ -19,6 +19,10 @@ COMPARED_WITH_BASELINE = frozenset(
     {"agreement", "logits_sqnr_db", "saliency_spearman", "saliency_ssim", "saliency_top10_overlap", "latency_speedup"}
 )
 MOST_LATENCY_COLUMNS = 9
+SALIENCY_LEGEND = (
+    "Pointing game: share of images whose map peaks inside the lesion. Mass in mask: share of the map's weight "
+    "inside the lesion. Read each number against the random map's."
+)
 
 
 def at_a_glance(facts: Facts) -> Table:
@@ -94,7 +98,10 @@ def saliency_tables(facts: Facts) -> tuple[Table, ...]:
     if not any(m.metric in SALIENCY_METRICS for m in facts.measurements):
         return ()
     methods: tuple[str | None, ...] = saliency_methods(facts) or (None,)
-    return tuple(_saliency_table(facts, method, first=index == 0) for index, method in enumerate(methods))
+    return tuple(
+        _saliency_table(facts, method, first=index == 0, last=index + 1 == len(methods))
+        for index, method in enumerate(methods)
+    )
 
 
 def latency_tables(facts: Facts) -> tuple[Table, ...]:
@@ -109,7 +116,7 @@ def latency_tables(facts: Facts) -> tuple[Table, ...]:
     )
 
 
-def _saliency_table(facts: Facts, method: str | None, *, first: bool) -> Table:
+def _saliency_table(facts: Facts, method: str | None, *, first: bool, last: bool) -> Table:
     headings = {
         "saliency_spearman": "Spearman with fp32",
         "saliency_ssim": "SSIM with fp32",
@@ -143,8 +150,7 @@ def _saliency_table(facts: Facts, method: str | None, *, first: bool) -> Table:
         "Variant",
         tuple(Column(headings[metric]) for metric in shown),
         tuple(rows),
-        "Pointing game: share of images whose map peaks inside the lesion. Mass in mask: share of the map's weight "
-        "inside the lesion. Read each number against the random map's.",
+        SALIENCY_LEGEND if last else "",
     )
 
 

@@ -6,8 +6,8 @@ at the tissue, and are matched:
 
 - Scale. Large lesions leave little room, so mucosa crops would be smaller. The sides (relative to the image's short
   side) of the mucosa crops are therefore the polyp crops' own, handed out by rank: the image with the k-th least
-  room gets the k-th smallest polyp side, as far as it has room. On the 736 images that were at hand (709 have room for
-  a mucosa crop) the two distributions agree up to the median, and the side alone tells the classes apart with
+  room gets the k-th smallest polyp side, as far as it has room. Of the 736 images that were at hand, 709 have room
+  for a mucosa crop; the two distributions agree up to the median, and the side alone tells the classes apart with
   an AUC of 0.55.
 - Black borders. No crop reaches beyond its image, and of all places with room the one is taken whose black share
   is nearest to that of the image's polyp crop. Black share alone: AUC 0.46.
@@ -123,7 +123,7 @@ class _Image:
         return left, top, self.lit_share(left, top, side)
 
     def room(self) -> float:
-        """Return the side of the largest lit square free of boxes, relative to the short side; 0 where there is none."""
+        """Return the side of the largest lit square free of boxes, relative to the short side; 0 for none."""
         for hundredths in range(100, round(100 * _SMALLEST_SIDE) - 1, -2):
             _, _, share = self.places(self.short_side * hundredths // 100)
             if (share >= _SMALLEST_LIT_SHARE).any():
@@ -131,12 +131,13 @@ class _Image:
         return 0.0
 
     def mucosa_crop(self, side: int) -> _Crop:
-        """Return the place with room for this side whose lit share is nearest to the polyp crop's."""
+        """Return the place for this side with the polyp crop's lit share, to 2 %; of several the most central."""
         polyp = self.polyp_crop()
         wanted = self.lit_share(np.array(polyp.left), np.array(polyp.top), polyp.side)
         left, top, share = self.places(side)
-        nearest = int(np.argmin(np.abs(share - wanted)))
-        return _Crop(int(left[nearest]), int(top[nearest]), side)
+        off_centre = np.hypot(2 * left + side - self.width, 2 * top + side - self.height)
+        best = np.lexsort((off_centre, np.floor(np.abs(share - wanted) * 50)))[0]
+        return _Crop(int(left[best]), int(top[best]), side)
 
 
 def open_kvasir_seg(settings: KvasirSegSettings) -> Dataset:
@@ -209,7 +210,7 @@ def _crops(root: Path, names: list[str]) -> list[tuple[str, int, _Crop]]:
     return found
 
 
-def _read_image(root: Path, name: str, boxes: dict[str, JSON]) -> _Image:
+def _read_image(root: Path, name: str, boxes: dict[str, dict[str, JSON]]) -> _Image:
     entry = boxes[name]
     try:
         lit = read_thumbnail(_image_path(root, name), _REDUCTION) > _LIT
@@ -257,12 +258,12 @@ def _listed(root: Path) -> dict[SplitName, list[str]]:
     return listed
 
 
-def _read_boxes(root: Path) -> dict[str, JSON]:
+def _read_boxes(root: Path) -> dict[str, dict[str, JSON]]:
     """Return width, height and boxes (left, top, right, bottom) of each image."""
     path = root / _BOXES
     content = read_json(path)
     try:
-        boxes = {
+        boxes: dict[str, dict[str, JSON]] = {
             name: {
                 "width": int(entry["width"]),
                 "height": int(entry["height"]),

@@ -23,6 +23,7 @@ from stages.network.quantizers import ClipQuantizer, InputQuantizer, WeightQuant
 
 Grid = ClipQuantizer | InputQuantizer
 _INT32_MAX = 2**31 - 1
+_SMALLEST_SCALE = 1e-30  # for a channel that batch norm multiplies by zero; no scale may be zero itself
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class QuantizedLayer(nn.Module):
             factor, shift = _affine(self.norm)
             bias = shift if bias is None else bias * factor + shift
             weight = weight * factor.sign().to(torch.int8).reshape(_per_channel(weight))
-            scale = torch.where(factor != 0, (scale.double() * factor.abs()).float(), torch.ones_like(scale))
+            scale = (scale.double() * factor.abs()).float().clamp(min=_SMALLEST_SCALE)
         if bias is None:
             return LayerIntegers(weight, scale, None, input_scale * scale)
         weight, scale = _with_room_for_bias(weight, scale, bias, input_scale)

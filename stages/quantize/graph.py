@@ -115,13 +115,20 @@ def layers(proto: ModelProto, model: OnnxModel) -> list[NodeProto]:
     """Return the nodes with float weights of their own, in order.
 
     Raises:
-        UsageError: there are none, so there is nothing to quantize.
+        UsageError: there are none, so there is nothing to quantize, or a weight is infinite or no number.
     """
-    import onnx
+    import numpy as np
+    from onnx import TensorProto, numpy_helper
 
-    float_types = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
-    weights = {tensor.name for tensor in proto.graph.initializer if tensor.data_type in float_types}
+    weights = {tensor.name: tensor for tensor in proto.graph.initializer if tensor.data_type == TensorProto.FLOAT}
     found = [node for node in proto.graph.node if node.op_type in LAYER_TYPES and node.input[1] in weights]
+    for name in (name for node in found for name in node.input[1:3] if name in weights):
+        wrong = int(np.count_nonzero(~np.isfinite(numpy_helper.to_array(weights[name]))))
+        if wrong:
+            raise UsageError(
+                f"{model.path}: expected finite weights, found {wrong} that are not in `{name}`. "
+                "Train the network anew with a lower learning rate, or choose an earlier checkpoint."
+            )
     if not found:
         raise UsageError(
             f"{model.path}: expected convolutions or linear layers with float weights, found none to quantize. "
@@ -191,11 +198,10 @@ def publish(
     del proto.graph.value_info[:]
     _keep_used_opsets(proto)
     _sort_topologically(proto)
-    before, after = original.graph, proto.graph
-    if [*before.input, *before.output] != [*after.input, *after.output]:
+    if _interface(proto) != _interface(original):
         raise StageError(
-            f"{variant}: expected the inputs and outputs of {source.path.name} (names, types, dynamic batch), found "
-            f"others after `{method}`. Report this with the model; another method may do meanwhile."
+            f"{variant}: expected the inputs and outputs of {source.path.name} ({_interface(original)}), found "
+            f"{_interface(proto)} after `{method}`. Report this with the model; another method may do meanwhile."
         )
     try:
         onnx.checker.check_model(proto, full_check=True)
@@ -209,6 +215,18 @@ def publish(
     )
     compiled.write_record()
     return compiled
+
+
+def _interface(proto: ModelProto) -> list[tuple[str, int, list[int | str]]]:
+    # Name, element type and shape (a name where a dimension is dynamic) of each input and output.
+    return [
+        (
+            value.name,
+            value.type.tensor_type.elem_type,
+            [dimension.dim_param or dimension.dim_value for dimension in value.type.tensor_type.shape.dim],
+        )
+        for value in (*proto.graph.input, *proto.graph.output)
+    ]
 
 
 def _name_nodes(proto: ModelProto) -> None:

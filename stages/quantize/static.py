@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import io
 import tempfile
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -153,24 +154,37 @@ def collect_ranges(
         "percentile": (CalibrationMethod.Percentile, {"symmetric": False, "percentile": settings.percentile}),
         "entropy": (CalibrationMethod.Entropy, {"num_bins": _ENTROPY_BINS}),
     }[settings.calibration]
-    # The calibrators print, and they write their graphs beside the one that they are given.
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+    unfit = "Check the network's weights for a layer that overflows."
+    # The calibrators print, they write their graphs beside the one that they are given, and numpy warns in them of
+    # what is an error below.
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.redirect_stdout(io.StringIO()),
+        np.errstate(all="ignore"),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore", RuntimeWarning)
         float_path = Path(folder, "float.onnx")
         onnx.save_model(proto, float_path)
         calibrator = create_calibrator(
             float_path, _operators(), str(Path(folder, "augmented.onnx")), method, extra_options=options
         )
         done = 0
-        while (batch := reader.get_next()) is not None:
-            calibrator.collect_data(_OneBatch(batch))
-            done += 1
-            progress(done, len(reader))
-        ranges = calibrator.compute_data()
+        try:
+            while (batch := reader.get_next()) is not None:
+                calibrator.collect_data(_OneBatch(batch))
+                done += 1
+                progress(done, len(reader))
+            ranges = calibrator.compute_data()
+        except ValueError as error:  # of numpy.histogram, which wants a finite range
+            raise StageError(
+                f"expected finite activations on the calibration images, found others ({error}). {unfit}"
+            ) from error
     for tensor, values in ranges.items():
         if not np.all(np.isfinite(values.range_value)):
+            low, high = values.range_value
             raise StageError(
-                f"expected finite activations on the calibration images, found {values.range_value} in `{tensor}`. "
-                "Check the network's weights: an overflow or a NaN was trained into them."
+                f"expected finite activations on the calibration images, found {low} to {high} in `{tensor}`. {unfit}"
             )
     return ranges
 

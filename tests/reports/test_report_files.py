@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -165,10 +166,15 @@ HOSTILE = st.one_of(
 )
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(HOSTILE)
 def test_no_text_of_a_run_becomes_markup(text: str) -> None:
-    assert Outline(html.render(hostile_facts(text))).tags == Outline(html.render(hostile_facts("x"))).tags
+    assert Outline(html.render(hostile_facts(text))).tags == harmless_tags()
+
+
+@functools.cache
+def harmless_tags() -> list[tuple[str, tuple[str, ...]]]:
+    return Outline(html.render(hostile_facts("x"))).tags
 
 
 def test_a_hostile_name_is_shown_as_it_is(run: RunFolder) -> None:
@@ -182,10 +188,10 @@ def test_a_hostile_name_is_shown_as_it_is(run: RunFolder) -> None:
     ("lost", "said"),
     [
         (["validate/saliency"], "Saliency maps: not measured"),
-        (["validate/predictions"], "The run holds no predictions to compare."),
-        (["validate/measurements.json"], "Latency: not measured."),
+        (["validate/predictions", "validate/saliency"], "The run holds no predictions to compare."),
+        (["validate/measurements.json", "validate/saliency"], "Latency: not measured."),
         (["data"], "The run folder holds no prepared images."),
-        (["train"], "The run holds no training history."),
+        (["train", "validate/saliency"], "The run holds no training history."),
         (["validate", "data", "train"], "not measured"),
     ],
 )
@@ -218,12 +224,11 @@ def test_a_stage_that_failed_is_told_first_and_its_variant_is_not_measured(run: 
     record |= {"exit_code": 3}
     run.record.write_text(json.dumps(record), encoding="utf-8")
     kept = [m for m in json.loads(run.measurements.read_text(encoding="utf-8")) if m["variant"] != "inc-int8"]
-    kept.append(Measurement("accuracy", None, "share", "inc-int8", settings={"reason": "not compiled"}).as_json())
     run.measurements.write_text(json.dumps(kept), encoding="utf-8")
     text = Outline(write_report(run).read_text(encoding="utf-8")).text
     assert "Evidence incomplete" in text
     assert text.index("its environment is missing; run `make inc`") < text.index("At a glance")
-    assert "inc-int8" in read_facts(run).variant_names
+    assert read_facts(run).variant_names[-1] == "inc-int8"
     assert "Evidence incomplete" in (run.report / "summary.md").read_text(encoding="utf-8")
 
 

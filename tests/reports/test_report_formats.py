@@ -34,6 +34,14 @@ def test_score_says_0_and_1_only_when_exactly_true(value: float) -> None:
 
 @pytest.mark.parametrize(
     ("value", "shown"),
+    [(0.9994, "0.999"), (0.9996, "0.9996"), (-0.99998, "−0.99998"), (0.9999999, "> 0.99999"), (1.25, "1.250")],
+)
+def test_score_takes_more_decimals_close_to_1(value: float, shown: str) -> None:
+    assert formats.score(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
     [(0.0, "0"), (0.012345, "0.0123"), (9.996, "10.00"), (123.4, "123"), (1234567.0, "1230000"), (-4.5, "−4.50")],
 )
 def test_significant_keeps_three_digits_and_writes_no_exponent(value: float, shown: str) -> None:

@@ -5,7 +5,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from quantizable import images, initializers, logits, node_types, optimized, prepared_data, sqnr_db
+from quantizable import (
+    float_proto,
+    images,
+    initializers,
+    logits,
+    node_types,
+    optimized,
+    prepared_data,
+    sqnr_db,
+    write_float_model,
+)
 
 from calibration_data.prepared import PreparedData
 from pipeline.artifacts import OnnxModel
@@ -40,6 +50,7 @@ def tuning_data(float_model: OnnxModel) -> PreparedData:
     return prepared_data(labels=np.argmax(logits(float_model.path, pixels), axis=1))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("_worker")
 @pytest.mark.parametrize("graph_format", ["QDQ", "QOperator"])
 def test_static_keeps_the_clips(
@@ -61,6 +72,7 @@ def test_static_keeps_the_clips(
     assert result.notes["float_layers"] == []
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("_worker")
 def test_dynamic_needs_no_images(float_model: OnnxModel, data: PreparedData, tmp_path: Path) -> None:
     result = quantize_with_neural_compressor(
@@ -72,6 +84,7 @@ def test_dynamic_needs_no_images(float_model: OnnxModel, data: PreparedData, tmp
     assert sqnr_db(logits(float_model.path, pixels), logits(result.path, pixels)) > 20
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("_worker")
 def test_tuning_records_what_it_tried(float_model: OnnxModel, tuning_data: PreparedData, tmp_path: Path) -> None:
     result = quantize_with_neural_compressor(
@@ -86,20 +99,27 @@ def test_tuning_records_what_it_tried(float_model: OnnxModel, tuning_data: Prepa
     assert accuracy == pytest.approx(result.notes["tuned_accuracy"], abs=1e-9)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("_worker")
-def test_an_accuracy_that_no_configuration_keeps_is_an_error(
-    float_model: OnnxModel, tuning_data: PreparedData, tmp_path: Path
-) -> None:
-    # The labels of the float network, and weights of few bits' worth: a network that quantization changes.
-    pixels = tuning_data.validation.images
-    margin = np.sort(logits(float_model.path, pixels), axis=1)
-    closest = np.argsort(margin[:, -1] - margin[:, -2])
-    noisy = prepared_data(labels=np.argmin(logits(float_model.path, pixels), axis=1))
-    assert len(closest) == 33
-    result = quantize_with_neural_compressor(
-        float_model, "inc", settings(mode="tuned", tolerable_loss=0.0), noisy, tmp_path / "inc.onnx"
-    )
-    assert result.notes["baseline_accuracy"] == 0.0
+def test_tuning_leaves_in_float_what_accuracy_needs(tmp_path: Path) -> None:
+    # Rows of the head that differ by less than an eighth-bit step: as integers they are alike.
+    rng = np.random.default_rng(5)
+    head = rng.normal(0, 0.2, (1, 96)) + rng.normal(0, 3e-3, (4, 96))
+    model = write_float_model(tmp_path / "fp32.onnx", float_proto({"w8": head, "b8": np.zeros(4)}))
+    labels = np.argmax(logits(model.path, prepared_data(validation=100).validation.images), axis=1)
+    data = prepared_data(validation=100, labels=labels)
+    folder = tmp_path / "quantize"
+
+    once = settings(mode="tuned", tolerable_loss=0.1, max_trials=1)
+    with pytest.raises(StageError, match=r"validation accuracy 1\.0000, found none in 1 trials \(best 0\."):
+        quantize_with_neural_compressor(model, "inc", once, data, folder / "inc.onnx")
+    assert not folder.exists()
+
+    often = settings(mode="tuned", tolerable_loss=0.1, max_trials=20)
+    result = quantize_with_neural_compressor(model, "inc", often, data, folder / "inc.onnx")
+    assert result.notes["trials"] == 2
+    assert result.notes["tuned_accuracy"] == 1.0
+    assert result.notes["float_layers"] == ["Gemm_19"]
 
 
 @pytest.mark.usefixtures("_worker")
@@ -118,4 +138,4 @@ def test_graph_optimization_changes_no_answer(
     result = optimize_graph(float_model, "fused", chosen, data, tmp_path / "fused.onnx")
     assert node_types(onnx.load_model(result.path)).get("FusedConv", 0) >= fused
     pixels = images(33, 9)
-    assert sqnr_db(logits(float_model.path, pixels), logits(result.path, pixels)) > 90
+    np.testing.assert_allclose(logits(result.path, pixels), logits(float_model.path, pixels), rtol=0, atol=1e-4)

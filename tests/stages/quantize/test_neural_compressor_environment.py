@@ -30,7 +30,7 @@ def test_every_requirement_is_pinned_to_one_version() -> None:
 
 def test_a_missing_environment_says_the_command(prefix: Path) -> None:
     with pytest.raises(
-        NotMeasuredError, match="found nothing. Create it with `edgeproof doctor --create-neural-comp"
+        NotMeasuredError, match=r"found nothing\. Create it with `edgeproof doctor --create-neural-compressor`"
     ):
         environment.worker_python()
     assert environment.worker_versions() is None
@@ -62,11 +62,11 @@ def test_an_unsupported_python_is_named(prefix: Path, monkeypatch: pytest.Monkey
 def test_a_failed_installation_leaves_no_complete_environment(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if sys.version_info[:2] not in environment.SUPPORTED_PYTHON:
         pytest.skip("the worker's environment needs Python 3.11 or 3.12")
-    empty = prefix / "requirements.txt"
-    empty.write_text("edgeproof-no-such-package==0.0.0\n")
-    monkeypatch.setattr(environment, "REQUIREMENTS", empty)
-    monkeypatch.setattr(sys, "executable", str(prefix / "no-python"))
-    with pytest.raises(NotMeasuredError, match="no-python"):
+    failing = prefix / "failing-python"
+    failing.write_text("#!/bin/sh\necho no space left on device >&2\nexit 7\n")
+    failing.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(failing))
+    with pytest.raises(NotMeasuredError, match="found exit code 7:\nno space left on device"):
         environment.create_environment()
     assert environment.worker_versions() is None
 

@@ -1,0 +1,44 @@
+"""Small prepared images that every room's tests can train on and measure with."""
+
+import numpy as np
+import pytest
+
+from calibration_data.prepared import PreparedData, PreparedSplit
+
+
+def striped_split(count: int, seed: int, channels: int = 1, size: int = 16) -> PreparedSplit:
+    """Three classes of noisy stripes: horizontal, vertical, diagonal; the left half is the "lesion"."""
+    generator = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:size, :size]
+    waves = np.stack([np.sin(rows), np.sin(columns), np.sin((rows + columns) / 1.4)])
+    labels = np.arange(count) % 3
+    images = 128 + 60 * waves[labels][:, None] + generator.normal(0, 25, (count, channels, size, size))
+    masks = np.zeros((count, size, size), dtype=bool)
+    masks[:, :, : size // 2] = True
+    return PreparedSplit(
+        images=images.clip(0, 255).astype(np.uint8),
+        labels=labels.astype(np.int64),
+        masks=masks,
+        has_mask=np.ones(count, dtype=bool),
+        image_ids=tuple(f"{seed}/{i}" for i in range(count)),
+        groups=tuple(f"{seed}/{i}" for i in range(count)),
+        subgroups=("",) * count,
+        sha256=tuple(f"{seed:032d}{i:032d}" for i in range(count)),
+    )
+
+
+@pytest.fixture(scope="session")
+def stripes() -> PreparedData:
+    """Gray stripes, 16 px, three classes: 120 training, 30 validation, 60 test images."""
+    return PreparedData(
+        dataset="stripes",
+        classes=("horizontal", "vertical", "diagonal"),
+        mean=(0.5,),
+        std=(0.2,),
+        synthetic=True,
+        skipped=(),
+        sha256="0" * 64,
+        train=striped_split(120, 1),
+        validation=striped_split(30, 2),
+        test=striped_split(60, 3),
+    )

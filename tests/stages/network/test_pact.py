@@ -1,0 +1,129 @@
+"""PACT goes into networks as they are written: where its quantizers stand, and what is refused."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pipeline.errors import UsageError
+from stages.network import PactSettings, build_network
+from stages.network.pact import fit_inserted_clips, insert_pact
+from stages.network.quantized_layer import QuantizedLayer
+from stages.network.quantizers import ClipQuantizer, InputQuantizer, set_rounding
+
+GRAY = ((0.5,), (0.25,))
+
+
+def clips(network, prefix=""):
+    return {n: m for n, m in network.named_modules() if isinstance(m, ClipQuantizer) and n.startswith(prefix)}
+
+
+class OneReluTwice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.relu, self.head = nn.ReLU(inplace=True), nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = self.relu(self.second(self.relu(self.first(x))))
+        return self.head(x.mean((2, 3)))
+
+
+def test_each_call_of_one_relu_gets_an_alpha_of_its_own():
+    network = insert_pact(OneReluTwice(), PactSettings(), *GRAY)
+    assert list(clips(network, "pact_")) == ["pact_0", "pact_1"]
+    network.pact_0.alpha.data.fill_(0.25)
+    assert network.pact_1.alpha.item() == 10.0
+
+
+def test_functional_and_method_relus_are_found():
+    class Functional(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(1, 2, 1), nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1)
+            self.head = nn.Linear(2, 2)
+
+        def forward(self, x):
+            x = torch.relu(self.c(self.b(F.relu6(self.a(x))).relu()))
+            return self.head(F.adaptive_avg_pool2d(x, 1).flatten(1))
+
+    network = insert_pact(Functional(), PactSettings(), *GRAY)
+    found = clips(network, "pact_")
+    assert [clip.alpha.item() for clip in found.values()] == [6.0, 10.0, 10.0]
+
+
+def test_residual_network_is_quantized_on_both_sides_of_its_additions():
+    network = insert_pact(build_network("resnet20", 3, 10, seed=0), PactSettings(), (0.5,) * 3, (0.2,) * 3)
+    layers = [module for module in network.modules() if isinstance(module, QuantizedLayer)]
+    assert len(layers) == 20
+    assert len(clips(network, "pact_")) == 19
+    assert len(clips(network, "output_clip_")) == 9  # the second convolution of each block
+    assert all(clip.signed for clip in clips(network, "output_clip_").values())
+    (pooled,) = clips(network, "input_clip_").values()
+    assert not pooled.signed  # the mean of what a ReLU let through
+    assert sum(isinstance(module, InputQuantizer) for module in network.modules()) == 1
+
+
+def test_first_and_last_layer_keep_eight_bits():
+    settings = PactSettings(weight_bits=2, activation_bits=3)
+    network = insert_pact(build_network("cnn-small", 1, 4, seed=0), settings, *GRAY)
+    layers = [module for module in network.modules() if isinstance(module, QuantizedLayer)]
+    assert [layer.quantizer.bits for layer in layers] == [8, 2, 2, 2, 8]
+    assert {clip.bits for clip in clips(network, "pact_").values()} == {3}
+    assert {clip.bits for clip in clips(network, "input_clip_").values()} == {8}
+
+
+def test_with_rounding_off_and_wide_clips_nothing_changes():
+    plain = build_network("mobilenet_v2", 3, 5, seed=1).eval()
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = plain(images)
+        network = insert_pact(plain, PactSettings(alpha_init=1e4), (0.5,) * 3, (0.2,) * 3).eval()
+        set_rounding(network, False)
+        assert torch.allclose(network(images), expected, atol=1e-5)
+
+
+def test_inserted_clips_start_at_the_largest_value_they_see_and_leave_statistics_alone():
+    network = insert_pact(build_network("resnet8", 1, 4, seed=0), PactSettings(), *GRAY).train()
+    images = torch.randn(8, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    before = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    seen = {}
+    set_rounding(network, False)
+    fit_inserted_clips(network, images)
+    for name, clip in clips(network).items():
+        clip.register_forward_pre_hook(lambda _, x, name=name: seen.__setitem__(name, x[0].abs().max().item()))
+    assert all(torch.equal(buffer, before[name]) for name, buffer in network.named_buffers())
+    assert {clip.alpha.item() for clip in clips(network, "pact_").values()} == {10.0}
+    network(images)
+    inserted = {name: clip for name, clip in clips(network).items() if not name.startswith("pact_")}
+    assert inserted
+    for name, clip in inserted.items():
+        assert clip.alpha.item() == pytest.approx(seen[name], rel=1e-5)
+
+
+def test_a_network_without_relu_is_refused():
+    with pytest.raises(UsageError, match="found none"):
+        insert_pact(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh()), PactSettings(), *GRAY)
+
+
+def test_a_network_that_cannot_be_traced_is_refused_by_name():
+    class Branching(nn.Module):
+        def forward(self, x):
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(UsageError, match="Branching"):
+        insert_pact(Branching(), PactSettings(), *GRAY)
+
+
+def test_a_layer_called_twice_is_refused():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(1, 1, 3, padding=1), nn.Linear(1, 2)
+
+        def forward(self, x):
+            x = F.relu(self.conv(F.relu(self.conv(x))))
+            return self.head(x.mean((2, 3)))
+
+    with pytest.raises(UsageError, match="conv called several times"):
+        insert_pact(Shared(), PactSettings(), *GRAY)

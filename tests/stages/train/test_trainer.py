@@ -1,0 +1,157 @@
+"""Training: it learns, it repeats itself to the bit, and a killed run ends like one that was not."""
+
+import itertools
+import json
+import math
+
+import pytest
+import torch
+
+from pipeline.artifacts import RunFolder, sha256_of_file
+from pipeline.errors import StageError
+from stages.network import PactSettings
+from stages.network.checkpoint import load_checkpoint
+from stages.network.quantizers import clip_bounds
+from stages.train.settings import SaliencyGuidedSettings, TrainSettings
+from stages.train.trainer import learning_rate, random_flips, train
+
+COMBINATIONS = [
+    pytest.param(None, None, id="plain"),
+    pytest.param(None, SaliencyGuidedSettings(), id="saliency-guided"),
+    pytest.param(PactSettings(), None, id="pact"),
+    pytest.param(PactSettings(), SaliencyGuidedSettings(), id="pact+saliency-guided"),
+]
+
+
+def settings(**changes):
+    values = {"network": "cnn-small", "epochs": 3, "batch_size": 24, "augment": "none", **changes}
+    return TrainSettings(**values)
+
+
+@pytest.mark.parametrize(("pact", "guided"), COMBINATIONS)
+def test_every_combination_learns_the_stripes(stripes, tmp_path, pact, guided):
+    run = RunFolder(tmp_path)
+    train(stripes, settings(pact=pact, saliency_guided=guided), run, "key")
+    history = json.loads(run.history.read_text())
+    assert [epoch["epoch"] for epoch in history] == [1, 2, 3]
+    assert max(epoch["validation_balanced_accuracy"] for epoch in history) >= 0.9
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(stripes, tmp_path):
+    sums = [
+        train(stripes, settings(epochs=1, seed=seed), RunFolder(tmp_path / str(number)), "key").sha256
+        for number, seed in enumerate((0, 0, 1))
+    ]
+    assert sums[0] == sums[1] != sums[2]
+
+
+def test_a_training_killed_after_an_epoch_ends_with_the_same_bytes(stripes, tmp_path):
+    whole, killed = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "killed")
+    expected = train(stripes, settings(augment="flip"), whole, "key")
+
+    class Killed(Exception):
+        pass
+
+    def kill(epoch):
+        if epoch.epoch == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(stripes, settings(augment="flip"), killed, "key", on_epoch=kill)
+    assert not killed.checkpoint.exists()
+    epochs = []
+    resumed = train(stripes, settings(augment="flip"), killed, "key", on_epoch=lambda e: epochs.append(e.epoch))
+    assert epochs == [3]
+    assert resumed.sha256 == expected.sha256
+    assert sha256_of_file(killed.history) == sha256_of_file(whole.history)
+    assert sorted(path.name for path in killed.checkpoint.parent.iterdir()) == [
+        "checkpoint.safetensors",
+        "history.json",
+    ]
+
+
+def test_a_state_of_another_training_is_ignored(stripes, tmp_path):
+    run = RunFolder(tmp_path)
+
+    def kill(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(stripes, settings(), run, "one", on_epoch=kill)
+    epochs = []
+    train(stripes, settings(epochs=2), run, "another", on_epoch=lambda epoch: epochs.append(epoch.epoch))
+    assert epochs == [1, 2]
+
+
+def test_the_best_epoch_by_validation_data_is_kept(stripes, tmp_path, monkeypatch):
+    scores = iter([(1.0, 0.5), (0.9, 0.8), (0.8, 0.6)])
+    seen = []
+
+    def evaluate(network, split, spec):
+        assert split is stripes.validation
+        seen.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
+        return next(scores)
+
+    monkeypatch.setattr("stages.train.trainer.evaluate", evaluate)
+    _, network = load_checkpoint(train(stripes, settings(), RunFolder(tmp_path), "key"))
+    assert all(torch.equal(tensor, seen[1][name]) for name, tensor in network.state_dict().items())
+
+
+def test_l2_shrinks_alpha_as_the_weights_are_shrunk(stripes, tmp_path):
+    def alpha(l2):
+        pact = PactSettings(alpha_init=50.0, alpha_l2=l2)  # nothing is clipped, so only L2 moves it
+        run = RunFolder(tmp_path / str(l2))
+        _, network = load_checkpoint(
+            train(stripes, settings(epochs=1, pact=pact, saliency_guided=None, learning_rate=0.01), run, "key")
+        )
+        return clip_bounds(network)[0].item()
+
+    assert alpha(0.0) == 50.0
+    rate_sum, velocity, value = 0.0, 0.0, 50.0
+    for step in range(5):  # SGD with Nesterov momentum on the gradient λα, by hand
+        rate = learning_rate(settings(epochs=1, learning_rate=0.01), step, 5)
+        gradient = 0.1 * value
+        velocity = 0.9 * velocity + gradient
+        value -= rate * (gradient + 0.9 * velocity)
+        rate_sum += rate
+    assert alpha(0.1) == pytest.approx(value, rel=1e-5)
+    assert value < 50.0
+
+
+def test_an_infinite_loss_stops_and_keeps_the_last_complete_epoch(stripes, tmp_path, monkeypatch):
+    calls = itertools.count()
+
+    def loss(logits, labels, weight=None):
+        value = torch.nn.functional.nll_loss(torch.log_softmax(logits, 1), labels)
+        return value * math.nan if next(calls) == 7 else value  # 5 steps an epoch: the third step of the second
+
+    monkeypatch.setattr("stages.train.trainer.F.cross_entropy", loss)
+    run = RunFolder(tmp_path)
+    with pytest.raises(StageError, match=r"nan in epoch 2, step 2"):
+        train(stripes, settings(saliency_guided=None), run, "key")
+    assert run.checkpoint.with_name("state.pt").exists()
+    assert not run.checkpoint.exists()
+
+
+def test_rate_rises_to_its_peak_and_falls_to_zero():
+    rates = [learning_rate(settings(warmup_fraction=0.1, learning_rate=0.05), step, 100) for step in range(100)]
+    assert rates[0] == pytest.approx(0.05 / 11)
+    assert max(rates) == rates[10] == pytest.approx(0.05)
+    assert all(a > b for a, b in itertools.pairwise(rates[10:]))
+    assert rates[-1] == pytest.approx(0.025 * (1 + math.cos(math.pi * 89 / 90)))
+
+
+def test_flips_keep_the_pixels_and_happen_half_of_the_time():
+    images = torch.arange(12.0).reshape(1, 1, 3, 4).repeat(4000, 1, 1, 1)
+    flipped = random_flips(images, torch.Generator().manual_seed(0))
+    corners = flipped[:, 0, 0, 0]
+    counts = [(corners == value).sum().item() for value in (0.0, 3.0, 8.0, 11.0)]
+    assert sum(counts) == 4000
+    assert all(850 < count < 1150 for count in counts)
+    assert (flipped.flatten(1).sort(dim=1).values == torch.arange(12.0)).all()
+
+
+def test_progress_counts_every_step(stripes, tmp_path):
+    calls = []
+    train(stripes, settings(epochs=2), RunFolder(tmp_path), "key", lambda done, total: calls.append((done, total)))
+    assert calls == [(step, 10) for step in range(1, 11)]
