@@ -121,6 +121,13 @@ def read_prepared(folder: Path) -> PreparedData:
     manifest = read_json(path)
     if not isinstance(manifest, dict) or manifest.get("format_version") != _FORMAT_VERSION:
         raise UsageError(f"{path}: expected a manifest of format {_FORMAT_VERSION}. Delete {folder} and run again.")
+    try:
+        return _read(manifest, folder)
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"{path}: expected a whole manifest, {error!r}. Delete {folder} and run again.") from error
+
+
+def _read(manifest: dict[str, JSON], folder: Path) -> PreparedData:
     return PreparedData(
         dataset=manifest["dataset"],
         classes=tuple(manifest["classes"]),

@@ -91,14 +91,16 @@ def _scan(root: Path) -> tuple[list[Path], dict[Path, list[Path]], list[str]]:
     """Return the images, the masks of each image, and the names of all other files, each sorted by its path."""
     files: list[Path] = []
     ignored: list[str] = []
-    pending = [path for path in _visible(root) if path.is_dir()]
-    ignored.extend(path.name for path in _visible(root) if not path.is_dir())
+    pending = [root]
     while pending:
-        for path in _visible(pending.pop()):
+        folder = pending.pop()
+        for path in _visible(folder):
             require_inside(root, path)
             if path.is_dir():
+                if path.is_symlink():  # its images would be there twice, or without end
+                    raise UsageError(f"{path}: expected a folder, found a link to a folder. Remove the link.")
                 pending.append(path)
-            elif path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
+            elif path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES and folder != root:
                 files.append(path)
             else:
                 ignored.append(path.relative_to(root).as_posix())

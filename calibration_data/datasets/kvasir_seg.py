@@ -94,7 +94,7 @@ class _Image:
         extent = self.boxes[:, 2:] - self.boxes[:, :2]
         largest = int(np.argmax(extent.prod(axis=1)))
         left, top, right, bottom = self.boxes[largest].tolist()
-        wanted = math.ceil(_MARGIN * int(extent[largest].max()))
+        wanted = round(_MARGIN * int(extent[largest].max()))
         side = min(max(wanted, math.ceil(_SMALLEST_SIDE * self.short_side)), self.short_side)
         return _Crop(
             left=min(max((left + right - side) // 2, 0), self.width - side),

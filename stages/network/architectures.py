@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class BlockCnn(nn.Module):
-    """Four blocks of convolution, batch norm, ReLU and max pool, then the mean over space and one linear layer.
+    """Four blocks of 3×3 convolution with stride 2, batch norm and ReLU, then the mean over space and a linear layer.
 
     Args:
         channels: of the image.
@@ -32,10 +32,7 @@ class BlockCnn(nn.Module):
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(),
-        nn.MaxPool2d(2, ceil_mode=True),
+        nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
     )
 
 

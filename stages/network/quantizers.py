@@ -30,15 +30,17 @@ class _ClipAndRound(Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         x, alpha = ctx.saved_tensors
-        above = x >= alpha
-        below = x <= (_low(alpha, ctx.levels) if ctx.signed else 0.0)
-        gradient_x = gradient.masked_fill(above | below, 0.0) if ctx.needs_input_grad[0] else None
-        gradient_alpha = None
+        low = _low(alpha, ctx.levels) if ctx.signed else torch.zeros_like(alpha)
+        gradient_x = gradient_alpha = None
+        if ctx.needs_input_grad[0]:
+            # 0 at and beyond both bounds, the gradient between them, in one pass over memory.
+            gradient_x = torch.ops.aten.hardtanh_backward(gradient, x, float(low), float(alpha))
         if ctx.needs_input_grad[1]:
             # dy/dα is 1 from α on and 0 below (equation 3); rounding is straight-through and adds nothing.
-            gradient_alpha = (gradient * above).sum()
+            gradient_alpha = torch.where(x >= alpha, gradient, 0).sum()
             if ctx.signed:
-                gradient_alpha = gradient_alpha - (gradient * below).sum() * (ctx.levels + 1) / ctx.levels
+                below = torch.where(x <= low, gradient, 0).sum()
+                gradient_alpha = gradient_alpha - below * (ctx.levels + 1) / ctx.levels
             gradient_alpha = gradient_alpha.reshape(alpha.shape)
         return gradient_x, gradient_alpha, None, None, None
 

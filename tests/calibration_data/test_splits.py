@@ -225,7 +225,7 @@ def test_few_patients_of_several_classes_are_dealt_so_that_no_split_lacks_a_clas
 
 
 def test_classes_that_no_division_can_spread_are_refused():
-    # P and Q show all of a and b, so of R and S, which hold the third split's a and b, one would need both sides.
+    # Class a parts P, Q and R. Then b needs S and T in the two splits without P, c in the two without Q.
     shown = {"P": (0, 1), "Q": (0, 2), "R": (0,), "S": (1, 2), "T": (1, 2)}
     records = [
         record(10 * i + label, label, group) for i, (group, labels) in enumerate(shown.items()) for label in labels

@@ -1,0 +1,336 @@
+"""Preparation: geometry, statistics, what is written, and what is refused in one clear sentence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+
+from calibration_data.dataset import Frame
+from calibration_data.preparation import DataSettings, fit_frame, prepare, read_prepared, source_fingerprint
+from calibration_data.prepared import SPLITS
+from pipeline.artifacts import sha256_of_file
+from pipeline.errors import ExitCode, UsageError
+
+FILES = ("train.npz", "validation.npz", "test.npz", "manifest.json")
+
+
+def settings_for(root: Path, **values) -> DataSettings:
+    return DataSettings.model_validate({"source": {"name": "folder", "root": str(root)}, "image_size": 16} | values)
+
+
+# --- geometry ---
+
+
+def wide_frame(channels: int = 3) -> Frame:
+    """Return 20 × 40 pixels: black, with a white left half and a mask on it."""
+    pixels = np.zeros((20, 40, channels), dtype=np.uint8)
+    pixels[:, :20] = 255
+    return Frame(pixels, pixels[:, :, 0] > 0)
+
+
+def test_pad_keeps_the_proportions_and_lays_black_above_and_below():
+    image, mask = fit_frame(wide_frame(), 8, 3, "pad")
+    assert image.shape == (3, 8, 8)
+    assert image[:, 2:6, :3].min() == 255
+    assert image[:, :2].max() == image[:, 6:].max() == image[:, :, 5:].max() == 0
+    assert mask is not None
+    assert np.array_equal(mask, np.pad(np.tile([True] * 4 + [False] * 4, (4, 1)), ((2, 2), (0, 0))))
+
+
+def test_stretch_fills_the_square():
+    image, mask = fit_frame(wide_frame(), 8, 3, "stretch")
+    assert image[:, :, :3].min() == 255
+    assert mask is not None
+    assert np.array_equal(mask, np.tile([True] * 4 + [False] * 4, (8, 1)))
+
+
+def test_crop_takes_the_central_square():
+    image, mask = fit_frame(wide_frame(), 8, 3, "crop")
+    # The central 20 columns of 40 are half white, half black.
+    assert image[:, :, :3].min() == 255
+    assert image[:, :, 5:].max() == 0
+    assert mask is not None
+    assert int(mask.sum()) == 32
+
+
+@pytest.mark.parametrize("fit", ["pad", "stretch", "crop"])
+@pytest.mark.parametrize("shape", [(1, 300), (300, 1), (1, 1), (7, 7), (33, 20)])
+def test_any_proportions_fit(fit, shape):
+    image, mask = fit_frame(Frame(np.full((*shape, 3), 9, np.uint8), np.ones(shape, bool)), 8, 3, fit)
+    assert image.max() == 9
+    assert mask is not None
+    assert mask.any()
+    assert np.array_equal(image[0] > 0, mask)
+
+
+def test_masks_are_resized_without_values_between():
+    checkers = (np.indices((31, 31)).sum(axis=0) % 2).astype(bool)
+    _, mask = fit_frame(Frame(np.zeros((31, 31, 1), np.uint8), checkers), 31, 1, "stretch")
+    assert np.array_equal(mask, checkers)
+
+
+def test_colour_becomes_gray_by_brightness_and_gray_becomes_equal_channels():
+    frame = Frame(np.full((4, 4, 3), (200, 100, 50), np.uint8), None)
+    gray, _ = fit_frame(frame, 8, 1, "pad")
+    assert np.unique(gray).tolist() == [round(0.299 * 200 + 0.587 * 100 + 0.114 * 50)]
+    colour, mask = fit_frame(Frame(np.full((4, 4, 1), 77, np.uint8), None), 8, 3, "pad")
+    assert np.unique(colour).tolist() == [77]
+    assert colour.shape == (3, 8, 8)
+    assert mask is None
+
+
+# --- the result ---
+
+
+def test_what_is_written_is_what_is_returned(two_classes, tmp_path):
+    data = prepare(settings_for(two_classes), tmp_path / "data")
+    again = read_prepared(tmp_path / "data")
+    assert {path.name for path in (tmp_path / "data").iterdir()} == set(FILES)
+    for name in SPLITS:
+        one, other = data.split(name), again.split(name)
+        for key in ("images", "labels", "masks", "has_mask"):
+            assert np.array_equal(getattr(one, key), getattr(other, key))
+            assert getattr(one, key).dtype == getattr(other, key).dtype
+        assert (one.image_ids, one.groups, one.subgroups, one.sha256) == (
+            other.image_ids, other.groups, other.subgroups, other.sha256
+        )  # fmt: skip
+    assert (data.mean, data.std, data.classes, data.sha256) == (again.mean, again.std, again.classes, again.sha256)
+
+
+def test_sha256_is_that_of_the_file(two_classes, tmp_path):
+    data = prepare(settings_for(two_classes), tmp_path)
+    for image_id, sha256 in zip(data.train.image_ids, data.train.sha256, strict=True):
+        assert sha256 == sha256_of_file(two_classes / image_id)
+
+
+def test_the_same_images_give_the_same_bytes_wherever_they_lie(two_classes, tmp_path):
+    prepare(settings_for(two_classes), tmp_path / "one")
+    moved = tmp_path / "moved"
+    shutil.copytree(two_classes, moved)
+    prepare(settings_for(moved), tmp_path / "two")
+    prepare(settings_for(moved), tmp_path / "two")
+    for name in FILES:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    assert source_fingerprint(settings_for(two_classes)) == source_fingerprint(settings_for(moved))
+
+
+def test_mean_and_std_are_of_the_training_images_alone(two_classes, tmp_path):
+    data = prepare(settings_for(two_classes), tmp_path)
+    scaled = data.train.images.astype(np.float64) / 255
+    assert data.mean == pytest.approx(scaled.mean(axis=(0, 2, 3)), abs=1e-12)
+    assert data.std == pytest.approx(scaled.std(axis=(0, 2, 3)), abs=1e-12)
+
+
+def test_constant_images_have_the_smallest_std(tmp_path):
+    for label in "ab":
+        (tmp_path / label).mkdir()
+        for index in range(3):
+            Image.new("L", (8, 8), 100).save(tmp_path / label / f"{index}.png", dpi=(index + 10, 10))
+    for path in tmp_path.rglob("b/*.png"):  # other bytes, so that no image is twice there
+        Image.open(path).save(path, dpi=(99, int(path.stem) + 10))
+    data = prepare(settings_for(tmp_path, channels=1), tmp_path / "out")
+    assert data.mean == (100 / 255,)
+    assert data.std == (0.001,)
+
+
+def test_mean_and_std_can_be_given(two_classes, tmp_path):
+    data = prepare(settings_for(two_classes, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]), tmp_path)
+    assert data.mean == read_prepared(tmp_path).mean == (0.485, 0.456, 0.406)
+    assert data.std == (0.229, 0.224, 0.225)
+
+
+def test_progress_counts_every_image(two_classes, tmp_path):
+    calls: list[tuple[int, int]] = []
+    prepare(settings_for(two_classes), tmp_path, lambda done, total: calls.append((done, total)))
+    assert calls == [(done, 16) for done in range(1, 17)]
+
+
+def test_masks_reach_the_arrays(two_classes, tmp_path):
+    mask = Image.new("L", (20, 16))
+    mask.paste(255, (0, 0, 20, 8))
+    mask.save(two_classes / "cat" / "P3_cat_mask.png")
+    data = prepare(settings_for(two_classes, fit="stretch"), tmp_path)
+    found = [
+        (data.split(name), i) for name in SPLITS for i in range(len(data.split(name))) if data.split(name).has_mask[i]
+    ]
+    ((split, index),) = found
+    assert split.image_ids[index] == "cat/P3_cat.png"
+    assert split.masks[index, :8].all()
+    assert not split.masks[index, 8:].any()
+
+
+def test_files_that_are_no_images_are_listed_in_the_manifest(two_classes, tmp_path):
+    (two_classes / "cat" / "notes.txt").touch()
+    prepare(settings_for(two_classes), tmp_path)
+    assert json.loads((tmp_path / "manifest.json").read_text())["ignored_files"] == ["cat/notes.txt"]
+
+
+# --- bad images ---
+
+
+def spoil(root: Path) -> dict[str, str]:
+    """Add one file of each bad kind; return a word of the reason for each."""
+    whole = (root / "cat" / "P0_cat.png").read_bytes()
+    (root / "cat" / "bad0.png").write_bytes(b"")
+    (root / "cat" / "bad1.png").write_bytes(whole[:200])
+    (root / "cat" / "bad2.jpg").write_bytes(b"<html>not found</html>")
+    Image.new("L", (4, 4)).save(root / "cat" / "bad3.gif")
+    (root / "cat" / "bad3.gif").rename(root / "cat" / "bad3.png")
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(root / "cat" / "bad4.tiff")
+    return {
+        "cat/bad0.png": "zero bytes",
+        "cat/bad1.png": "damaged",
+        "cat/bad2.jpg": "other content",
+        "cat/bad3.png": "other content",
+        "cat/bad4.tiff": "found 32",
+    }
+
+
+def test_a_bad_image_is_an_error_that_names_it_and_the_mend(two_classes, tmp_path):
+    (two_classes / "dog" / "zero.png").touch()
+    with pytest.raises(UsageError, match=r"dog/zero.png: expected an image.*`bad_images: skip`") as caught:
+        prepare(settings_for(two_classes), tmp_path / "data")
+    assert caught.value.exit_code == ExitCode.USAGE
+    assert not (tmp_path / "data").exists()
+
+
+def test_bad_images_are_skipped_counted_and_listed(two_classes, tmp_path):
+    reasons = spoil(two_classes)
+    data = prepare(settings_for(two_classes, bad_images="skip"), tmp_path)
+    assert sum(len(data.split(name)) for name in SPLITS) == 16
+    assert len(data.skipped) == 5
+    for line, (image_id, reason) in zip(data.skipped, reasons.items(), strict=True):
+        assert line.startswith(f"{image_id}: ")
+        assert reason in line
+    assert read_prepared(tmp_path).skipped == data.skipped
+
+
+def test_skipped_images_change_nothing_for_the_others(two_classes, tmp_path):
+    clean = prepare(settings_for(two_classes), tmp_path / "clean")
+    spoil(two_classes)
+    assert prepare(settings_for(two_classes, bad_images="skip"), tmp_path / "spoilt").sha256 == clean.sha256
+
+
+def test_a_class_of_bad_images_alone_is_refused(two_classes, tmp_path):
+    (two_classes / "elk").mkdir()
+    for index in range(5):
+        (two_classes / "elk" / f"{index}.png").write_bytes(b"bad")
+    with pytest.raises(UsageError, match="class 'elk': expected images, found none that can be used"):
+        prepare(settings_for(two_classes, bad_images="skip"), tmp_path)
+
+
+def test_an_empty_class_folder_is_refused(two_classes, tmp_path):
+    (two_classes / "elk").mkdir()
+    with pytest.raises(UsageError, match="class 'elk': expected images, found none"):
+        prepare(settings_for(two_classes), tmp_path)
+
+
+def test_one_class_only_is_refused(two_classes, tmp_path):
+    shutil.rmtree(two_classes / "dog")
+    with pytest.raises(UsageError, match="expected two classes or more, found cat"):
+        prepare(settings_for(two_classes), tmp_path)
+
+
+def test_a_missing_root_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="nowhere: expected a folder, found nothing"):
+        prepare(settings_for(tmp_path / "nowhere"), tmp_path)
+    with pytest.raises(UsageError, match="nowhere: expected a folder, found nothing"):
+        source_fingerprint(settings_for(tmp_path / "nowhere"))
+
+
+def test_equal_files_in_two_splits_are_refused_or_kept_together(two_classes, tmp_path):
+    for index in range(6):
+        shutil.copy(two_classes / "cat" / "P0_cat.png", two_classes / "cat" / f"copy{index}.png")
+    with pytest.raises(UsageError, match=r"cat/.*are equal: expected no image in two splits.*`duplicates: merge`"):
+        prepare(settings_for(two_classes), tmp_path)
+    data = prepare(settings_for(two_classes, duplicates="merge"), tmp_path)
+    holding = [name for name in SPLITS if "cat/copy0.png" in data.split(name).image_ids]
+    copies = [image_id for image_id in data.split(holding[0]).image_ids if "copy" in image_id]
+    assert len(copies) == 6
+
+
+# --- damaged folders ---
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(two_classes, tmp_path, name):
+    prepare(settings_for(two_classes), tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(UsageError, match=f"{name}: expected a file, found nothing"):
+        read_prepared(tmp_path)
+
+
+@pytest.mark.parametrize("name", FILES[:3])
+def test_a_changed_file_is_named(two_classes, tmp_path, name):
+    prepare(settings_for(two_classes), tmp_path)
+    content = bytearray((tmp_path / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError, match=f"{name}: expected the sha256"):
+        read_prepared(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b'{"format_version": 99}',
+        b'{"format_version": 1}',
+        b'{"format_version": 1, "splits": 3}',
+    ],
+)
+def test_a_damaged_manifest_is_refused(two_classes, tmp_path, content):
+    prepare(settings_for(two_classes), tmp_path)
+    (tmp_path / "manifest.json").write_bytes(content)
+    with pytest.raises(UsageError, match=r"manifest.json: expected"):
+        read_prepared(tmp_path)
+
+
+def test_a_failed_preparation_leaves_no_manifest_for_half_a_folder(two_classes, tmp_path, monkeypatch):
+    prepare(settings_for(two_classes), tmp_path)
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(UsageError, match=r"train.npz: could not be written \(No space left on device\)"):
+        prepare(settings_for(two_classes, image_size=8), tmp_path)
+    with pytest.raises(UsageError, match=r"manifest.json: expected a file, found nothing"):
+        read_prepared(tmp_path)
+
+
+# --- settings ---
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"image_size": 4}, "greater than or equal to 8"),
+        ({"image_size": "64"}, "valid integer"),
+        ({"channels": 2}, "1 or 3"),
+        ({"fit": "zoom"}, "'pad', 'stretch' or 'crop'"),
+        ({"mean": [0.5, 0.5, 0.5]}, "mean and std belong together"),
+        ({"mean": [0.5], "std": [0.2]}, "mean must have 3 values, one per channel; it has 1"),
+        ({"mean": [0.5] * 3, "std": [0.2, 0.2, 0.0]}, "std must be at least 0.001"),
+        ({"mean": ["a"] * 3, "std": [0.2] * 3}, "valid number"),
+        ({"bad_images": "ignore"}, "'error' or 'skip'"),
+        ({"duplicates": "drop"}, "'error' or 'merge'"),
+        ({"split": {"train": 0.9}}, "must sum to 1, they sum to 1.2"),
+        ({"sizes": 3}, "Extra inputs are not permitted"),
+        ({"source": {"name": "folder"}}, "Field required"),
+        ({"source": {"name": "folder", "root": 3}}, "not a valid path"),
+        ({"source": {}}, "discriminator 'name'"),
+    ],
+)
+def test_impossible_settings_are_refused(tmp_path, values, message):
+    with pytest.raises(ValidationError, match=message):
+        settings_for(tmp_path, **values)
