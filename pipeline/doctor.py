@@ -18,7 +18,7 @@ from pipeline.environment import (
     requirements,
 )
 from pipeline.errors import EdgeproofError, ExitCode
-from stages.quantize.cpu_target import INTEGER_TYPES, Cpu, detect_cpu
+from pipeline.processor import INTEGER_TYPES, Cpu, detect_cpu
 from stages.quantize.neural_compressor.environment import worker_python, worker_versions
 from stages.validate.sessions import PROVIDERS, why_unavailable
 

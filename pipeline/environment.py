@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.artifacts import JSON
-from stages.quantize.cpu_target import Cpu, detect_cpu
+from pipeline.processor import Cpu, detect_cpu
 from stages.quantize.neural_compressor.environment import worker_versions
 from stages.validate.sessions import available_providers
 

@@ -10,13 +10,13 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calibration_data.prepared import PreparedData
-from pipeline.artifacts import JSON, Measurement, RunFolder, Verdict, read_json
+from pipeline.artifacts import JSON, Measurement, RunFolder, StageRecord, Verdict, read_json
 from pipeline.errors import EdgeproofError, UsageError
 
 FORMAT_VERSION = 1
@@ -24,19 +24,6 @@ BASELINE = "fp32"
 RANDOM_MAP = "random-map"
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class StageRecord:
-    """How one stage of the run ended."""
-
-    name: str
-    status: Literal["done", "reused", "failed", "not_measured"]
-    key: str
-    inputs: Mapping[str, str]
-    outputs: Mapping[str, str]
-    seconds: float | None
-    error: str | None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 from calibration_data.preprocessing import Preprocessing
 from pipeline.artifacts import Checkpoint, OnnxModel, sha256_of_file
 from pipeline.errors import StageError, UsageError
-from pipeline.processor import Target, target_of_this_machine
+from pipeline.processor import CpuTarget, detect_cpu
 from stages.export.onnx_file import write_onnx
 from stages.export.settings import ExportSettings, PactExportSettings
 from stages.network.checkpoint import NetworkSpec, load_checkpoint
@@ -120,7 +120,8 @@ def export_pact(
             "Set `train.pact`, or remove this variant."
         )
     expected = _logits(network, images, spec.mean, spec.std)
-    target = target_of_this_machine() if settings.target == "auto" else settings.target
+    # An unknown processor gets what is exact everywhere.
+    target = (detect_cpu().target or "x86-avx2") if settings.target == "auto" else settings.target
     unsigned_layers = to_integers(network, target)
     write_onnx(network, spec, export, variant, checkpoint.sha256, path)
     parity = _parity(expected, _run(path, export, spec, images))
@@ -151,7 +152,7 @@ def export_pact(
     return model
 
 
-def to_integers(network: fx.GraphModule, target: Target) -> list[str]:
+def to_integers(network: fx.GraphModule, target: CpuTarget) -> list[str]:
     """Replace fake quantization by stored integers, in place; return the layers whose weights are stored unsigned.
 
     Args:

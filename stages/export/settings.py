@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from pipeline.processor import Target
+from pipeline.processor import CpuTarget
 from pipeline.settings import Settings
 
 
@@ -22,6 +22,6 @@ class PactExportSettings(Settings):
     """Ship the integers that PACT trained."""
 
     method: Literal["pact"] = "pact"
-    target: Target | Literal["auto"] = Field(
+    target: CpuTarget | Literal["auto"] = Field(
         "auto", description="processor whose integer kernels decide how weights are stored; auto: this machine's"
     )

@@ -21,8 +21,8 @@ from pydantic import Field
 
 from calibration_data.prepared import PreparedData
 from pipeline.artifacts import OnnxModel
+from pipeline.processor import choose_integer_types, detect_cpu
 from pipeline.settings import Settings
-from stages.quantize.cpu_target import choose_integer_types, detect_cpu
 from stages.quantize.graph import Progress, layers, load, no_progress, publish
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ from calibration_data.readers import ArrayCalibrationReader
 from calibration_data.sampling import choose_calibration_images
 from pipeline.artifacts import OnnxModel
 from pipeline.errors import StageError
+from pipeline.processor import IntegerTypes, choose_integer_types, detect_cpu
 from pipeline.settings import Settings
-from stages.quantize.cpu_target import IntegerTypes, choose_integer_types, detect_cpu
 from stages.quantize.graph import (
     Progress,
     float_layers,

@@ -19,7 +19,7 @@ from pipeline.doctor import (
     exit_code,
 )
 from pipeline.errors import ExitCode
-from stages.quantize.cpu_target import Cpu
+from pipeline.processor import Cpu
 from stages.quantize.neural_compressor.environment import OVERRIDE
 
 

@@ -9,7 +9,7 @@ import numpy
 import pytest
 
 from pipeline.environment import describe, installed_version, processor_name, relevant_features, requirements
-from stages.quantize.cpu_target import Cpu, parse_cpu
+from pipeline.processor import Cpu, parse_cpu
 
 
 @pytest.fixture(scope="module")

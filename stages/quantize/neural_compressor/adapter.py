@@ -19,8 +19,8 @@ from calibration_data.prepared import PreparedData
 from calibration_data.sampling import choose_calibration_images
 from pipeline.artifacts import JSON, OnnxModel
 from pipeline.errors import StageError
+from pipeline.processor import choose_integer_types, detect_cpu
 from pipeline.settings import Settings
-from stages.quantize.cpu_target import choose_integer_types, detect_cpu
 from stages.quantize.graph import (
     Progress,
     float_layers,

@@ -1,4 +1,4 @@
-"""What is exported answers like the network: the float file exactly, the integer file to its own fake quantization."""
+"""What is exported answers like the network: float exactly, integers like its own fake quantization."""
 
 import json
 

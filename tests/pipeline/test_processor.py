@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.errors import UsageError
-from stages.quantize.cpu_target import Cpu, CpuTarget, IntegerTypes, choose_integer_types, detect_cpu, parse_cpu
+from pipeline.processor import Cpu, CpuTarget, IntegerTypes, choose_integer_types, detect_cpu, parse_cpu
 
 EPYC = """processor\t: 0
 model name\t: AMD EPYC 7763
