@@ -245,7 +245,7 @@ class StageRecord:
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     """Path relative to the run folder → sha256."""
-    seconds: float
+    seconds: float | None
     error: str | None
 
 

@@ -115,9 +115,10 @@ def read_configuration(path: Path) -> Configuration:
     try:
         values = yaml.load(text, Loader=_UniqueKeyLoader)
     except (yaml.YAMLError, RecursionError) as error:
-        where = str(getattr(error, "problem_mark", "") or "").strip()
-        problem = getattr(error, "problem", None) or "nested too deeply"
-        raise UsageError(f"{path}: expected YAML, found a mistake: {problem} {where}. Mend that line.") from error
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "nested too deeply, or no text"
+        raise UsageError(f"{path}: expected YAML, found a mistake{where}: {problem}. Mend that line.") from error
     if not isinstance(values, dict):
         raise UsageError(f"{path}: expected keys and values, found {type(values).__name__}. See `edgeproof init`.")
     return parse_configuration(values, path.name, path.resolve().parent)

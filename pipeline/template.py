@@ -77,8 +77,8 @@ def commented_configuration(name: str, dataset: str, root: str | None) -> str:
     )
     head = [
         "# A configuration of edgeproof. What is left out keeps the value that stands here.",
-        f"# Data set {dataset}: {kind.description}",
-        f"# Methods of variants: pact, {', '.join(QUANTIZERS)}",
+        *_comment(f"Data set {dataset}: {kind.description}", 0),
+        *_comment(f"Methods of variants: pact, {', '.join(QUANTIZERS)}", 0),
         "",
     ]
     lines = _fields(start, {"data.source.root": source.get("root")}, "", 0)

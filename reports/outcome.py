@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.artifacts import Measurement, Verdict
+from pipeline.artifacts import Measurement, StageRecord, Verdict
 from pipeline.errors import ExitCode
-from reports.facts import Facts, StageRecord
+from reports.facts import Facts
 from reports.formats import count
 
 

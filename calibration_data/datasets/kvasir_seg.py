@@ -7,10 +7,11 @@ at the tissue, and are matched:
 - Scale. Large lesions leave little room, so mucosa crops would be smaller. The sides (relative to the image's short
   side) of the mucosa crops are therefore the polyp crops' own, handed out by rank: the image with the k-th least
   room gets the k-th smallest polyp side, as far as it has room. Of the 736 images that were at hand, 709 have room
-  for a mucosa crop; the two distributions agree up to the median, and the side alone tells the classes apart with
-  an AUC of 0.55.
-- Black borders. No crop reaches beyond its image, and of all places with room the one is taken whose black share
-  is nearest to that of the image's polyp crop. Black share alone: AUC 0.46.
+  for a mucosa crop; the two distributions agree up to the median (0.51 and 0.53), and the side alone tells polyps
+  from mucosa with an AUC of 0.56.
+- Black borders. No crop reaches beyond its image, and of all places with room one is taken whose black share is
+  nearest to that of the image's polyp crop, the most central among equals. The mean shares are 4.6 % (mucosa) and
+  3.6 % (polyp); the share alone has an AUC of 0.40.
 
 Jha et al., Kvasir-SEG: A Segmented Polyp Dataset, MMM 2020 (arXiv 1911.07069).
 """
@@ -49,6 +50,8 @@ _BOXES = "kavsir_bboxes.json"  # the authors' spelling
 _MARGIN = 1.1
 _SMALLEST_SIDE = 0.2
 """Of a crop, relative to the image's short side."""
+_SMALLEST_IMAGE = 16
+"""Height and width, in pixels."""
 _LIT = 24
 """Gray value above which a pixel is no black border."""
 _SMALLEST_LIT_SHARE = 0.7
@@ -135,7 +138,7 @@ class _Image:
         polyp = self.polyp_crop()
         wanted = self.lit_share(np.array(polyp.left), np.array(polyp.top), polyp.side)
         left, top, share = self.places(side)
-        off_centre = np.hypot(2 * left + side - self.width, 2 * top + side - self.height)
+        off_centre = (2 * left + side - self.width) ** 2 + (2 * top + side - self.height) ** 2
         best = np.lexsort((off_centre, np.floor(np.abs(share - wanted) * 50)))[0]
         return _Crop(int(left[best]), int(top[best]), side)
 
@@ -274,6 +277,9 @@ def _read_boxes(root: Path) -> dict[str, dict[str, JSON]]:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{path}: expected the authors' boxes, found another structure ({error!r}).") from error
     for name, entry in boxes.items():
-        if not entry["boxes"] or min(entry["width"], entry["height"]) < 1:
-            raise UsageError(f"{path}: expected a size and at least one box for {name}, found none.")
+        if not entry["boxes"] or min(entry["width"], entry["height"]) < _SMALLEST_IMAGE:
+            raise UsageError(
+                f"{path}: expected at least one box and {_SMALLEST_IMAGE} pixels for {name}, found fewer. "
+                "Take the name out of the lists."
+            )
     return boxes

@@ -203,6 +203,7 @@ def _quantize_layers(graph_module: fx.GraphModule, layers: list[fx.Node], bits: 
             graph_module.get_submodule(str(node.target)),
             None if norm is None else graph_module.get_submodule(str(norm.target)),
             grid,
+            _clip_after(graph_module, norm or node),
             layer_bits,
         )
         _replace_call(graph_module, node, f"layer_{number}", layer)
@@ -210,6 +211,11 @@ def _quantize_layers(graph_module: fx.GraphModule, layers: list[fx.Node], bits: 
             norm.replace_all_uses_with(norm.all_input_nodes[0])
             graph_module.graph.erase_node(norm)
     graph_module.delete_all_unused_submodules()
+
+
+def _clip_after(graph_module: fx.GraphModule, node: fx.Node) -> ClipQuantizer | None:
+    clips = [_module_of(graph_module, user) for user in node.users]
+    return clips[0] if len(clips) == 1 and isinstance(clips[0], ClipQuantizer) else None
 
 
 def _replace_call(graph_module: fx.GraphModule, node: fx.Node, name: str, module: nn.Module) -> None:

@@ -51,21 +51,29 @@ class QuantizedLayer(nn.Module):
     Args:
         layer: a convolution or linear layer; its `weight` gets a `WeightQuantizer`.
         norm: the batch norm that alone follows it, or None.
-        grid: the quantizer on whose grid the input lies; not owned, because it stands elsewhere in the network.
+        grid: the quantizer on whose grid the input lies.
+        output: the one that takes the result, or None for the logits.
         weight_bits: 2 to 8.
     """
 
-    def __init__(self, layer: nn.Module, norm: nn.Module | None, grid: Grid, weight_bits: int) -> None:
+    def __init__(
+        self,
+        layer: nn.Module,
+        norm: nn.Module | None,
+        grid: Grid,
+        output: ClipQuantizer | None,
+        weight_bits: int,
+    ) -> None:
         super().__init__()
         self.layer = layer
         self.norm = norm
-        self._grid = (grid,)  # in a tuple, so that it is no submodule
+        self._neighbours = (grid, output)  # in a tuple, because they stand elsewhere and are no submodules
         parametrize.register_parametrization(layer, "weight", WeightQuantizer(weight_bits))
 
     @property
     def grid(self) -> Grid:
         """The quantizer on whose grid the input lies."""
-        return self._grid[0]
+        return self._neighbours[0]
 
     @property
     def _weight(self) -> parametrize.ParametrizationList:
@@ -111,11 +119,29 @@ class QuantizedLayer(nn.Module):
         counts = x / self.grid.scale.detach()
         counts = counts + (counts.round() - counts).detach()
         weight = integers.weight.to(x.dtype)
-        bias = None if integers.bias is None else integers.bias.to(x.dtype)
+        per_channel = (-1, *[1] * (weight.dim() - 2))
         if isinstance(self.layer, nn.Linear):
-            return F.linear(counts, weight, bias) * integers.bias_scale
-        sums: Tensor = cast(nn.Conv2d, self.layer)._conv_forward(counts, weight, bias)
-        return sums * integers.bias_scale.reshape(-1, *[1] * (weight.dim() - 2))
+            sums = F.linear(counts, weight)
+            per_channel = (-1,)
+        else:
+            sums = cast(nn.Conv2d, self.layer)._conv_forward(counts, weight, None)
+        if integers.bias is not None:
+            # In float64, since a bias may need all 32 bits; then as ONNX Runtime turns an int32 into a float32.
+            sums = (sums.double() + integers.bias.double().reshape(per_channel)).to(x.dtype)
+        y = sums * integers.bias_scale.reshape(per_channel)
+        output = self._neighbours[1]
+        return y if output is None else _decide_ties(y, sums, integers.bias_scale.reshape(per_channel), output)
+
+
+def _decide_ties(y: Tensor, sums: Tensor, scale: Tensor, output: ClipQuantizer) -> Tensor:
+    """Return y, moved onto the step that QLinearConv takes where float32's noise would make ours another one.
+
+    QLinearConv rounds sums · (s_x·s_w / s_y); we round (sums · s_x·s_w) / s_y. The two differ on ties only.
+    """
+    step = output.scale
+    theirs = torch.round(sums * (scale / step))
+    ours = torch.round(y / step)
+    return torch.where(theirs == ours, y, theirs * step)
 
 
 def _affine(norm: nn.Module) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -15,6 +16,7 @@ from calibration_data.splits import SplitSettings, check_no_leak, split_records
 from pipeline.errors import UsageError
 
 CLASSES = ("a", "b", "c")
+UNHURRIED = examples(deadline=None)  # a busy machine is no failure
 
 
 def record(index: int, label: int, group: str | None = None, official=None, sha256: str | None = None) -> Record:
@@ -47,6 +49,7 @@ def settings(draw) -> SplitSettings:
     )
 
 
+@UNHURRIED
 @given(grouped_images(), settings())
 def test_no_group_stands_on_two_sides(records, settings):
     assignment = split_records(records, CLASSES, settings)
@@ -56,6 +59,7 @@ def test_no_group_stands_on_two_sides(records, settings):
     assert {len(found) for found in sides.values()} == {1}
 
 
+@UNHURRIED
 @given(grouped_images(), settings())
 def test_every_record_is_placed_and_every_class_is_in_every_split(records, settings):
     assignment = split_records(records, CLASSES, settings)
@@ -64,6 +68,7 @@ def test_every_record_is_placed_and_every_class_is_in_every_split(records, setti
     assert present == {(label, split) for label in range(3) for split in SPLITS}
 
 
+@UNHURRIED
 @given(single_images(), settings())
 def test_each_class_of_single_images_is_within_two_images_of_its_fractions(records, settings):
     assignment = split_records(records, CLASSES, settings)
@@ -75,6 +80,7 @@ def test_each_class_of_single_images_is_within_two_images_of_its_fractions(recor
             assert abs(found[label, split] - getattr(settings, split) * total) <= 2
 
 
+@UNHURRIED
 @given(grouped_images(), settings())
 def test_each_class_of_groups_is_within_two_groups_of_its_fractions(records, settings):
     assignment = split_records(records, CLASSES, settings)
@@ -85,6 +91,7 @@ def test_each_class_of_groups_is_within_two_groups_of_its_fractions(records, set
             assert abs(found[label, split] - getattr(settings, split) * total) <= 2 * 6
 
 
+@UNHURRIED
 @given(grouped_images(), settings())
 def test_the_same_seed_gives_the_same_split(records, settings):
     assert split_records(records, CLASSES, settings) == split_records(records, CLASSES, settings)

@@ -5,9 +5,9 @@ from xml.etree import ElementTree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.artifacts import Verdict
+from pipeline.artifacts import StageRecord, Verdict
 from reports import junit
-from reports.facts import Facts, StageRecord
+from reports.facts import Facts
 
 
 @given(st.text(), st.lists(st.sampled_from(["passed", "failed", "missing"]), max_size=6))

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from pipeline.artifacts import Measurement, RunFolder, Verdict
+from pipeline.artifacts import Measurement, RunFolder, StageRecord, Verdict
 from reports import html, write_report
-from reports.facts import Facts, StageRecord, VariantRecord, read_facts
+from reports.facts import Facts, VariantRecord, read_facts
 
 GOLD = Path(__file__).parent / "gold"
 FILES = ("index.html", "report.json", "junit.xml", "summary.md", "model_card.md")

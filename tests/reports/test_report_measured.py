@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from pipeline.artifacts import Measurement
-from reports.facts import Facts, StageRecord
+from pipeline.artifacts import Measurement, StageRecord
+from reports.facts import Facts
 from reports.measured import LatencySetting, find, latency_settings, reason_of, saliency_methods, shown_unit
 
 

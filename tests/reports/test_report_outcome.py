@@ -4,8 +4,8 @@ from typing import Literal
 
 import pytest
 
-from pipeline.artifacts import Measurement, Verdict
-from reports.facts import Facts, StageRecord
+from pipeline.artifacts import Measurement, StageRecord, Verdict
+from reports.facts import Facts
 from reports.outcome import gate_measurement, outcome
 
 GateStatus = Literal["passed", "failed", "missing"]

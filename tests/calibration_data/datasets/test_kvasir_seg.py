@@ -136,7 +136,7 @@ def test_an_image_without_boxes_is_refused(kvasir_like):
     with pytest.raises(UsageError, match="expected boxes of img04"):
         opened(kvasir_like)
     edit_boxes(kvasir_like, lambda boxes: boxes["img05"].update(bbox=[]))
-    with pytest.raises(UsageError, match="at least one box for img05"):
+    with pytest.raises(UsageError, match=r"expected at least one box and 16 pixels for img05"):
         opened(kvasir_like)
 
 

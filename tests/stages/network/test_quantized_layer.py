@@ -19,7 +19,7 @@ def layer_with_norm(seed=0, groups=1):
         norm.running_mean.copy_(torch.randn(norm.bias.shape, generator=generator))
         norm.running_var.copy_(torch.rand(norm.bias.shape, generator=generator) + 0.1)
     grid = ClipQuantizer(8, 3.0, signed=False)
-    return QuantizedLayer(conv, norm, grid, 8).eval(), grid
+    return QuantizedLayer(conv, norm, grid, None, 8).eval(), grid
 
 
 @pytest.mark.parametrize("groups", [1, 4])
@@ -73,3 +73,18 @@ def test_gradient_of_the_evaluated_layer_is_that_of_the_folded_convolution():
     y = x.detach().clone().requires_grad_(True)
     nn.functional.conv2d(y, weight, padding=1).sum().backward()
     assert torch.allclose(x.grad, y.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_ties_are_decided_as_the_integer_kernel_decides_them():
+    layer, grid = layer_with_norm()
+    output = ClipQuantizer(8, 2.0, signed=True)
+    decided = QuantizedLayer(nn.Conv2d(4, 6, 3, padding=1, bias=False), layer.norm, grid, output, 8).eval()
+    with torch.no_grad():
+        decided.layer.parametrizations.weight.original.copy_(layer.original_weight)
+    x = grid(torch.rand(16, 4, 24, 24, generator=torch.Generator().manual_seed(1)) * 4).detach()
+    integers = decided.integers()
+    counts = (x / grid.scale).round().double()
+    sums = nn.functional.conv2d(counts, integers.weight.double(), padding=1) + integers.bias.reshape(-1, 1, 1)
+    multiplier = (integers.bias_scale / output.scale).reshape(-1, 1, 1)
+    expected = torch.round(sums.float() * multiplier).clamp(-128, 127)  # QLinearConv, in its own float32 steps
+    assert torch.equal((output(decided(x)) / output.scale).round(), expected)

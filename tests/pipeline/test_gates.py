@@ -1,0 +1,125 @@
+"""Measurements against criteria: every fitting measurement must hold, and what was not measured is never passed."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from pipeline.artifacts import Measurement
+from pipeline.errors import ExitCode
+from pipeline.gates import Gate, exit_code_of, judge
+
+
+def measurement(value, variant="pact-int8", metric="balanced_accuracy", **more):
+    return Measurement(metric, value, "share", variant, **{"provider": None, "split": "test", "n": 100, **more})
+
+
+def only(gate, *measurements):
+    (verdict,) = judge([gate], measurements)
+    return verdict
+
+
+def test_bounds_include_their_ends():
+    at_least = Gate(metric="balanced_accuracy", variant="pact-int8", at_least=0.9)
+    at_most = Gate(metric="balanced_accuracy", variant="pact-int8", at_most=0.9)
+    assert [only(gate, measurement(v)).status for gate in (at_least, at_most) for v in (0.899, 0.9, 0.901)] == [
+        "failed", "passed", "passed", "passed", "passed", "failed"
+    ]  # fmt: skip
+
+
+def test_a_bound_of_zero_is_a_bound():
+    gate = Gate(metric="balanced_accuracy", variant="pact-int8", at_least=0.0)
+    assert gate.limit == 0.0
+    assert only(gate, measurement(-0.1)).status == "failed"
+
+
+def test_difference_and_ratio_are_taken_against_fp32_at_the_same_place():
+    sizes = [measurement(400.0, "fp32", "size_bytes"), measurement(120.0, metric="size_bytes")]
+    ratio = Gate(metric="size_bytes", variant="pact-int8", at_most=0.3, relative_to_fp32="ratio")
+    assert only(ratio, *sizes).value == pytest.approx(0.3)
+    assert only(ratio, *sizes).status == "passed"
+    drop = Gate(metric="balanced_accuracy", variant="pact-int8", at_least=-0.02, relative_to_fp32="difference")
+    verdict = only(drop, measurement(0.92, "fp32"), measurement(0.89))
+    assert verdict.value == pytest.approx(-0.03)
+    assert verdict.status == "failed"
+    times = [
+        measurement(value, variant, "latency_p50_ms", provider="cpu", settings={"threads": threads})
+        for value, variant, threads in (
+            (8.0, "fp32", 1),
+            (2.0, "pact-int8", 1),
+            (4.0, "fp32", 2),
+            (3.0, "pact-int8", 2),
+        )
+    ]
+    slower = Gate(metric="latency_p50_ms", variant="pact-int8", at_most=0.5, relative_to_fp32="ratio")
+    assert only(slower, *times).value == pytest.approx(0.75)  # the worst of the two places
+    assert only(slower, *times).status == "failed"
+
+
+def test_a_gate_can_name_the_place():
+    rows = [
+        measurement(value, metric="latency_speedup", provider="cpu", settings={"threads": threads})
+        for value, threads in ((2.0, 1), (0.8, 2))
+    ]
+    gate = Gate(metric="latency_speedup", variant="pact-int8", at_least=1.0, provider="cpu", threads=1)
+    assert only(gate, *rows).status == "passed"
+    assert only(gate.model_copy(update={"threads": None}), *rows).status == "failed"
+    assert only(gate.model_copy(update={"provider": "cuda"}), *rows).status == "missing"
+
+
+def test_subgroups_are_not_the_variant():
+    rows = [measurement(0.95), measurement(0.1, settings={"subgroup": "dim"})]
+    assert only(Gate(metric="balanced_accuracy", variant="pact-int8", at_least=0.9), *rows).status == "passed"
+
+
+def test_what_was_not_measured_is_missing_and_says_why():
+    gate = Gate(metric="balanced_accuracy", variant="pact-int8", at_least=0.1)
+    assert only(gate).status == "missing"
+    absent = only(gate, measurement(None, settings={"reason": "no such environment"}))
+    assert (absent.status, absent.value) == ("missing", None)
+    assert "no such environment" in absent.detail
+    relative = gate.model_copy(update={"relative_to_fp32": "difference"})
+    assert only(relative, measurement(0.9)).status == "missing"
+    ratio = gate.model_copy(update={"relative_to_fp32": "ratio"})
+    assert only(ratio, measurement(0.9), measurement(0.0, "fp32")).status == "missing"
+
+
+def test_incomplete_evidence_outranks_a_failed_gate():
+    gate = Gate(metric="balanced_accuracy", variant="pact-int8", at_least=0.9)
+    failed, passed = judge([gate], [measurement(0.1)]), judge([gate], [measurement(0.95)])
+    assert exit_code_of(passed, True) == ExitCode.PASSED == 0
+    assert exit_code_of(failed, True) == ExitCode.GATE_FAILED == 1
+    assert exit_code_of(failed, False) == ExitCode.INCOMPLETE == 3
+    assert exit_code_of((*failed, *judge([gate], [])), True) == ExitCode.INCOMPLETE
+    assert exit_code_of((), True) == ExitCode.PASSED
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.floats(0, 1))
+def test_a_gate_passes_exactly_if_every_measurement_does(values, limit):
+    rows = [measurement(v, metric="mass_in_mask", settings={"method": str(i)}) for i, v in enumerate(values)]
+    gate = Gate(metric="mass_in_mask", variant="pact-int8", at_least=limit)
+    verdict = only(gate, *rows)
+    assert (verdict.status == "passed") == all(value >= limit for value in values)
+    assert verdict.value == min(values)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metric": "balanced_acuracy"}, "did you mean 'balanced_accuracy'"),
+        ({"at_least": None}, "exactly one"),
+        ({"at_most": 1.0}, "exactly one"),
+        ({"relative_to_fp32": "percent"}, "difference"),
+    ],
+)
+def test_a_gate_that_says_nothing_clear_is_refused(changes, message):
+    values = {"metric": "balanced_accuracy", "variant": "fp32", "at_least": 0.5}
+    with pytest.raises(ValidationError, match=message):
+        Gate(**{**values, **changes})
+
+
+def test_names_read_as_one_would_say_them():
+    gate = Gate(metric="latency_speedup", variant="static-int8", at_least=1.0, provider="cpu", threads=1)
+    assert gate.name == "static-int8: latency_speedup (cpu, 1 thr.) ≥ 1"
+    ratio = Gate(metric="size_bytes", variant="x", at_most=0.3, relative_to_fp32="ratio")
+    assert ratio.name == "x: size_bytes / fp32 ≤ 0.3"
