@@ -254,10 +254,11 @@ def _run_until(stage: str, config: Path, run: Path | None, variant: str | None, 
 def _show(outcome: Outcome) -> None:
     from rich.console import Console
 
-    marks = {"passed": "[green]✓ passed [/]", "failed": "[red]✗ failed [/]", "missing": "[yellow]? missing[/]"}
+    marks = {"passed": "[green]✓[/]", "failed": "[red]✗[/]", "missing": "[yellow]?[/]"}
     console = Console(soft_wrap=True, highlight=False)
     for verdict in outcome.verdicts:
-        console.print(f"{marks[verdict.status]} {verdict.gate}  [dim]({verdict.detail})[/]")
+        found = "missing" if verdict.value is None else f"{verdict.value:.4g}"
+        console.print(f"{marks[verdict.status]} {verdict.gate}: [bold]{found}[/]\n  [dim]{verdict.detail}[/]")
     console.print(outcome.sentence)
     console.print(f"report: {outcome.report.resolve().as_uri()}")
 

@@ -126,9 +126,11 @@ def _same_place(one: Measurement, other: Measurement) -> bool:
 
 
 def _detail(measurement: Measurement) -> str:
-    parts = [f"{measurement.value:.6g} {measurement.unit}"]
+    unit = "" if measurement.unit == "share" else f" {measurement.unit}"
+    value = measurement.value or 0.0
+    parts = [f"{value:.0f}{unit}" if measurement.unit == "bytes" else f"{value:.4g}{unit}"]
     if measurement.ci95:
-        parts.append(f"95 % interval {measurement.ci95[0]:.6g} to {measurement.ci95[1]:.6g}")
+        parts.append(f"95 % {measurement.ci95[0]:.4g} to {measurement.ci95[1]:.4g}")
     if measurement.n is not None:
         parts.append(f"n = {measurement.n}")
     return ", ".join(parts)
