@@ -100,7 +100,7 @@ class Ledger:
             read: returns the result from outputs that are already there.
 
         Raises:
-            StageError: what `compute` raised, after it was recorded.
+            StageError: what `compute` raised, after it was recorded (unless it was the run's first stage).
             UsageError: likewise.
         """
         key = stage.key
@@ -112,8 +112,9 @@ class Ledger:
         try:
             result = compute()
         except (StageError, UsageError) as error:
-            status = "not_measured" if isinstance(error, NotMeasuredError) else "failed"
-            self._add(stage, key, status, time.perf_counter() - started, str(error))
+            if self.records:  # a run whose first stage refuses its input has not begun and leaves no record
+                status = "not_measured" if isinstance(error, NotMeasuredError) else "failed"
+                self._add(stage, key, status, time.perf_counter() - started, str(error))
             raise
         self._add(stage, key, "done", time.perf_counter() - started, None)
         return result

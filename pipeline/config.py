@@ -147,7 +147,8 @@ def parse_configuration(values: Mapping[str, Any], where: str, folder: Path) -> 
 def json_schema() -> dict[str, JSON]:
     """Return the JSON schema of the configuration."""
     schema: dict[str, JSON] = Configuration.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "edgeproof configuration", **schema}
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "edgeproof configuration"}
+    return {**schema, **head}
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

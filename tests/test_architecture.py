@@ -1,14 +1,15 @@
 """The house's rules: imports point one way, rooms are named after something, and `--help` answers at once."""
 
 import ast
-import importlib.metadata
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("pipeline", "stages", "calibration_data", "reports")
@@ -62,8 +63,12 @@ def test_every_module_says_what_it_is_for(path):
 
 def test_every_dependency_has_its_reason():
     reasons = (ROOT / "CONTRIBUTING.md").read_text()
-    for requirement in importlib.metadata.requires("edgeproof") or ():
-        name = requirement.split(";")[0].split("[")[0].strip().split(">")[0].split("=")[0].split("<")[0].strip()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for text in (
+        *project["dependencies"],
+        *(one for extra in project["optional-dependencies"].values() for one in extra),
+    ):
+        name = Requirement(text).name
         assert f"`{name}`" in reasons, f"{name} stands in pyproject.toml and not in CONTRIBUTING.md"
 
 

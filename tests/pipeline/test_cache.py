@@ -74,12 +74,22 @@ def test_a_failure_is_recorded_and_tried_again(run, error, status):
         raise error
 
     ledger = Ledger.open(run, dict(HEAD))
+    ledger.perform(stage(run, name="before"), Work(run).compute, lambda: "read")
     with pytest.raises(type(error)):
         ledger.perform(stage(run), fail, lambda: "read")
-    (record,) = json.loads(run.record.read_text())["stages"]
+    _, record = json.loads(run.record.read_text())["stages"]
     assert (record["status"], record["error"], record["outputs"]) == (status, str(error), {})
     assert not ledger.all_succeeded
     assert perform(run, Work(run))[0] == "computed"
+
+
+def test_a_first_stage_that_refuses_its_input_leaves_no_run(run):
+    def fail():
+        raise UsageError("no images")
+
+    with pytest.raises(UsageError):
+        Ledger.open(run, dict(HEAD)).perform(stage(run), fail, lambda: "read")
+    assert not run.record.exists()
 
 
 def test_an_interrupted_run_keeps_the_records_of_stages_it_has_not_reached(run):

@@ -1,0 +1,85 @@
+"""Every command of the README runs, and every file it names is there."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stages.quantize import QUANTIZERS
+from stages.quantize.neural_compressor.environment import worker_versions
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def commands(block):
+    return [shlex.split(line) for line in block.splitlines() if line.startswith((".venv/bin/", "make "))]
+
+
+def run(command, cwd):
+    program = [sys.executable, "-m", "pipeline"] if command[0].endswith("/edgeproof") else command[:1]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*program, *command[1:]], cwd=cwd, env=environment, capture_output=True, text=True, timeout=600
+    )
+
+
+def test_the_two_commands_are_targets_of_the_makefile():
+    targets = [command[1] for block in BLOCKS for command in commands(block) if command[0] == "make"]
+    assert targets == ["demo", "test"]
+    for target in targets:
+        planned = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
+        assert planned.returncode == 0, planned.stderr
+
+
+@pytest.mark.long
+def test_a_run_on_ones_own_images_as_the_readme_says(tmp_path):
+    generator = np.random.default_rng(0)
+    for label, level in (("healthy", 170), ("lesion", 80)):
+        folder = tmp_path / "path/to/images" / label
+        folder.mkdir(parents=True)
+        for number in range(100):
+            pixels = np.clip(generator.normal(level, 40, (40, 48, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number}.jpg")
+    (block,) = [block for block in BLOCKS if "init mine.yaml" in block]
+    results = [run(command, tmp_path) for command in commands(block)]
+    assert results[0].returncode == 0, results[0].stderr
+    assert results[1].returncode == (0 if worker_versions() else 3), results[1].stdout + results[1].stderr
+    uri = re.search(r"report: file://(\S+)", results[1].stdout)[1]
+    page = Path(uri).read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert not re.search(r'(src|href)="(https?:)?//', page)
+    measured = json.loads((tmp_path / "runs/mine/validate/measurements.json").read_text())
+    (row,) = [
+        m
+        for m in measured
+        if (m["metric"], m["variant"]) == ("accuracy", "pact-int8") and "subgroup" not in m["settings"]
+    ]
+    assert row["value"] >= 0.95
+    assert row["n"] == 30
+
+
+def test_every_command_named_in_the_text_exists():
+    named = set(re.findall(r"`edgeproof (\w+)", README))
+    assert {"doctor", "run", "nightly", "accept"} <= named
+    for name in named:
+        assert run([".venv/bin/edgeproof", name, "--help"], ROOT).returncode == 0
+
+
+def test_every_file_it_points_to_is_there():
+    for link in re.findall(r"\]\(([^)]+)\)", README):
+        assert (ROOT / link).exists(), link
+    for folder in re.findall(r"^([a-z_]+/(?:[a-z]+/)?)  ", README, re.MULTILINE):
+        assert (ROOT / folder).is_dir(), folder
+
+
+def test_every_method_of_the_table_is_named():
+    assert all(f"`{method}`" in README for method in (*QUANTIZERS, "pact"))
