@@ -1,0 +1,185 @@
+"""The stages that make things, each with its identity in the cache: images, network, float export, variants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pipeline.artifacts import Checkpoint, OnnxModel, RunFolder
+from pipeline.cache import Ledger, Stage
+from pipeline.config import Configuration
+from pipeline.environment import describe
+from pipeline.errors import StageError, UsageError
+from pipeline.progress import Observer
+
+if TYPE_CHECKING:
+    from calibration_data.prepared import PreparedData
+
+NETWORK_SOURCE = ("stages/network", "calibration_data/prepared.py")
+
+
+def open_ledger(configuration: Configuration, run: RunFolder) -> Ledger:
+    """Return the ledger of a run whose configuration and gates are fixed from here on."""
+    head = {
+        "name": configuration.name,
+        "configuration": configuration.as_json(),
+        "configuration_sha256": configuration.sha256,
+        "gates_sha256": configuration.gates_sha256,
+        "dataset": configuration.data.source.name,
+        "synthetic": False,
+        "classes": [],
+        "environment": describe(),
+        "variants": [],
+        "verdicts": [],
+        "exit_code": None,
+    }
+    return Ledger.open(run, head)
+
+
+def prepare_images(configuration: Configuration, ledger: Ledger, observer: Observer) -> PreparedData:
+    """Decode, resize and split the images."""
+    from calibration_data.preparation import prepare, read_prepared, source_fingerprint
+
+    folder = ledger.run.data
+    stage = Stage(
+        name="data",
+        inputs={"source": source_fingerprint(configuration.data)},
+        settings=_without_root(configuration),
+        source=("calibration_data",),
+        outputs=tuple(folder / name for name in ("train.npz", "validation.npz", "test.npz", "manifest.json")),
+    )
+    with observer.stage("images") as advance:
+        data = ledger.perform(
+            stage, lambda: prepare(configuration.data, folder, advance), lambda: read_prepared(folder)
+        )
+    ledger.head |= {"synthetic": data.synthetic, "classes": list(data.classes)}
+    ledger.write()
+    if data.skipped:
+        observer.say(f"{len(data.skipped)} images could not be read and were skipped; the report lists them.")
+    return data
+
+
+def train_network(configuration: Configuration, ledger: Ledger, data: PreparedData, observer: Observer) -> Checkpoint:
+    """Train the network, or reuse its checkpoint."""
+    from stages.train.trainer import Epoch, train
+
+    run = ledger.run
+    stage = Stage(
+        name="train",
+        inputs={"data": data.sha256},
+        settings=configuration.train.model_dump(mode="json") | {"mean": data.mean, "std": data.std},
+        source=(*NETWORK_SOURCE, "stages/train"),
+        outputs=(run.checkpoint, run.history),
+    )
+
+    def tell(epoch: Epoch) -> None:
+        observer.say(
+            f"  epoch {epoch.epoch:>3}/{configuration.train.epochs}  loss {epoch.train_loss:.4f}  "
+            f"validation balanced accuracy {epoch.validation_balanced_accuracy:.4f}"
+        )
+
+    with observer.stage("train") as advance:
+        return ledger.perform(
+            stage,
+            lambda: train(data, configuration.train, run, stage.key, advance, tell),
+            lambda: Checkpoint.at(run.checkpoint),
+        )
+
+
+def export_float(
+    configuration: Configuration, ledger: Ledger, checkpoint: Checkpoint, observer: Observer
+) -> OnnxModel:
+    """Export the float baseline."""
+    from stages.export.to_onnx import export_fp32
+
+    path = ledger.run.fp32
+    stage = Stage(
+        name="export/fp32",
+        inputs={"checkpoint": checkpoint.sha256},
+        settings=configuration.export.model_dump(mode="json"),
+        source=(*NETWORK_SOURCE, "stages/export"),
+        outputs=(path, path.with_suffix(".json")),
+    )
+    with observer.stage("export fp32"):
+        model = ledger.perform(
+            stage, lambda: export_fp32(checkpoint, configuration.export, path), lambda: OnnxModel.read(path)
+        )
+    _add_variant(ledger, model)
+    return model
+
+
+def compile_variants(
+    configuration: Configuration,
+    ledger: Ledger,
+    data: PreparedData,
+    checkpoint: Checkpoint,
+    fp32: OnnxModel,
+    variants: Sequence[str],
+    observer: Observer,
+) -> list[OnnxModel]:
+    """Compile the named variants; return the float baseline and those that succeeded."""
+    from stages.export.pact_to_qdq import export_pact
+    from stages.export.settings import PactExportSettings
+    from stages.quantize import QUANTIZERS
+
+    models = [fp32]
+    for variant in variants:
+        settings = configuration.variants[variant]
+        path = ledger.run.model(variant)
+        is_pact = isinstance(settings, PactExportSettings)
+        parent = checkpoint.sha256 if is_pact else fp32.sha256
+        source = (*NETWORK_SOURCE, "stages/export") if is_pact else ("stages/quantize", "calibration_data")
+        stage = Stage(
+            name=f"quantize/{variant}",
+            inputs={"parent": parent, "data": data.sha256},
+            settings={
+                "variant": variant,
+                "method": settings.model_dump(mode="json"),
+                "export": configuration.export.model_dump(mode="json"),
+                "processor": ledger.head["environment"]["cpu"]["target"],
+                "neural_compressor": ledger.head["environment"]["neural_compressor"],
+            },
+            source=source,
+            outputs=(path, path.with_suffix(".json")),
+        )
+        try:
+            with observer.stage(f"compile {variant}") as advance:
+                compute = (
+                    partial(
+                        export_pact, checkpoint, variant, settings, configuration.export, data.validation.images, path
+                    )
+                    if is_pact
+                    else partial(QUANTIZERS[settings.method].quantize, fp32, variant, settings, data, path, advance)
+                )
+                model = ledger.perform(stage, compute, partial(OnnxModel.read, path))
+        except (StageError, UsageError) as error:
+            observer.say(f"✗ {variant}: {error}")
+            continue
+        _add_variant(ledger, model)
+        models.append(model)
+    return models
+
+
+def _add_variant(ledger: Ledger, model: OnnxModel) -> None:
+    ledger.head["variants"] = [
+        *ledger.head["variants"],
+        {
+            "variant": model.variant,
+            "method": model.method,
+            "path": model.path.relative_to(ledger.run.root).as_posix(),
+            "sha256": model.sha256,
+            "size_bytes": model.size_bytes,
+            "parent_sha256": model.parent_sha256,
+            "settings": dict(model.settings),
+            "notes": dict(model.notes),
+        },
+    ]
+    ledger.write()
+
+
+def _without_root(configuration: Configuration) -> Mapping[str, object]:
+    # Where the images lie does not change them; their content is in the fingerprint.
+    settings = configuration.as_json()["data"]
+    source = {key: value for key, value in settings["source"].items() if key != "root"}
+    return {**settings, "source": source}

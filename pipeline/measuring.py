@@ -1,0 +1,179 @@
+"""The stages that measure: every file's accuracy and saliency, the network's gradients, and latency."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pipeline.artifacts import Checkpoint, Measurement, OnnxModel, read_json, sha256_of_file, write_json
+from pipeline.cache import Ledger, Stage
+from pipeline.config import Configuration
+from pipeline.errors import StageError, UsageError
+from pipeline.making import NETWORK_SOURCE
+from pipeline.progress import Advance, Observer
+from stages.validate import METRICS
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from calibration_data.prepared import PreparedData
+    from stages.validate.saliency import SaliencySettings
+
+
+def validate_models(
+    configuration: Configuration,
+    ledger: Ledger,
+    data: PreparedData,
+    checkpoint: Checkpoint,
+    models: list[OnnxModel],
+    observer: Observer,
+) -> list[Measurement]:
+    """Measure accuracy and saliency of every file, gradient saliency of the network, and latency; write them all."""
+    from stages.validate.latency import measure_latency
+
+    measurements = []
+    for model in models:
+        try:
+            with observer.stage(f"validate {model.variant}") as advance:
+                measurements += _validate_one(configuration, ledger, data, models[0], model, advance)
+        except (StageError, UsageError) as error:
+            observer.say(f"✗ {model.variant}: {error}")
+            if model is models[0]:
+                raise
+    with observer.stage("validate gradient saliency"):
+        measurements += _validate_gradients(configuration, ledger, data, checkpoint)
+    with observer.stage("latency") as advance:
+        image = data.test.images[0]
+        measurements += measure_latency(models, image, configuration.validation.latency, advance)
+    measurements += _absent(configuration, ledger, measurements)
+    write_json(ledger.run.measurements, [measurement.as_json() for measurement in measurements])
+    return measurements
+
+
+def _validate_one(
+    configuration: Configuration,
+    ledger: Ledger,
+    data: PreparedData,
+    fp32: OnnxModel,
+    model: OnnxModel,
+    advance: Advance,
+) -> list[Measurement]:
+    from stages.validate.accuracy import Predictions, measure_accuracy, measure_size, predict_variant
+    from stages.validate.saliency import Explanations, explain_variant, measure_saliency
+
+    run, settings = ledger.run, configuration.validation
+    is_baseline = model.variant == fp32.variant
+    path = run.root / "validate" / "measured" / f"{model.variant}.json"
+    predictions_path, saliency_path = run.predictions(model.variant), run.saliency(model.variant)
+
+    def compute() -> list[Measurement]:
+        predictions = predict_variant(model, data.test, settings.accuracy, predictions_path)
+        reference = predictions if is_baseline else Predictions.read("fp32", run.predictions("fp32"))
+        targets = reference.logits.argmax(axis=1)
+        maps = explain_variant(model, data.test, targets, settings.saliency, saliency_path, advance)
+        masks, has_mask = data.test.masks[maps.image_index], data.test.has_mask[maps.image_index]
+        reference_maps = None if is_baseline else Explanations.read("fp32", run.saliency("fp32")).maps
+        found = [
+            measure_size(model),
+            *measure_accuracy(
+                model.variant,
+                predictions.logits,
+                predictions.labels,
+                data.classes,
+                None if is_baseline else reference.logits,
+                data.test.subgroups,
+                settings.accuracy,
+            ),
+            *measure_saliency(
+                model.variant, maps.maps, reference_maps, masks, has_mask, "occlusion", settings.saliency
+            ),
+        ]
+        if is_baseline:
+            shape = maps.maps.shape
+            found += _random_baseline(shape, maps.maps, masks, has_mask, "occlusion", settings.saliency)
+        write_json(path, [measurement.as_json() for measurement in found])
+        return found
+
+    stage = Stage(
+        name=f"validate/{model.variant}",
+        inputs={"model": model.sha256, "fp32": fp32.sha256, "data": data.sha256},
+        settings=settings.model_dump(mode="json", include={"accuracy", "saliency"}),
+        source=("stages/validate",),
+        outputs=(path, predictions_path, saliency_path),
+    )
+    return ledger.perform(stage, compute, partial(_read_measured, path))
+
+
+def _validate_gradients(
+    configuration: Configuration, ledger: Ledger, data: PreparedData, checkpoint: Checkpoint
+) -> list[Measurement]:
+    from stages.export.settings import PactExportSettings
+    from stages.train.gradient_maps import gradient_maps
+    from stages.validate.saliency import Explanations, measure_saliency
+
+    run, settings = ledger.run, configuration.validation.saliency
+    path = run.root / "validate" / "measured" / "gradients.json"
+    explained = Explanations.read("fp32", run.saliency("fp32"))
+    images, targets = data.test.images[explained.image_index], explained.target
+    masks, has_mask = data.test.masks[explained.image_index], data.test.has_mask[explained.image_index]
+    pact = [name for name, method in configuration.variants.items() if isinstance(method, PactExportSettings)]
+
+    def compute() -> list[Measurement]:
+        plain = gradient_maps(checkpoint, images, targets, rounding=False)
+        found = measure_saliency("fp32", plain, None, masks, has_mask, "gradient", settings)
+        found += _random_baseline(plain.shape, plain, masks, has_mask, "gradient", settings)
+        if pact and configuration.train.pact:
+            rounded = gradient_maps(checkpoint, images, targets, rounding=True)
+            for name in pact:
+                found += measure_saliency(name, rounded, plain, masks, has_mask, "gradient", settings)
+        write_json(path, [measurement.as_json() for measurement in found])
+        return found
+
+    stage = Stage(
+        name="validate/gradients",
+        inputs={
+            "checkpoint": checkpoint.sha256,
+            "data": data.sha256,
+            "explained": sha256_of_file(run.saliency("fp32")),
+        },
+        settings={"saliency": settings.model_dump(mode="json"), "pact": pact},
+        source=(*NETWORK_SOURCE, "stages/train/gradient_maps.py", "stages/validate"),
+        outputs=(path,),
+    )
+    return ledger.perform(stage, compute, partial(_read_measured, path))
+
+
+def _random_baseline(
+    shape: tuple[int, int, int],
+    reference: NDArray[np.float32],
+    masks: NDArray[np.bool_],
+    has_mask: NDArray[np.bool_],
+    method: Literal["occlusion", "gradient"],
+    settings: SaliencySettings,
+) -> list[Measurement]:
+    """Return what a map that knows nothing scores, at the resolution of the method."""
+    from stages.validate.saliency import RANDOM_MAP, measure_saliency, random_maps
+
+    size = shape[1]
+    patch, stride = (settings.patch(size), settings.stride(size)) if method == "occlusion" else (1, 1)
+    maps = random_maps(settings.seed, shape, patch, stride)
+    return measure_saliency(RANDOM_MAP, maps, reference, masks, has_mask, method, settings)
+
+
+def _absent(configuration: Configuration, ledger: Ledger, measurements: list[Measurement]) -> list[Measurement]:
+    """Return an empty measurement, with the reason, for every number that a variant which failed does not have."""
+    measured = {measurement.variant for measurement in measurements if measurement.value is not None}
+    reasons = {record.name.partition("/")[2]: record.error for record in ledger.records if record.error}
+    return [
+        Measurement(metric, None, METRICS[metric].unit, variant, settings={"reason": reasons.get(variant, "unknown")})
+        for variant in configuration.variants
+        if variant not in measured
+        for metric in METRICS
+        if "/" not in metric
+    ]
+
+
+def _read_measured(path: Path) -> list[Measurement]:
+    return [Measurement.from_json(record) for record in read_json(path)]
