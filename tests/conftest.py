@@ -1,5 +1,11 @@
 """Small prepared images that every room's tests can train on and measure with."""
 
+import os
+
+# One thread per process, set before torch is imported: the test files share the cores, and threads that wait for
+# each other across processes cost far more than they bring.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 
