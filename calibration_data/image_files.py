@@ -52,18 +52,6 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
     return lesion
 
 
-def read_thumbnail(path: Path, reduction: int) -> NDArray[np.uint8]:
-    """Decode brightness at 1/`reduction` (2, 4 or 8) of the size; of a JPEG, several times faster than in full.
-
-    Returns:
-        uint8 [height / reduction, width / reduction], rounded up.
-
-    Raises:
-        BadImageError: as for `read_pixels`.
-    """
-    return np.array(_decode(path, reduction).convert("L"))
-
-
 def require_folder(path: Path, key: str) -> Path:
     """Return the folder's real path.
 
@@ -92,7 +80,7 @@ def fingerprint_of_files(root: Path, paths: Iterable[Path]) -> str:
     return sha256_of_json({path.relative_to(root).as_posix(): sha256_of_file(path) for path in paths})
 
 
-def _decode(path: Path, reduction: int | None = None) -> Image.Image:
+def _decode(path: Path) -> Image.Image:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     if path.stat().st_size == 0:
@@ -103,17 +91,10 @@ def _decode(path: Path, reduction: int | None = None) -> Image.Image:
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=_FORMATS) as image:
-                size = (
-                    image.size if reduction is None else (-(-image.width // reduction), -(-image.height // reduction))
-                )
-                if reduction is not None:
-                    image.draft(
-                        "L", (image.width // reduction, image.height // reduction)
-                    )  # only JPEG's decoder can; the others are resized below
                 if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
                     raise BadImageError("expected one image, found a TIFF of several pages")
                 image.load()
-                return ImageOps.exif_transpose(image if image.size == size else image.resize(size))
+                return ImageOps.exif_transpose(image)
     except BadImageError:
         raise
     except UnidentifiedImageError as error:

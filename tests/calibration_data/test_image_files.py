@@ -15,7 +15,6 @@ from calibration_data.image_files import (
     fingerprint_of_files,
     read_mask,
     read_pixels,
-    read_thumbnail,
     require_folder,
     require_inside,
 )
@@ -182,7 +181,7 @@ def test_a_tiff_of_several_pages_is_refused(tmp_path):
         read_pixels(path)
 
 
-# --- masks, thumbnails, folders ---
+# --- masks, folders ---
 
 
 def test_masks_are_true_above_127(tmp_path):
@@ -206,15 +205,6 @@ def test_masks_of_0_and_1_are_taken_as_labels(tmp_path):
 
 def test_a_black_mask_is_empty(tmp_path):
     assert not read_mask(saved(tmp_path, Image.new("L", (5, 5)))).any()
-
-
-@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
-def test_thumbnails_are_an_eighth_of_the_size_rounded_up(tmp_path, name):
-    bright_right = np.zeros((53, 62), dtype=np.uint8)
-    bright_right[:, 32:] = 200
-    small = read_thumbnail(saved(tmp_path, Image.fromarray(bright_right).convert("RGB"), name), 8)
-    assert small.shape == (7, 8)
-    assert small[3, 1] < 30 < 170 < small[3, 6]
 
 
 def test_fingerprints_see_names_and_bytes_but_not_the_root(tmp_path, write_image):
