@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -70,7 +71,7 @@ def require_inside(root: Path, path: Path) -> Path:
     Raises:
         UsageError: it is, or lies behind, a symbolic link that leaves `root` (a resolved folder).
     """
-    if not path.resolve().is_relative_to(root):
+    if not Path(os.path.realpath(path)).is_relative_to(root):  # pathlib's resolve has no word for a loop of links
         raise UsageError(f"{path}: expected a file below {root}, found a link that leaves it. Copy the file there.")
     return path
 

@@ -100,7 +100,9 @@ def _scan(root: Path) -> tuple[list[Path], dict[Path, list[Path]], list[str]]:
                 if path.is_symlink():  # its images would be there twice, or without end
                     raise UsageError(f"{path}: expected a folder, found a link to a folder. Remove the link.")
                 pending.append(path)
-            elif path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES and folder != root:
+            elif path.suffix.lower() in IMAGE_SUFFIXES and folder != root:
+                if not path.is_file():
+                    raise UsageError(f"{path}: expected an image file, found a pipe or a link to nothing. Remove it.")
                 files.append(path)
             else:
                 ignored.append(path.relative_to(root).as_posix())

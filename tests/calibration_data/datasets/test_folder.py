@@ -103,6 +103,19 @@ def test_a_linked_folder_that_leaves_is_refused(two_classes, write_image, place)
         opened(two_classes)
 
 
+@pytest.mark.parametrize("target", ["gone.png", "link.png"])
+def test_a_link_that_leads_to_no_file_is_refused_like_a_bad_image(two_classes, target):
+    (two_classes / "cat" / "link.png").symlink_to(target)
+    with pytest.raises(UsageError, match=r"link\.png: expected an image file, found a pipe or a link to nothing"):
+        open_folder(FolderSettings(root=two_classes))
+
+
+def test_a_pipe_named_like_an_image_is_refused_and_not_waited_for(two_classes):
+    os.mkfifo(two_classes / "cat" / "pipe.png")
+    with pytest.raises(UsageError, match=r"pipe\.png: expected an image file, found a pipe"):
+        open_folder(FolderSettings(root=two_classes))
+
+
 def test_a_link_in_a_circle_is_refused_in_finite_time(two_classes):
     (two_classes / "cat" / "again").symlink_to(two_classes / "cat")
     with pytest.raises(UsageError, match="again: expected a folder, found a link to a folder"):
