@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +27,8 @@ from stages.validate.settings import ValidateSettings
 MAX_BYTES = 1_000_000
 VARIANT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 RESERVED_NAMES = ("fp32", "random-map")
+_PLAIN_TAGS = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:null")
+_FIRST_OF_NUMBER = "-+.0123456789"
 
 if TYPE_CHECKING:
     AnyVariant = PactExportSettings
@@ -113,11 +116,13 @@ def read_configuration(path: Path) -> Configuration:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: expected a readable text file ({error}). Is it the right file?") from error
     try:
-        values = yaml.load(text, Loader=_UniqueKeyLoader)
-    except (yaml.YAMLError, RecursionError) as error:
+        values = yaml.load(text, Loader=_PlainLoader)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "nested too deeply, or no text"
+        problem = getattr(error, "problem", None) or (
+            str(error) if isinstance(error, ValueError) else "nested too deeply, or no text"
+        )
         raise UsageError(f"{path}: expected YAML, found a mistake{where}: {problem}. Mend that line.") from error
     if not isinstance(values, dict):
         raise UsageError(f"{path}: expected keys and values, found {type(values).__name__}. See `edgeproof init`.")
@@ -136,7 +141,7 @@ def parse_configuration(values: Mapping[str, Any], where: str, folder: Path) -> 
         UsageError: a key is unknown, a value has the wrong type or is out of bounds.
     """
     try:
-        text = json.dumps(_with_absolute_root(values, folder), allow_nan=False, default=_refuse)
+        text = json.dumps(_with_absolute_root(values, folder), default=_refuse)
         return Configuration.model_validate_json(text)
     except ValidationError as error:
         raise UsageError(f"{where}: {_explain(error)}") from error
@@ -151,8 +156,27 @@ def json_schema() -> dict[str, JSON]:
     return {**schema, **head}
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """A SafeLoader that refuses a key given twice, of which YAML would silently keep the last."""
+class _PlainLoader(yaml.SafeLoader):
+    """A SafeLoader without the surprises: no key twice, no aliases, numbers as YAML 1.2 reads them.
+
+    PyYAML would keep the last of two equal keys, let nine lines of aliases stand for a thousand million values, and
+    read 1:30 as 90, 010 as 8 and 1e-3 as text.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 # the name that PyYAML looks for
+        first: [(tag, pattern) for tag, pattern in rules if tag in _PLAIN_TAGS]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Return the next node, which is no alias."""
+        if self.check_event(yaml.AliasEvent):
+            event = self.get_event()  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(
+                problem=f"found the alias '*{event.anchor}'; write out what it stands for",
+                problem_mark=event.start_mark,
+            )
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         """Return a mapping without repeated keys."""
@@ -163,6 +187,16 @@ class _UniqueKeyLoader(yaml.SafeLoader):
                 raise yaml.MarkedYAMLError(problem=f"the key {key!r} stands twice", problem_mark=key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
+
+
+_PlainLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][0-9]*)$"), list(_FIRST_OF_NUMBER)
+)
+_PlainLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?$"),
+    list(_FIRST_OF_NUMBER),
+)
 
 
 def _refuse(value: object) -> None:
@@ -176,7 +210,8 @@ def _with_absolute_root(values: Mapping[str, Any], folder: Path) -> dict[str, An
     source = data.get("source") if isinstance(data, dict) else None
     root = source.get("root") if isinstance(source, dict) else None
     if isinstance(root, str):
-        absolute = str((folder / Path(root).expanduser()).resolve())
+        # os.path, unlike pathlib, leaves an unknown ~user and a loop of links for the data set to refuse.
+        absolute = os.path.realpath(folder / os.path.expanduser(root))  # noqa: PTH111
         result["data"] = {**data, "source": {**source, "root": absolute}}  # type: ignore[dict-item]
     return result
 

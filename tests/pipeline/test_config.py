@@ -2,6 +2,7 @@
 
 import json
 import textwrap
+from itertools import pairwise
 
 import jsonschema
 import pytest
@@ -23,6 +24,8 @@ variants:
 gates:
   - {metric: accuracy, variant: static-int8, at_least: 0.9}
 """
+
+LAUGHS = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in pairwise("abcdefghijkl"))
 
 
 @pytest.fixture
@@ -52,6 +55,16 @@ def test_identity_follows_the_meaning_not_the_spelling(read):
     assert len(first.gates_sha256) == 64
 
 
+@pytest.mark.parametrize(("text", "value"), [("1e-3", 1e-3), ("1E2", 100.0), (".5", 0.5), ("+2.", 2.0), ("3", 3.0)])
+def test_numbers_are_read_as_yaml_1_2_writes_them(read, text, value):
+    assert read(SMALL + f"\ntrain: {{learning_rate: {text}}}\n").train.learning_rate == value
+
+
+def test_a_home_of_nobody_stays_as_it_is_written(read, tmp_path):
+    configuration = read("name: x\ndata: {source: {name: folder, root: ~nobody-at-all/images}}")
+    assert configuration.data.source.root == tmp_path / "~nobody-at-all" / "images"
+
+
 def test_paths_are_relative_to_the_configuration(read, tmp_path):
     configuration = read("name: x\ndata: {source: {name: folder, root: images}}")
     assert configuration.data.source.root == tmp_path / "images"
@@ -66,7 +79,6 @@ def test_paths_are_relative_to_the_configuration(read, tmp_path):
         (SMALL + "\ntrain: {epochs: many}", r'`train\.epochs`: .*integer.*found "many"'),
         (SMALL + "\ntrain: {epochs: 0}", r"`train\.epochs`: .*greater than or equal to 1.*found 0"),
         (SMALL + "\ntrain: {network: alexnet}", r"`train\.network`: expected one of cnn-small.*alexnet"),
-        (SMALL + "\ntrain: {learning_rate: .nan}", "found"),
         (SMALL.replace("variant: static-int8", "variant: statik"), r"'statik'.*static-int8"),
         (SMALL.replace("metric: accuracy", "metric: acuracy"), r"acuracy.*did you mean 'accuracy'"),
         (SMALL.replace("static-int8: {", "fp32: {"), r"'fp32' cannot name a variant"),
@@ -81,8 +93,15 @@ def test_paths_are_relative_to_the_configuration(read, tmp_path):
         ("name: [unclosed", "expected YAML"),
         ("name: x\nname: y", r"line 2, column 1: the key 'name' stands twice"),
         ("name: !!python/object/apply:os.system ['true']", "expected YAML"),
-        ("name: 2026-01-01\ndata: {source: {name: digits}}", "found a date"),
-        ("a: &a [*a]", "expected"),
+        ("name: !!timestamp 2026-01-01\ndata: {source: {name: digits}}", "found a date"),
+        ("name: !!int five", "invalid literal for int"),
+        ("name: " + "9" * 5000, "expected YAML.*digits"),
+        ("a: &a [*a]", r"line 1, column 8: found the alias '\*a'; write out"),
+        (LAUGHS, r"found the alias '\*a'"),
+        (SMALL + "\ntrain: {learning_rate: .nan}", r'`train\.learning_rate`: .*found "\.nan"'),
+        (SMALL + "\ntrain: {learning_rate: 1.0e+309}", r"`train\.learning_rate`: .*finite number"),
+        (SMALL + "\ntrain: {epochs: 1:30}", r'`train\.epochs`: .*integer, found "1:30"'),
+        (SMALL + "\ntrain: {epochs: 010}", r'`train\.epochs`: .*integer, found "010"'),
     ],
 )
 def test_a_mistake_is_one_sentence_that_names_the_key_and_the_mend(read, text, message):
