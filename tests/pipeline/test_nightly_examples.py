@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-FOLDER = Path(__file__).parents[2] / "examples" / "nightly"
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "examples" / "nightly"
 FILES = sorted(path for path in FOLDER.iterdir() if path.is_file())
 COMMANDS = {
     "demo", "init", "run", "train", "export", "quantize", "validate", "report", "nightly", "accept", "compare",
@@ -35,6 +36,17 @@ def test_each_way_of_starting_it_starts_the_nightly() -> None:
         "edgeproof-nightly.timer": [],
         "github-workflow.yml": ["doctor", "nightly", "accept"],
     }
+
+
+def test_every_own_module_that_is_run_has_a_main() -> None:
+    named = {name for path in FILES for name in re.findall(r"python -m ([\w.]+)", path.read_text(encoding="utf-8"))}
+    own = {name for name in named if (ROOT / name.partition(".")[0]).is_dir()}
+    assert own
+    for name in own:
+        module = ROOT.joinpath(*name.split("."))
+        runnable = module / "__main__.py" if module.is_dir() else module.with_suffix(".py")
+        assert runnable.is_file(), name
+        assert runnable.name == "__main__.py" or '__name__ == "__main__"' in runnable.read_text("utf-8"), name
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
