@@ -18,7 +18,7 @@ from stages.validate import METRICS, Inputs, row_name
 
 FORMAT_VERSION = 1
 
-IDENTIFYING_SETTINGS = ("threads", "batch_size", "method")
+IDENTIFYING_SETTINGS = ("threads", "batch_size", "method", "subgroup")
 """The settings that tell two measurements of one metric apart; other settings describe how it was measured."""
 
 Status = Literal["regressed", "missing", "improved", "unchanged", "new", "not_compared"]

@@ -107,6 +107,20 @@ def test_measurements_pair_by_thread_count_whatever_their_order_and_other_settin
     assert {one.status for one in compare(old, new, DEFAULT).differences} == {"unchanged"}
 
 
+def test_measurements_pair_by_subgroup_whatever_their_order() -> None:
+    """Another split of the same classes lists its subgroups in another order, and one may be gone."""
+
+    def of(subgroup: str, value: float) -> Measurement:
+        return Measurement("accuracy", value, "share", "fp32", "cpu", "test", settings={"subgroup": subgroup})
+
+    old = evidence(of("narrow-band", 0.6), of("white light", 0.9))
+    swapped = compare(old, evidence(of("white light", 0.9), of("narrow-band", 0.6)), DEFAULT)
+    assert {one.status for one in swapped.differences} == {"unchanged"}
+    (missing, same) = compare(old, evidence(of("white light", 0.9)), DEFAULT).differences
+    assert (missing.status, missing.settings) == ("missing", {"subgroup": "narrow-band"})
+    assert same.status == "unchanged"
+
+
 def test_two_equal_names_are_both_compared() -> None:
     comparison = compare(evidence(accuracy(0.9), accuracy(0.8)), evidence(accuracy(0.9), accuracy(0.7)), DEFAULT)
     assert [(one.accepted, one.current, one.status) for one in comparison.differences] == [
