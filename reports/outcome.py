@@ -19,7 +19,7 @@ class Outcome:
         kind: decides colour and symbol; "unjudged" where no gate was set.
         headline: for example "2 of 7 gates failed".
         sentence: why.
-        exit_code: what the process told its caller; derived from the evidence where the run has not recorded it yet.
+        exit_code: what the process told its caller; 3 where the run has not recorded that it ended.
     """
 
     kind: Literal["passed", "failed", "incomplete", "unjudged"]
@@ -32,7 +32,10 @@ def outcome(facts: Facts) -> Outcome:
     """Return the verdict on a run; incomplete evidence weighs more than a failed gate, as in the exit codes."""
     derived = _from_evidence(facts)
     recorded = facts.record.get("exit_code")
-    if recorded is None or recorded == derived.exit_code:
+    if recorded is None:
+        why = " ".join(("The run did not end: it has recorded no exit code.", *_why_incomplete(facts)))
+        return Outcome("incomplete", "Evidence incomplete", why, ExitCode.INCOMPLETE)
+    if recorded == derived.exit_code:
         return derived
     return Outcome(
         "incomplete",
@@ -47,9 +50,8 @@ def _from_evidence(facts: Facts) -> Outcome:
     verdicts = facts.verdicts
     failed = [verdict for verdict in verdicts if verdict.status == "failed"]
     missing = [verdict for verdict in verdicts if verdict.status == "missing"]
-    broken = unfinished_stages(facts)
-    if missing or broken:
-        why = _why_incomplete(missing, broken, failed)
+    if missing or unfinished_stages(facts) or _unjudged_gates(facts):
+        why = " ".join(_why_incomplete(facts))
         return Outcome("incomplete", "Evidence incomplete", why, ExitCode.INCOMPLETE)
     if failed:
         return Outcome(
@@ -78,23 +80,38 @@ def unfinished_stages(facts: Facts) -> tuple[StageRecord, ...]:
 def gate_measurement(verdict: Verdict, facts: Facts) -> Measurement | None:
     """Return the measurement that a gate judged as it stands; None where the gate judged a difference or a ratio."""
     for measurement in facts.measurements:
-        named = verdict.gate.startswith(f"{measurement.variant}: {measurement.metric} ")
+        subject = f"{measurement.variant}: {measurement.metric} "
+        # A relative gate goes on with "− fp32" or "/ fp32"; its value may equal the measurement's all the same.
+        as_it_stands = verdict.gate.removeprefix(subject).startswith(("≥", "≤", "("))
+        named = verdict.gate.startswith(subject) and as_it_stands
         if named and measurement.value is not None and measurement.value == verdict.value:
             return measurement
     return None
 
 
-def _why_incomplete(missing: list[Verdict], broken: tuple[StageRecord, ...], failed: list[Verdict]) -> str:
+def _unjudged_gates(facts: Facts) -> int:
+    """Return how many gates of the configuration have no verdict at all."""
+    return max(0, len(facts.configuration.get("gates") or ()) - len(facts.verdicts))
+
+
+def _why_incomplete(facts: Facts) -> list[str]:
+    """Return one sentence for each kind of gap; empty where nothing is missing."""
+    broken = [stage.name for stage in unfinished_stages(facts)]
+    missing = [verdict.gate for verdict in facts.verdicts if verdict.status == "missing"]
+    failed = [verdict.gate for verdict in facts.verdicts if verdict.status == "failed"]
+    unjudged = _unjudged_gates(facts)
     parts = []
     if broken:
-        parts.append(f"{count(len(broken), 'stage')} did not finish: {_listing([stage.name for stage in broken])}.")
+        parts.append(f"{count(len(broken), 'stage')} did not finish: {_listing(broken)}.")
     if missing:
+        parts.append(f"{count(len(missing), 'gate')} could not be judged: {_listing(missing)}.")
+    if unjudged:
         parts.append(
-            f"{count(len(missing), 'gate')} could not be judged: {_listing([verdict.gate for verdict in missing])}."
+            f"{count(unjudged, 'gate')} of the configuration {'was' if unjudged == 1 else 'were'} not judged."
         )
     if failed:
-        parts.append(f"{count(len(failed), 'gate')} failed: {_listing([verdict.gate for verdict in failed])}.")
-    return " ".join(parts)
+        parts.append(f"{count(len(failed), 'gate')} failed: {_listing(failed)}.")
+    return parts
 
 
 def _listing(names: list[str], most: int = 3) -> str:

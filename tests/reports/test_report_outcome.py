@@ -12,22 +12,32 @@ GateStatus = Literal["passed", "failed", "missing"]
 
 
 def facts_with(
-    gates: list[GateStatus], *, stage: Literal["done", "failed"] = "done", exit_code: int | None = None
+    gates: list[GateStatus],
+    *,
+    exit_code: int | None,
+    stage: Literal["done", "failed"] = "done",
+    configured: int | None = None,
 ) -> Facts:
     verdicts = tuple(Verdict(f"gate-{k}", status, 1.0, 1.0, "") for k, status in enumerate(gates))
     stages = (StageRecord("train", stage, "", {}, {}, 1.0, "out of memory" if stage == "failed" else None),)
-    return Facts({"exit_code": exit_code}, stages=stages, verdicts=verdicts)
+    configuration = {"gates": [{}] * (len(gates) if configured is None else configured)}
+    return Facts({"exit_code": exit_code, "configuration": configuration}, stages=stages, verdicts=verdicts)
 
 
 @pytest.mark.parametrize(
     ("facts", "kind", "headline", "exit_code"),
     [
-        (facts_with(["passed", "passed"]), "passed", "All gates passed", 0),
-        (facts_with(["passed", "failed"]), "failed", "1 of 2 gates failed", 1),
-        (facts_with(["passed", "failed", "missing"]), "incomplete", "Evidence incomplete", 3),
-        (facts_with(["passed"], stage="failed"), "incomplete", "Evidence incomplete", 3),
-        (facts_with([]), "unjudged", "No gates", 0),
+        (facts_with(["passed", "passed"], exit_code=0), "passed", "All gates passed", 0),
+        (facts_with(["passed", "failed"], exit_code=1), "failed", "1 of 2 gates failed", 1),
+        (facts_with(["passed", "failed", "missing"], exit_code=3), "incomplete", "Evidence incomplete", 3),
+        (facts_with(["passed"], stage="failed", exit_code=3), "incomplete", "Evidence incomplete", 3),
+        (facts_with([], exit_code=0), "unjudged", "No gates", 0),
         (facts_with(["passed"], exit_code=1), "incomplete", "Evidence incomplete", 1),
+        # Killed, or only `edgeproof train`, `quantize` or `validate`: nothing was concluded yet.
+        (facts_with([], exit_code=None), "incomplete", "Evidence incomplete", 3),
+        (facts_with(["passed"], exit_code=None), "incomplete", "Evidence incomplete", 3),
+        (facts_with([], exit_code=3, configured=2), "incomplete", "Evidence incomplete", 3),
+        (facts_with([], exit_code=0, configured=2), "incomplete", "Evidence incomplete", 0),
     ],
 )
 def test_the_verdict_follows_from_gates_and_stages(facts: Facts, kind: str, headline: str, exit_code: int) -> None:
@@ -37,9 +47,12 @@ def test_the_verdict_follows_from_gates_and_stages(facts: Facts, kind: str, head
 
 
 def test_the_sentence_names_what_is_wrong() -> None:
-    assert "gate-1" in outcome(facts_with(["passed", "failed"])).sentence
-    said = outcome(facts_with(["failed", "missing"], stage="failed")).sentence
+    assert "gate-1" in outcome(facts_with(["passed", "failed"], exit_code=1)).sentence
+    said = outcome(facts_with(["failed", "missing"], stage="failed", exit_code=3)).sentence
     assert [name in said for name in ("train", "gate-0", "gate-1")] == [True, True, True]
+    killed = outcome(facts_with([], exit_code=None, configured=2)).sentence.replace("\N{NO-BREAK SPACE}", " ")
+    assert killed.startswith("The run did not end")
+    assert "2 gates of the configuration were not judged." in killed
 
 
 def test_a_gate_finds_its_own_measurement_and_a_relative_gate_finds_none() -> None:
@@ -52,3 +65,13 @@ def test_a_gate_finds_its_own_measurement_and_a_relative_gate_finds_none() -> No
     relative = Verdict("fp16: balanced_accuracy − fp32 ≥ -0.02", "passed", -0.01, -0.02, "")
     assert gate_measurement(absolute, facts) is measured[1]
     assert gate_measurement(relative, facts) is None
+
+
+@pytest.mark.parametrize("relation", ["− fp32", "/ fp32", "/ fp32 (cpu, 1 thr.)"])
+def test_a_relative_gate_borrows_nothing_even_where_its_value_is_the_measurements(relation: str) -> None:
+    """fp32's accuracy is 1, so the ratio 0.9 equals the accuracy; the interval of a ratio is another one."""
+    measured = Measurement("accuracy", 0.9, "share", "fp16", ci95=(0.8, 0.95))
+    facts = Facts({}, measurements=(measured,))
+    assert gate_measurement(Verdict(f"fp16: accuracy {relation} ≥ 0.85", "passed", 0.9, 0.85, ""), facts) is None
+    for plain in ("≥", "≤", "(cpu) ≥"):
+        assert gate_measurement(Verdict(f"fp16: accuracy {plain} 0.85", "passed", 0.9, 0.85, ""), facts) is measured
