@@ -297,7 +297,7 @@ def _read_split(folder: Path, name: SplitName, record: JSON) -> PreparedSplit:
 
 
 def _digest(classes: Sequence[str], splits: dict[SplitName, PreparedSplit]) -> str:
-    """Return a sha256 over every image, mask and label, and over what the labels mean."""
+    """Return a sha256 over every image, mask and label, what the labels mean, and whose images they are."""
     return sha256_of_json(
         {
             "classes": list(classes),
@@ -306,5 +306,6 @@ def _digest(classes: Sequence[str], splits: dict[SplitName, PreparedSplit]) -> s
                 for name, split in splits.items()
                 for key in _ARRAYS
             },
+            **{f"{name}/{key}": list(getattr(split, key)) for name, split in splits.items() for key in _COLUMNS},
         }
     )

@@ -19,7 +19,9 @@ from pipeline.artifacts import JSON, RunFolder, StageRecord, read_json, sha256_o
 from pipeline.errors import NotMeasuredError, StageError, UsageError
 
 FORMAT_VERSION = 1
-_COMPUTING_PACKAGES = ("torch", "onnx", "onnxruntime", "onnxscript", "numpy", "pillow")
+_COMPUTING_PACKAGES = (
+    "torch", "onnx", "onnxruntime", "onnxscript", "onnx-ir", "numpy", "scipy", "scikit-learn", "pillow", "safetensors"
+)  # fmt: skip
 _ROOT = Path(__file__).resolve().parents[1]
 
 T = TypeVar("T")
@@ -83,7 +85,13 @@ class Ledger:
                     f"{run.record}: expected the record of a run of format {FORMAT_VERSION}, found something else. "
                     "Choose another folder for the run."
                 )
-            earlier = {entry["name"]: StageRecord(**entry) for entry in record["stages"]}
+            try:
+                earlier = {entry["name"]: StageRecord(**entry) for entry in record["stages"]}
+            except (KeyError, TypeError) as error:
+                raise UsageError(
+                    f"{run.record}: expected a record per stage, found another shape ({error}). "
+                    "Delete the file to compute everything again, or choose another folder for the run."
+                ) from error
         return cls(run, head, [], earlier)
 
     @property
@@ -116,6 +124,13 @@ class Ledger:
                 status = "not_measured" if isinstance(error, NotMeasuredError) else "failed"
                 self._add(stage, key, status, time.perf_counter() - started, str(error))
             raise
+        except OSError:
+            raise  # the disk or the system refused: no fault of the stage, and nothing else would fare better
+        except Exception as error:
+            # Whatever a library raised: this stage has no result, and the others may still have theirs.
+            message = f"{stage.name}: an unexpected {type(error).__name__}: {error}. `edgeproof --debug` shows where."
+            self._add(stage, key, "failed", time.perf_counter() - started, message)
+            raise StageError(message) from error
         self._add(stage, key, "done", time.perf_counter() - started, None)
         return result
 
@@ -154,9 +169,9 @@ class Ledger:
 
 @cache
 def source_sha256(folder: str) -> str:
-    """Return a digest over the Python files below a folder of the project, or over one file."""
+    """Return a digest over the Python files and pinned requirements below a folder, or over one file."""
     root = _ROOT / folder
-    files = sorted(root.rglob("*.py")) if root.is_dir() else [root]
+    files = sorted([*root.rglob("*.py"), *root.rglob("requirements.txt")]) if root.is_dir() else [root]
     return sha256_of_json({file.relative_to(_ROOT).as_posix(): sha256_of_file(file) for file in files})
 
 

@@ -77,15 +77,15 @@ def run(config: ConfigPath, run: RunPath = None, as_json: AsJson = False, quiet:
 
 
 @app.command()
-def train(config: ConfigPath, run: RunPath = None, quiet: Quiet = False) -> None:
+def train(config: ConfigPath, run: RunPath = None, as_json: AsJson = False, quiet: Quiet = False) -> None:
     """Prepare the images and train the network."""
-    _run_until("train", config, run, None, quiet)
+    _run_until("train", config, run, None, as_json, quiet)
 
 
 @app.command()
-def export(config: ConfigPath, run: RunPath = None, quiet: Quiet = False) -> None:
+def export(config: ConfigPath, run: RunPath = None, as_json: AsJson = False, quiet: Quiet = False) -> None:
     """Export the trained network to ONNX in float."""
-    _run_until("export", config, run, None, quiet)
+    _run_until("export", config, run, None, as_json, quiet)
 
 
 @app.command()
@@ -93,25 +93,27 @@ def quantize(
     config: ConfigPath,
     run: RunPath = None,
     variant: Annotated[str | None, typer.Option(help="only this variant")] = None,
+    as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Compile the variants."""
-    _run_until("quantize", config, run, variant, quiet)
+    _run_until("quantize", config, run, variant, as_json, quiet)
 
 
 @app.command()
-def validate(config: ConfigPath, run: RunPath = None, quiet: Quiet = False) -> None:
+def validate(config: ConfigPath, run: RunPath = None, as_json: AsJson = False, quiet: Quiet = False) -> None:
     """Measure accuracy, saliency and latency of every file."""
-    _run_until("validate", config, run, None, quiet)
+    _run_until("validate", config, run, None, as_json, quiet)
 
 
 @app.command()
-def report(run: ExistingRun) -> None:
+def report(run: ExistingRun, as_json: AsJson = False) -> None:
     """Write the report of a run again from its files."""
     from pipeline.artifacts import RunFolder
     from reports import write_report
 
-    print(write_report(RunFolder(run)))
+    path = write_report(RunFolder(run))
+    _print({"report": str(path)}) if as_json else print(path)
 
 
 @app.command()
@@ -146,15 +148,16 @@ def accept(
 
 @app.command()
 def compare(first: ExistingRun, second: ExistingRun, as_json: AsJson = False) -> None:
-    """Compare the measurements of two runs; the first one is the accepted one."""
-    from pipeline.artifacts import RunFolder
+    """Compare the measurements of two runs by the tolerances of the second; the first one is the accepted one."""
+    from pipeline.artifacts import RunFolder, read_json
     from pipeline.comparison import ComparisonSettings
     from pipeline.comparison import compare as compare_runs
     from pipeline.comparison_text import comparison_table
     from pipeline.evidence import read_evidence
 
     accepted, current = (read_evidence(RunFolder(path)) for path in (first, second))
-    comparison = compare_runs(accepted, current, ComparisonSettings())
+    settings = read_json(second / "run.json")["configuration"].get("comparison", {})
+    comparison = compare_runs(accepted, current, ComparisonSettings(**settings))
     _print(comparison.as_json() if as_json else comparison_table(comparison))
     raise typer.Exit(comparison.exit_code)
 
@@ -189,8 +192,11 @@ def main() -> None:
         where = f"{error.filename}: " if error.filename else ""
         message = f"{where}the operating system refused ({error.strerror or error}). Mend that and run again."
         _fail(error, message, ExitCode.INCOMPLETE)
-    except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on from here")
+    except Exception as error:
+        message = (
+            f"an unexpected {type(error).__name__}: {error}. Run it again with `edgeproof --debug` and report it."
+        )
+        _fail(error, message, ExitCode.INCOMPLETE)
 
 
 # --- what the commands share ---
@@ -241,24 +247,34 @@ def _compile_and_validate(configuration: Configuration, run: Path | None, as_jso
     raise typer.Exit(outcome.exit_code)
 
 
-def _run_until(stage: str, config: Path, run: Path | None, variant: str | None, quiet: bool) -> None:
+def _run_until(stage: str, config: Path, run: Path | None, variant: str | None, as_json: bool, quiet: bool) -> None:
+    from pipeline.artifacts import read_json
     from pipeline.config import read_configuration
     from pipeline.flow import run_until
 
     configuration = read_configuration(config)
     if variant is not None and variant not in configuration.variants:
         raise UsageError(f"--variant: expected one of {', '.join(configuration.variants)}, found {variant!r}.")
-    raise typer.Exit(run_until(stage, configuration, _folder(configuration, run), variant, _observer(quiet)))
+    folder = _folder(configuration, run)
+    exit_code = run_until(stage, configuration, folder, variant, _observer(quiet))
+    if as_json:
+        record = read_json(folder.record)
+        _print(
+            {"exit_code": int(exit_code), "run": str(folder.root), **{k: record[k] for k in ("stages", "variants")}}
+        )
+    raise typer.Exit(exit_code)
 
 
 def _show(outcome: Outcome) -> None:
     from rich.console import Console
+    from rich.markup import escape
 
     marks = {"passed": "[green]✓[/]", "failed": "[red]✗[/]", "missing": "[yellow]?[/]"}
     console = Console(soft_wrap=True, highlight=False)
     for verdict in outcome.verdicts:
         found = "missing" if verdict.value is None else f"{verdict.value:.4g}"
-        console.print(f"{marks[verdict.status]} {verdict.gate}: [bold]{found}[/]\n  [dim]{verdict.detail}[/]")
+        gate, detail = escape(verdict.gate), escape(verdict.detail)
+        console.print(f"{marks[verdict.status]} {gate}: [bold]{found}[/]\n  [dim]{detail}[/]")
     console.print(outcome.sentence)
     console.print(f"report: {outcome.report.resolve().as_uri()}")
 

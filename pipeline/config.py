@@ -92,8 +92,10 @@ class Configuration(Settings):
 
     @property
     def sha256(self) -> str:
-        """Identity of the configuration."""
-        return sha256_of_json(self.as_json())
+        """Identity of the configuration; where the images lie is no part of it (their content is)."""
+        values = self.as_json()
+        values["data"]["source"].pop("root", None)
+        return sha256_of_json(values)
 
     @property
     def gates_sha256(self) -> str:

@@ -59,7 +59,8 @@ class Gate(Settings):
 
     def holds(self, value: float) -> bool:
         """Return whether a value is within the bound."""
-        return value >= self.limit if self.at_least is not None else value <= self.limit
+        slack = 1e-9 * max(1.0, abs(self.limit))  # 0.88 − 0.90 is −0.02 and then some, in binary
+        return value >= self.limit - slack if self.at_least is not None else value <= self.limit + slack
 
 
 def judge(gates: Sequence[Gate], measurements: Sequence[Measurement]) -> tuple[Verdict, ...]:

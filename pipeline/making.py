@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pipeline.artifacts import Checkpoint, OnnxModel, RunFolder
+from pipeline.artifacts import Checkpoint, OnnxModel, RunFolder, read_json, remove_leftovers
 from pipeline.cache import Ledger, Stage
 from pipeline.config import Configuration
 from pipeline.environment import describe
@@ -16,11 +16,22 @@ from pipeline.progress import Observer
 if TYPE_CHECKING:
     from calibration_data.prepared import PreparedData
 
-NETWORK_SOURCE = ("stages/network", "calibration_data/prepared.py")
+NETWORK_SOURCE = (
+    "stages/network",
+    "calibration_data/prepared.py",
+    "calibration_data/preprocessing.py",
+    "pipeline/processor.py",
+)
 
 
 def open_ledger(configuration: Configuration, run: RunFolder) -> Ledger:
-    """Return the ledger of a run whose configuration and gates are fixed from here on."""
+    """Return the ledger of a run whose configuration and gates are fixed from here on; the folder's lock is held.
+
+    What an earlier, killed process left half-written goes, and so do the measurements of another configuration.
+    """
+    remove_leftovers(run.root)
+    if run.record.exists() and read_json(run.record).get("configuration_sha256") != configuration.sha256:
+        run.measurements.unlink(missing_ok=True)
     head = {
         "name": configuration.name,
         "configuration": configuration.as_json(),
@@ -129,7 +140,11 @@ def compile_variants(
         path = ledger.run.model(variant)
         is_pact = isinstance(settings, PactExportSettings)
         parent = checkpoint.sha256 if is_pact else fp32.sha256
-        source = (*NETWORK_SOURCE, "stages/export") if is_pact else ("stages/quantize", "calibration_data")
+        source = (
+            (*NETWORK_SOURCE, "stages/export")
+            if is_pact
+            else ("stages/quantize", "calibration_data", "pipeline/processor.py")
+        )
         stage = Stage(
             name=f"quantize/{variant}",
             inputs={"parent": parent, "data": data.sha256},

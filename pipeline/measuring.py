@@ -99,8 +99,10 @@ def _validate_one(
     stage = Stage(
         name=f"validate/{model.variant}",
         inputs={"model": model.sha256, "fp32": fp32.sha256, "data": data.sha256},
-        settings=settings.model_dump(mode="json", include={"accuracy", "saliency"}),
-        source=("stages/validate",),
+        # Accuracy belongs to a file on a processor: another one may round or saturate otherwise.
+        settings=settings.model_dump(mode="json", include={"accuracy", "saliency"})
+        | {"processor": ledger.head["environment"]["cpu"]},
+        source=("stages/validate", "calibration_data/preprocessing.py"),
         outputs=(path, predictions_path, saliency_path),
     )
     return ledger.perform(stage, compute, partial(_read_measured, path))
@@ -138,7 +140,11 @@ def _validate_gradients(
             "data": data.sha256,
             "explained": sha256_of_file(run.saliency("fp32")),
         },
-        settings={"saliency": settings.model_dump(mode="json"), "pact": pact},
+        settings={
+            "saliency": settings.model_dump(mode="json"),
+            "pact": pact,
+            "processor": ledger.head["environment"]["cpu"],
+        },
         source=(*NETWORK_SOURCE, "stages/train/gradient_maps.py", "stages/validate"),
         outputs=(path,),
     )
@@ -164,14 +170,13 @@ def _random_baseline(
 
 def _absent(configuration: Configuration, ledger: Ledger, measurements: list[Measurement]) -> list[Measurement]:
     """Return an empty measurement, with the reason, for every number that a variant which failed does not have."""
-    measured = {measurement.variant for measurement in measurements if measurement.value is not None}
+    measured = {(measurement.variant, measurement.metric) for measurement in measurements}
     reasons = {record.name.partition("/")[2]: record.error for record in ledger.records if record.error}
     return [
         Measurement(metric, None, METRICS[metric].unit, variant, settings={"reason": reasons.get(variant, "unknown")})
         for variant in configuration.variants
-        if variant not in measured
         for metric in METRICS
-        if "/" not in metric
+        if "/" not in metric and (variant, metric) not in measured
     ]
 
 

@@ -19,7 +19,7 @@ from calibration_data.image_files import (
     require_folder,
     require_inside,
 )
-from pipeline.artifacts import sha256_of_file
+from pipeline.artifacts import sha256_of_file, sha256_of_json
 from pipeline.errors import UsageError
 
 _MASK_STEM = re.compile(r"(?P<image>.+)_mask(?:_\d+)?", re.DOTALL)
@@ -84,7 +84,8 @@ def fingerprint_folder(settings: FolderSettings) -> str:
     """Return a sha256 over the paths and bytes of all images and masks."""
     root = require_folder(settings.root, "source.root")
     images, masks, _ = _scan(root)
-    return fingerprint_of_files(root, [*images, *(path for paths in masks.values() for path in paths)])
+    files = fingerprint_of_files(root, [*images, *(path for paths in masks.values() for path in paths)])
+    return sha256_of_json({"classes": [folder.name for folder in _visible(root) if folder.is_dir()], "files": files})
 
 
 def _scan(root: Path) -> tuple[list[Path], dict[Path, list[Path]], list[str]]:

@@ -30,6 +30,7 @@ MAX_DIFFERENCE = 1e-3
 """Greatest difference between the file's logits and the network's, relative to the logits' range."""
 MIN_AGREEMENT = 0.999
 """Least share of images on which both give the same answer."""
+_BATCH = 64
 _INT16_MAX = 2**15 - 1
 _INT32_MAX = 2**31 - 1
 
@@ -219,7 +220,7 @@ def _grid_quantizer(quantizer: Grid) -> GridQuantizer:
 
 def _logits(network: nn.Module, images: NDArray[np.uint8], mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     with torch.no_grad():
-        return cast(Tensor, network(normalise(torch.from_numpy(images), mean, std)))
+        return torch.cat([network(normalise(torch.from_numpy(batch), mean, std)) for batch in _batches(images)])
 
 
 def _run(path: Path, export: ExportSettings, spec: NetworkSpec, images: NDArray[np.uint8]) -> Tensor:
@@ -229,7 +230,12 @@ def _run(path: Path, export: ExportSettings, spec: NetworkSpec, images: NDArray[
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     preprocessing = Preprocessing(export.input_type, spec.mean, spec.std, spec.image_size)
-    return torch.from_numpy(session.run(["logits"], {"image": preprocessing.to_input(images)})[0])
+    logits = [session.run(["logits"], {"image": preprocessing.to_input(batch)})[0] for batch in _batches(images)]
+    return torch.from_numpy(np.concatenate(logits))
+
+
+def _batches(images: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    return [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
 
 
 def _parity(expected: Tensor, found: Tensor) -> dict[str, float]:

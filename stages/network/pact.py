@@ -4,8 +4,8 @@ Where the quantizers go, and why:
 
 1. every ReLU and ReLU6 becomes a `ClipQuantizer` with an α of its own, also where one module is called twice;
 2. every convolution and linear layer, with the batch norm behind it, becomes a `QuantizedLayer`;
-3. the image is quantized on its own 256 levels, and every other input of such a layer that is not yet on a grid
-   (after an average pool or an addition, say) at 8 bits;
+3. the image is quantized on 256 levels that span all channels' values, and every other input of such a layer that is
+   not yet on a grid (after an average pool or an addition, say) at 8 bits;
 4. a layer whose result reaches something other than a ReLU (a residual addition, say) gets a signed 8-bit clip
    behind its batch norm, because an integer convolution needs a grid at its output. The logits stay in float.
 

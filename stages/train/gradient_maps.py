@@ -36,6 +36,7 @@ def gradient_maps(
     """
     spec, network = load_checkpoint(checkpoint)
     set_rounding(network, rounding)
+    torch.set_num_threads(1)  # the same maps whatever trained before in this process
     maps = []
     for start in range(0, len(images), batch_size):
         pixels = torch.from_numpy(images[start : start + batch_size])

@@ -33,6 +33,10 @@ def saliency_guided_loss(
 
     Returns:
         The loss, a scalar with its graph, and the logits [batch, classes].
+
+    One forward pass serves both the gradient and the loss, so the batch norms normalise with the batch's statistics
+    and a pixel's gradient holds its small effect on the other images' logits as well. The authors' code spends a
+    further pass in evaluation mode on it. The masked images, too, enter the running statistics, as in their code.
     """
     images = images.detach().requires_grad_(True)
     logits = network(images)

@@ -35,6 +35,12 @@ class TrainSettings(Settings):
     warmup_fraction: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the rate rises linearly")
     augment: Literal["none", "flip"] = Field("flip", description="random horizontal and vertical flips, or nothing")
     balance_classes: bool = Field(False, description="weight each class's loss by the inverse of its frequency")
+    threads: int = Field(
+        2,
+        ge=1,
+        le=1024,
+        description="of the computation; another number gives other last bits, and so another network",
+    )
     seed: int = Field(0, ge=0, description="of initial weights, order, flips and noise")
 
     @field_validator("network")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
+import pickle
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from calibration_data.prepared import PreparedData, PreparedSplit
-from pipeline.artifacts import JSON, Checkpoint, RunFolder, atomic_path, write_json
+from calibration_data.sampling import choose_calibration_images
+from pipeline.artifacts import JSON, Checkpoint, RunFolder, write_bytes, write_json
 from pipeline.errors import StageError
 from stages.network.checkpoint import NetworkSpec, save_checkpoint
 from stages.network.normalisation import normalise
@@ -70,6 +73,7 @@ def train(
         StageError: the loss became infinite or NaN; the state of the last complete epoch is kept.
     """
     torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(settings.threads)  # sums are taken in another order with another number
     spec = NetworkSpec(
         settings.network, data.classes, data.channels, data.image_size, data.mean, data.std, settings.pact
     )
@@ -94,7 +98,7 @@ def train(
 def _start(spec: NetworkSpec, settings: TrainSettings, data: PreparedData) -> _Progress:
     network = spec.build(settings.seed)
     if settings.pact:
-        images = data.train.images[: settings.batch_size]
+        images = data.train.images[choose_calibration_images(data, min(settings.batch_size, len(data.train)), 0)]
         fit_inserted_clips(network.train(), normalise(torch.from_numpy(images), spec.mean, spec.std))
     alphas = clip_bounds(network)
     alpha_ids = {id(alpha) for alpha in alphas}
@@ -153,6 +157,11 @@ def _train_one_epoch(
         total_loss += loss.item() * len(chosen)
         progress(done + 1, total)
     validation_loss, balanced_accuracy = evaluate(state.network, data.validation, spec)
+    if not math.isfinite(validation_loss):
+        raise StageError(
+            f"train: expected a finite validation loss, found {validation_loss} after epoch {epoch + 1}. "
+            "The state after the epoch before is kept; lower `train.learning_rate` and run again."
+        )
     return Epoch(epoch + 1, total_loss / len(data.train), validation_loss, balanced_accuracy)
 
 
@@ -208,17 +217,25 @@ def _save(state: _Progress, path: Path, key: str) -> None:
         "best": state.best,
         "epochs": [asdict(epoch) for epoch in state.epochs],
     }
-    with atomic_path(path) as temporary:
-        torch.save(record, temporary)
+    # Through memory, because torch reports a full disk as a RuntimeError of its own.
+    content = io.BytesIO()
+    torch.save(record, content)
+    write_bytes(path, content.getvalue())
 
 
 def _resume(state: _Progress, path: Path, key: str) -> None:
     if not path.exists():
         return
-    record = torch.load(path, weights_only=True)
-    if record["key"] != key:
-        return
-    state.network.load_state_dict(record["network"])
-    state.optimizer.load_state_dict(record["optimizer"])
+    try:
+        record = torch.load(path, weights_only=True)
+        if record["key"] != key:
+            return
+        state.network.load_state_dict(record["network"])
+        state.optimizer.load_state_dict(record["optimizer"])
+    except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        raise StageError(
+            f"{path}: expected the state of an interrupted training, found a damaged file ({type(error).__name__}). "
+            "Delete it to train from the beginning."
+        ) from error
     state.best = record["best"]
     state.epochs = [Epoch(**epoch) for epoch in record["epochs"]]

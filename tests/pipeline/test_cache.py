@@ -113,7 +113,16 @@ def test_a_finished_run_drops_stages_that_are_gone(run):
     assert [entry["name"] for entry in json.loads(run.record.read_text())["stages"]] == ["kept"]
 
 
-@pytest.mark.parametrize("content", ["[]", '{"format_version": 99, "stages": []}', "{"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        '{"format_version": 1}',
+        '{"format_version": 1, "stages": [{"name": "x"}]}',
+        '{"format_version": 99, "stages": []}',
+        "{",
+    ],
+)
 def test_a_folder_with_another_record_is_refused(run, content):
     run.record.write_text(content)
     with pytest.raises(UsageError, match=r"run\.json"):

@@ -65,6 +65,11 @@ def test_a_home_of_nobody_stays_as_it_is_written(read, tmp_path):
     assert configuration.data.source.root == tmp_path / "~nobody-at-all" / "images"
 
 
+def test_where_the_images_lie_is_no_part_of_the_identity(read):
+    one, other = (read(f"name: x\ndata: {{source: {{name: folder, root: {root}}}}}") for root in ("a", "b"))
+    assert one.sha256 == other.sha256
+
+
 def test_paths_are_relative_to_the_configuration(read, tmp_path):
     configuration = read("name: x\ndata: {source: {name: folder, root: images}}")
     assert configuration.data.source.root == tmp_path / "images"

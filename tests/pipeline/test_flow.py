@@ -1,7 +1,9 @@
 """The whole run on real digits: complete, honest about what is missing, reusable, resumable, the same bytes."""
 
+import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,17 +15,19 @@ import pytest
 
 from pipeline.artifacts import RunFolder, read_json, sha256_of_file
 from pipeline.config import parse_configuration, read_configuration
+from pipeline.environment import describe
 from pipeline.errors import ExitCode, UsageError
 from pipeline.flow import compile_and_validate, run_one_night, run_until
 from pipeline.lock import lock_folder
 from pipeline.progress import Silent
+from stages.quantize import QUANTIZERS
 from stages.quantize.neural_compressor.environment import worker_versions
 
 ROOT = Path(__file__).resolve().parents[2]
 VALUES = {
     "name": "tiny",
     "data": {"source": {"name": "digits"}, "image_size": 12, "channels": 1},
-    "train": {"network": "cnn-small", "epochs": 4, "augment": "none"},
+    "train": {"network": "cnn-small", "epochs": 4, "augment": "none", "threads": 1},
     "variants": {
         "fp16": {"method": "fp16"},
         "static-int8": {"method": "static", "images": 32},
@@ -139,6 +143,52 @@ def test_a_second_run_recomputes_nothing_but_latency(finished, without_compresso
     assert output_hashes(run) == before
 
 
+def test_measurements_of_another_configuration_are_not_shown(finished, tmp_path, without_compressor):
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(finished[0].root, run.root)
+    assert run.measurements.exists()
+    changed = configuration(train={**VALUES["train"], "seed": 7, "epochs": 1})
+    run_until("train", changed, run, None, Silent())
+    assert not run.measurements.exists()
+    assert read_json(run.record)["exit_code"] is None
+
+
+def test_another_processor_measures_again(finished, tmp_path, without_compressor, monkeypatch):
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(finished[0].root, run.root)
+    here = describe()
+    elsewhere = {**here, "cpu": {**here["cpu"], "model": "another", "features": ["avx2", "avx512_vnni"]}}
+    monkeypatch.setattr("pipeline.making.describe", lambda: elsewhere)
+    run_until("validate", configuration(), run, None, Silent())
+    assert statuses(run)["validate/fp32"] == statuses(run)["validate/pact-int8"] == "done"
+    assert statuses(run)["train"] == "reused"
+
+
+def test_what_a_killed_process_left_half_written_goes(finished, tmp_path, without_compressor):
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(finished[0].root, run.root)
+    leftover = run.data / ".train.abcd1234.tmp.npz"
+    leftover.write_bytes(b"half")
+    run_until("train", configuration(), run, None, Silent())
+    assert not leftover.exists()
+
+
+def test_a_variant_that_breaks_unexpectedly_costs_only_itself(tmp_path, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("a kernel is missing")
+
+    row = dataclasses.replace(QUANTIZERS["fp16"], quantize=broken)
+    monkeypatch.setattr("stages.quantize.QUANTIZERS", {**QUANTIZERS, "fp16": row})
+    variants = {"fp16": {"method": "fp16"}, "dynamic-int8": {"method": "dynamic"}}
+    train = {"network": "cnn-small", "epochs": 1, "threads": 1}
+    run = RunFolder(tmp_path)
+    code = run_until("quantize", configuration(variants=variants, gates=[], train=train), run, None, Silent())
+    assert code == ExitCode.INCOMPLETE
+    assert (statuses(run)["quantize/fp16"], statuses(run)["quantize/dynamic-int8"]) == ("failed", "done")
+    (error,) = [stage["error"] for stage in read_json(run.record)["stages"] if stage["error"]]
+    assert "a kernel is missing" in error
+
+
 class KilledError(BaseException):
     pass
 
@@ -216,7 +266,7 @@ def test_images_that_are_not_there_leave_no_half_a_run(tmp_path):
 def test_a_night_records_itself_even_when_it_is_red(tmp_path, without_compressor):
     variants = {"inc-int8": {"method": "neural_compressor"}}
     gates = [VALUES["gates"][2]]
-    train = {"network": "cnn-small", "epochs": 1}
+    train = {"network": "cnn-small", "epochs": 1, "threads": 1}
     night = run_one_night(configuration(variants=variants, gates=gates, train=train), tmp_path, Silent())
     assert night.exit_code == 3
     assert night.comparison is None

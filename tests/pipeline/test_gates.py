@@ -27,6 +27,13 @@ def test_bounds_include_their_ends():
     ]  # fmt: skip
 
 
+def test_a_difference_exactly_on_its_limit_passes():
+    gate = Gate(metric="balanced_accuracy", variant="pact-int8", at_least=-0.02, relative_to_fp32="difference")
+    assert 0.88 - 0.90 < -0.02  # in binary
+    assert only(gate, measurement(0.90, "fp32"), measurement(0.88)).status == "passed"
+    assert only(gate, measurement(0.90, "fp32"), measurement(0.8799)).status == "failed"
+
+
 def test_a_bound_of_zero_is_a_bound():
     gate = Gate(metric="balanced_accuracy", variant="pact-int8", at_least=0.0)
     assert gate.limit == 0.0

@@ -63,9 +63,15 @@ def worker_versions() -> dict[str, str] | None:
         "import json, platform, sys; from importlib.metadata import version; "
         "print(json.dumps({'python': platform.python_version()} | {name: version(name) for name in sys.argv[1:]}))"
     )
-    answer = subprocess.run(
-        [python, "-I", "-c", program, *_PACKAGES], capture_output=True, text=True, timeout=60, check=False
-    )
+    try:
+        answer = subprocess.run(
+            [python, "-I", "-c", program, *_PACKAGES], capture_output=True, text=True, timeout=60, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UsageError(
+            f"{python}: expected its versions within 60 s, found no answer. "
+            f"Check {OVERRIDE}, or make the environment anew with `{_COMMAND}`."
+        ) from error
     if answer.returncode != 0:
         reason = (answer.stderr.strip().splitlines() or ["no message"])[-1]
         raise UsageError(

@@ -24,7 +24,7 @@ COMBINATIONS = [
 
 
 def settings(**changes):
-    values = {"network": "cnn-small", "epochs": 3, "batch_size": 24, "augment": "none", **changes}
+    values = {"network": "cnn-small", "epochs": 3, "batch_size": 24, "augment": "none", "threads": 1, **changes}
     return TrainSettings(**values)
 
 
@@ -139,6 +139,22 @@ def test_rate_rises_to_its_peak_and_falls_to_zero():
     assert max(rates) == rates[10] == pytest.approx(0.05)
     assert all(a > b for a, b in itertools.pairwise(rates[10:]))
     assert rates[-1] == pytest.approx(0.025 * (1 + math.cos(math.pi * 89 / 90)))
+
+
+def test_a_damaged_state_is_named(stripes, tmp_path):
+    run = RunFolder(tmp_path)
+    state = run.checkpoint.with_name("state.pt")
+    state.parent.mkdir(parents=True)
+    for content in (b"", b"garbage", b"\x80\x02K\x01."):
+        state.write_bytes(content)
+        with pytest.raises(StageError, match=r"state\.pt.*Delete it"):
+            train(stripes, settings(epochs=1), run, "key")
+
+
+def test_the_number_of_threads_is_part_of_the_settings_and_of_the_process(stripes, tmp_path):
+    train(stripes, settings(epochs=1, threads=1), RunFolder(tmp_path), "key")
+    assert torch.get_num_threads() == 1
+    assert settings(threads=2).model_dump() != settings(threads=1).model_dump()
 
 
 def test_flips_keep_the_pixels_and_happen_half_of_the_time():
