@@ -49,7 +49,7 @@ def images(tmp_path):
 
 def write_config(tmp_path, **data):
     values = {"name": "mine", "data": {"source": {"name": "folder", "root": "images"}, "image_size": 16, **data}}
-    values["train"] = {"network": "cnn-small", "epochs": 1, "batch_size": 8}
+    values["train"] = {"network": "cnn-small", "epochs": 1, "batch_size": 8, "threads": 1}
     path = tmp_path / "mine.yaml"
     path.write_text(json.dumps(values))
     return path

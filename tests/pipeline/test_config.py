@@ -99,6 +99,10 @@ def test_paths_are_relative_to_the_configuration(read, tmp_path):
         ("name: x\nname: y", r"line 2, column 1: the key 'name' stands twice"),
         ("name: !!python/object/apply:os.system ['true']", "expected YAML"),
         ("name: !!timestamp 2026-01-01\ndata: {source: {name: digits}}", "found a date"),
+        (
+            'name: "\\e[31mred"',
+            r"line 1, column 7: found '\\x1b\[31mred', which holds a character that cannot be shown",
+        ),
         ("name: !!int five", "invalid literal for int"),
         ("name: " + "9" * 5000, "expected YAML.*digits"),
         ("a: &a [*a]", r"line 1, column 8: found the alias '\*a'; write out"),

@@ -28,7 +28,7 @@ SAFE = PactExportSettings(target="x86-avx2")  # exact on every processor
 @pytest.fixture(scope="module", params=["cnn-small", "resnet8"])
 def trained(request, stripes, tmp_path_factory):
     run = RunFolder(tmp_path_factory.mktemp(request.param))
-    settings = TrainSettings(network=request.param, epochs=2, batch_size=24, augment="none")
+    settings = TrainSettings(threads=1, network=request.param, epochs=2, batch_size=24, augment="none")
     return train(stripes, settings, run, "key"), run
 
 
@@ -161,7 +161,7 @@ def test_fewer_bits_keep_their_levels(stripes, tmp_path, bits):
     run = RunFolder(tmp_path)
     pact = PactSettings(weight_bits=bits, activation_bits=bits, alpha_init=4.0)
     checkpoint = train(
-        stripes, TrainSettings(network="cnn-small", epochs=1, pact=pact, saliency_guided=None), run, "key"
+        stripes, TrainSettings(threads=1, network="cnn-small", epochs=1, pact=pact, saliency_guided=None), run, "key"
     )
     images = stripes.test.images
     model = export_pact(checkpoint, "low", SAFE, ExportSettings(), images, run.model("low"))
@@ -174,7 +174,7 @@ def test_fewer_bits_keep_their_levels(stripes, tmp_path, bits):
 
 def test_a_network_in_plain_float_has_no_integers_to_ship(stripes, tmp_path):
     run = RunFolder(tmp_path)
-    checkpoint = train(stripes, TrainSettings(network="cnn-small", epochs=1, pact=None), run, "key")
+    checkpoint = train(stripes, TrainSettings(threads=1, network="cnn-small", epochs=1, pact=None), run, "key")
     with pytest.raises(UsageError, match=r"variants\.pact-int8.*PACT"):
         export_pact(checkpoint, "pact-int8", SAFE, ExportSettings(), stripes.test.images, run.model("pact-int8"))
 
