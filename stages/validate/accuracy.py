@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from calibration_data.prepared import PreparedSplit
-from pipeline.artifacts import JSON, Measurement, OnnxModel
+from pipeline.artifacts import Measurement, OnnxModel
 from pipeline.errors import StageError
 from pipeline.settings import Settings
-from stages.validate import METRICS, metrics, statistics
+from stages.validate import METRICS, Metric, statistics
 from stages.validate.arrays import read_arrays, write_arrays
 from stages.validate.evidence import measured, not_measured
 from stages.validate.sessions import open_session, predict
@@ -90,10 +90,10 @@ def measure_accuracy(
     subgroups: Sequence[str],
     settings: AccuracySettings,
 ) -> list[Measurement]:
-    """Return every accuracy measurement of a variant, each with its sample size and 95 % interval.
+    """Return every row of `METRICS` that is computed from logits, each with its sample size and 95 % interval.
 
-    Proportions have Wilson's interval and balanced accuracy the one made of them; AUROC is resampled within the
-    classes, calibration and SQNR over all images. What cannot be said of this sample has the value None and a reason.
+    What cannot be said of this sample has the value None and a reason; what has no sound interval has none and says
+    why.
 
     Args:
         variant: its name.
@@ -113,149 +113,117 @@ def measure_accuracy(
             f"{variant}: expected logits of {len(labels)} images (at least one) and {len(classes)} classes, found "
             f"the shape {list(logits.shape)}. Delete its predictions and run `edgeproof validate` again."
         )
-    correct = logits.argmax(axis=1) == labels
-    return [
-        _proportion("accuracy", variant, correct),
-        *_subgroup_accuracies(variant, correct, subgroups),
-        *_class_measurements(variant, logits, labels, classes, settings),
-        *_calibration_measurements(variant, logits, labels, settings),
-        *_reference_measurements(variant, logits, reference_logits, settings),
-    ]
-
-
-def _subgroup_accuracies(variant: str, correct: NDArray[np.bool_], subgroups: Sequence[str]) -> list[Measurement]:
-    names = np.asarray(subgroups)
-    return [
-        _proportion("accuracy", variant, correct[names == name], {"subgroup": name})
-        for name in sorted(set(subgroups) - {""})
-    ]
-
-
-def _class_measurements(
-    variant: str, logits: Logits, labels: Labels, classes: Sequence[str], settings: AccuracySettings
-) -> list[Measurement]:
-    answers = logits.argmax(axis=1)
-    totals = np.bincount(labels, minlength=len(classes))
-    absent = [name for name, total in zip(classes, totals, strict=True) if total == 0]
-    rows: list[Measurement] = []
-    if absent:
-        reason = f"the test split has no image of {', '.join(absent)}"
-        rows += [_absent(name, variant, reason) for name in ("balanced_accuracy", "auroc_macro")]
-    else:
-        hits = np.bincount(labels[answers == labels], minlength=len(classes))
-        value = float((hits / totals).mean())
-        interval = statistics.mean_of_proportions_interval(hits, totals)
-        rows.append(_measured("balanced_accuracy", variant, statistics.Estimate(value, interval, len(labels))))
-    rows += _aurocs(variant, logits, labels, classes, settings)
-    for index, name in enumerate(classes):
-        of_class = labels == index
-        rows += [
-            _proportion(f"sensitivity/{name}", variant, answers[of_class] == index),
-            _proportion(f"specificity/{name}", variant, answers[~of_class] != index),
-        ]
-    return rows
-
-
-def _aurocs(
-    variant: str, logits: Logits, labels: Labels, classes: Sequence[str], settings: AccuracySettings
-) -> list[Measurement]:
-    n = len(labels)
-    totals = np.bincount(labels, minlength=len(classes))
-    defined = [index for index in range(len(classes)) if 0 < totals[index] < n]
-    rows = [
-        _absent(f"auroc/{name}", variant, f"the test split has {'only' if totals[index] else 'no'} images of {name}")
-        for index, name in enumerate(classes)
-        if index not in defined
-    ]
-    if not defined:
-        return rows
-    scores = metrics.log_odds(logits)
-
-    def per_class(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        areas = [metrics.area_under_roc(scores[:, index], labels == index, weights) for index in defined]
-        return np.stack(areas, axis=1)
-
-    def per_class_and_mean(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        values = per_class(weights)
-        return np.concatenate([values, values.mean(axis=1, keepdims=True)], axis=1)
-
-    values = per_class_and_mean(np.ones((1, n)))[0]
-    intervals = statistics.bootstrap_interval(per_class_and_mean, labels, settings.resamples, settings.seed)
-    names = [f"auroc/{classes[index]}" for index in defined] + ["auroc_macro"]
-    estimates = [
-        _measured(name, variant, statistics.Estimate(float(value), (float(low), float(high)), n))
-        for name, value, low, high in zip(names, values, *intervals, strict=True)
-    ]
-    # Without every class the mean is another quantity than the one that the gates were written for.
-    return rows + (estimates if len(defined) == len(classes) else estimates[:-1])
-
-
-def _calibration_measurements(
-    variant: str, logits: Logits, labels: Labels, settings: AccuracySettings
-) -> list[Measurement]:
-    def both(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        ece = metrics.expected_calibration_error(logits, labels, weights)
-        return np.stack([ece, metrics.brier_score(logits, labels, weights)], axis=1)
-
-    ece, brier = _bootstrapped(both, len(labels), settings)
-    return [
-        _measured("ece", variant, ece, {"bins": metrics.ECE_BINS, "binning": "equal-width"}),
-        _measured("brier", variant, brier),
-    ]
-
-
-def _reference_measurements(
-    variant: str, logits: Logits, reference_logits: Logits | None, settings: AccuracySettings
-) -> list[Measurement]:
-    if reference_logits is None:
-        reason = f"{variant} is the reference itself"
-        return [_absent(name, variant, reason) for name in ("agreement", "logits_sqnr_db")]
-    if reference_logits.shape != logits.shape:
+    if reference_logits is not None and reference_logits.shape != logits.shape:
         raise StageError(
             f"{variant}: expected fp32's logits of the same images, found the shapes {list(logits.shape)} and "
             f"{list(reference_logits.shape)}. Delete the predictions and run `edgeproof validate` again."
         )
-
-    def sqnr(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        return metrics.logits_sqnr_db(logits, reference_logits, weights)[:, None]
-
-    same = logits.argmax(axis=1) == reference_logits.argmax(axis=1)
-    (estimate,) = _bootstrapped(sqnr, len(logits), settings)
-    return [_proportion("agreement", variant, same), _measured("logits_sqnr_db", variant, estimate)]
-
-
-def _bootstrapped(
-    statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]], n: int, settings: AccuracySettings
-) -> list[statistics.Estimate]:
-    """Return an estimate for each column of a statistic [b, k], resampled over all images alike."""
-    values = statistic(np.ones((1, n)))[0]
-    intervals = statistics.bootstrap_interval(
-        statistic, np.zeros(n, dtype=np.int64), settings.resamples, settings.seed
-    )
-    return [
-        statistics.Estimate(float(value), (float(low), float(high)), n)
-        for value, low, high in zip(values, *intervals, strict=True)
-    ]
+    answers = _Answers(variant, logits, labels, tuple(classes), reference_logits)
+    rows: list[Measurement] = []
+    for name, metric in METRICS.items():
+        if metric.inputs in ("labels", "reference"):
+            rows.append(_measure(name, metric, answers, None, settings))
+        elif metric.inputs == "class":
+            rows += [
+                _measure(name.replace("CLASS", of_class), metric, answers, index, settings)
+                for index, of_class in enumerate(classes)
+            ]
+    return rows + _subgroup_accuracies(answers, subgroups)
 
 
-def _proportion(
-    metric: str, variant: str, hits: NDArray[np.bool_], settings: dict[str, JSON] | None = None
+@dataclass(frozen=True)
+class _Answers:
+    """What `measure_accuracy` was given."""
+
+    variant: str
+    logits: Logits
+    labels: Labels
+    classes: tuple[str, ...]
+    reference_logits: Logits | None
+
+
+def _measure(
+    name: str, metric: Metric, answers: _Answers, class_index: int | None, settings: AccuracySettings
 ) -> Measurement:
-    n = len(hits)
-    if n == 0:
-        return _absent(metric, variant, "the test split has no image that this share could be taken of")
-    interval = statistics.wilson_interval(int(hits.sum()), n)
-    return _measured(metric, variant, statistics.Estimate(float(hits.mean()), interval, n), settings)
+    reason = _why_not(metric, answers, class_index)
+    if reason:
+        return not_measured(name, answers.variant, reason, "cpu", "test", {})
+    statistic = _statistic(metric, answers, class_index)
+    value = float(statistic(np.ones((1, len(answers.labels))))[0])
+    n = int(_sample(metric, answers, class_index).sum())
+    estimate = statistics.Estimate(value, _interval(metric, answers, statistic, value, n, settings), n)
+    return measured(name, answers.variant, estimate, "cpu", "test", {})
 
 
-def _measured(
-    metric: str, variant: str, estimate: statistics.Estimate, settings: dict[str, JSON] | None = None
-) -> Measurement:
-    return measured(metric, variant, estimate, "cpu", "test", settings or {})
+def _sample(metric: Metric, answers: _Answers, class_index: int | None) -> NDArray[np.bool_]:
+    """Return which images the value is taken over, bool [n]."""
+    if metric.sample == "all":
+        return np.ones(len(answers.labels), dtype=np.bool_)
+    counted: NDArray[np.bool_] = (answers.labels == class_index) == (metric.sample == "class")
+    return counted
 
 
-def _absent(metric: str, variant: str, reason: str) -> Measurement:
-    return not_measured(metric, variant, reason, "cpu", "test", {})
+def _why_not(metric: Metric, answers: _Answers, class_index: int | None) -> str:
+    """Return why a metric cannot be said of this sample; "" where it can."""
+    totals = np.bincount(answers.labels, minlength=len(answers.classes))
+    if metric.inputs == "reference" and answers.reference_logits is None:
+        return f"{answers.variant} is the reference itself"
+    if class_index is None:
+        # A mean over fewer classes is another quantity than the one that the gates were written for.
+        missing = [name for name, total in zip(answers.classes, totals, strict=True) if total == 0]
+        over_classes = metric.interval in ("mean_of_sensitivities", "stratified_bootstrap")
+        return f"the test split has no image of {', '.join(missing)}" if missing and over_classes else ""
+    if metric.sample == "all" and totals[class_index] in (0, len(answers.labels)):
+        return (
+            f"the test split has {'only' if totals[class_index] else 'no'} images of {answers.classes[class_index]}"
+        )
+    if not _sample(metric, answers, class_index).any():
+        return "the test split has no image that this share could be taken of"
+    return ""
+
+
+def _statistic(metric: Metric, answers: _Answers, class_index: int | None) -> statistics.Statistic:
+    """Return a metric as a function of the weights alone."""
+    function = metric.function
+    assert function is not None  # a contract of the table
+    if metric.inputs == "class":
+        return lambda weights: function(answers.logits, answers.labels, class_index, weights)
+    truth = answers.reference_logits if metric.inputs == "reference" else answers.labels
+    return lambda weights: function(answers.logits, truth, weights)
+
+
+def _interval(
+    metric: Metric,
+    answers: _Answers,
+    statistic: statistics.Statistic,
+    value: float,
+    n: int,
+    settings: AccuracySettings,
+) -> tuple[float, float] | None:
+    labels = answers.labels
+    match metric.interval:
+        case None:
+            return None
+        case "wilson":
+            return statistics.wilson_interval(round(value * n), n)
+        case "mean_of_sensitivities":
+            right = labels[answers.logits.argmax(axis=1) == labels]
+            hits, totals = (np.bincount(one, minlength=len(answers.classes)) for one in (right, labels))
+            return statistics.mean_of_proportions_interval(hits, totals)
+        case "bootstrap" | "stratified_bootstrap":
+            strata = labels if metric.interval == "stratified_bootstrap" else np.zeros_like(labels)
+            return statistics.bootstrap_interval(statistic, strata, settings.resamples, settings.seed)
+
+
+def _subgroup_accuracies(answers: _Answers, subgroups: Sequence[str]) -> list[Measurement]:
+    correct = answers.logits.argmax(axis=1) == answers.labels
+    names = np.asarray(subgroups)
+    rows = []
+    for name in sorted(set(subgroups) - {""}):
+        hits, n = int(correct[names == name].sum()), int((names == name).sum())
+        estimate = statistics.Estimate(hits / n, statistics.wilson_interval(hits, n), n)
+        rows.append(measured("accuracy", answers.variant, estimate, "cpu", "test", {"subgroup": name}))
+    return rows
 
 
 def _require_finite(variant: str, logits: Logits) -> None:

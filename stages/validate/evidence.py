@@ -8,6 +8,9 @@ from pipeline.artifacts import JSON, Measurement
 from stages.validate import METRICS, row_name
 from stages.validate.statistics import Estimate
 
+NO_SPREAD = "every resample gives the same value"
+"""Why a bootstrap has no interval, as with an AUROC of 1: an interval of no width would claim certainty."""
+
 
 def measured(
     metric: str,
@@ -17,10 +20,13 @@ def measured(
     split: str | None,
     settings: Mapping[str, JSON],
 ) -> Measurement:
-    """Return the measurement of an estimate."""
-    unit = METRICS[row_name(metric)].unit
+    """Return the measurement of an estimate, with a word on why it has no interval where that is so."""
+    row = METRICS[row_name(metric)]
+    described: dict[str, JSON] = {**row.settings, **settings}
+    if row.interval is not None and estimate.ci95 is None:
+        described["no_interval"] = NO_SPREAD
     return Measurement(
-        metric, estimate.value, unit, variant, provider, split, estimate.n, estimate.ci95, dict(settings)
+        metric, estimate.value, row.unit, variant, provider, split, estimate.n, estimate.ci95, described
     )
 
 

@@ -6,7 +6,7 @@ The target class of every variant's map is the one that fp32 answers, so that tw
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -18,7 +18,7 @@ from calibration_data.prepared import PreparedSplit
 from pipeline.artifacts import JSON, Measurement, OnnxModel
 from pipeline.errors import StageError
 from pipeline.settings import Settings
-from stages.validate import map_similarity, metrics, statistics
+from stages.validate import METRICS, Metric, metrics, statistics
 from stages.validate.arrays import read_arrays, write_arrays
 from stages.validate.evidence import measured, not_measured
 from stages.validate.sessions import open_session, predict, preprocessing_of
@@ -255,7 +255,7 @@ def measure_saliency(
     method: Method,
     settings: SaliencySettings,
 ) -> list[Measurement]:
-    """Return a variant's saliency scores: likeness to fp32's maps, and how they meet the masks.
+    """Return every row of `METRICS` that is computed from maps: likeness to fp32's, and how they meet the masks.
 
     Args:
         variant: its name, or `RANDOM_MAP`.
@@ -269,32 +269,28 @@ def measure_saliency(
     tag: dict[str, JSON] = {"method": method}
     # A gradient map comes from the network before it was compiled, so no execution provider took part.
     provider = "cpu" if method == "occlusion" else None
-    rows = []
-    for name, compare in (
-        ("saliency_spearman", map_similarity.spearman),
-        ("saliency_ssim", map_similarity.structural_similarity),
-        ("saliency_top10_overlap", map_similarity.top_overlap),
-    ):
-        if reference_maps is None:
-            rows.append(not_measured(name, variant, f"{variant} is the reference itself", provider, "test", tag))
-        else:
-            estimate = statistics.mean_estimate(compare(maps, reference_maps), settings.resamples, settings.seed)
-            rows.append(measured(name, variant, estimate, provider, "test", tag))
     usable = has_mask & masks.any(axis=(1, 2))
-    if not usable.any():
-        reason = "none of the explained images has a mask"
-        return rows + [
-            not_measured(name, variant, reason, provider, "test", tag) for name in ("pointing_game", "mass_in_mask")
-        ]
-    hits = map_similarity.pointing_hits(maps[usable], masks[usable])
-    pointing = statistics.Estimate(
-        float(hits.mean()), statistics.wilson_interval(float(hits.sum()), len(hits)), len(hits)
-    )
-    mass = statistics.mean_estimate(
-        map_similarity.mass_in_mask(maps[usable], masks[usable]), settings.resamples, settings.seed
-    )
-    return [
-        *rows,
-        measured("pointing_game", variant, pointing, provider, "test", tag),
-        measured("mass_in_mask", variant, mass, provider, "test", tag),
-    ]
+    reasons = {
+        "maps": f"{variant} is the reference itself" if reference_maps is None else "",
+        "masks": "" if usable.any() else "none of the explained images has a mask",
+    }
+    rows = []
+    for name, metric in METRICS.items():
+        if metric.function is None or metric.inputs not in reasons:
+            continue
+        if reasons[metric.inputs]:
+            rows.append(not_measured(name, variant, reasons[metric.inputs], provider, "test", tag))
+            continue
+        of_maps = metric.inputs == "maps"
+        values = metric.function(maps, reference_maps) if of_maps else metric.function(maps[usable], masks[usable])
+        rows.append(measured(name, variant, _mean(metric, values, settings), provider, "test", tag))
+    return rows
+
+
+def _mean(metric: Metric, values: NDArray[np.float64], settings: SaliencySettings) -> statistics.Estimate:
+    """Return the mean of one value per map with the interval that the table names."""
+    estimate = statistics.mean_estimate(values, settings.resamples, settings.seed)
+    # A share that is the same on every map has no bootstrap, but Wilson's interval holds for it, if a wide one.
+    if metric.interval == "wilson" or (estimate.ci95 is None and metric.unit == "share"):
+        return replace(estimate, ci95=statistics.wilson_interval(float(values.sum()), len(values)))
+    return estimate

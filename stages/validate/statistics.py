@@ -1,7 +1,7 @@
 """Intervals: what a number from a finite sample may be worth.
 
 Every interval here is two-sided at 95 %. Proportions get Wilson's, percentiles the distribution-free one from order
-statistics, everything else the plain percentile bootstrap over images with a fixed seed.
+statistics, everything else the plain percentile bootstrap over images with a fixed seed, where that is sound.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,20 +17,23 @@ CONFIDENCE = 0.95
 _TAIL = (1.0 - CONFIDENCE) / 2.0
 _Z = NormalDist().inv_cdf(1.0 - _TAIL)
 
+_ROUNDING = 1e-12
+"""What weighted sums of equal values may differ by, relative to their size."""
+
 _CHUNK_ELEMENTS = 1_000_000
 """Resampling weights held at once (8 MB of float64), whatever the number of images."""
 
 Floats = NDArray[np.float64]
 Statistic = Callable[[Floats], Floats]
-"""From resampling weights [b, n] to one row per resample: [b] or [b, k]."""
+"""From resampling weights [b, n] to one value per resample, [b]."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number, its 95 % interval and the size of the sample behind both."""
+    """A number, its 95 % interval (None where there is no sound one) and the size of the sample behind both."""
 
     value: float
-    ci95: tuple[float, float]
+    ci95: tuple[float, float] | None
     n: int
 
 
@@ -100,30 +102,33 @@ def resampling_weights(strata: NDArray[np.int64], resamples: int, seed: int) -> 
         yield weights
 
 
-def bootstrap_interval(statistic: Statistic, strata: NDArray[np.int64], resamples: int, seed: int) -> Floats:
-    """Return the plain percentile bootstrap interval of a statistic, or of k of them on the same resamples.
+def bootstrap_interval(
+    statistic: Statistic, strata: NDArray[np.int64], resamples: int, seed: int
+) -> tuple[float, float] | None:
+    """Return the plain percentile bootstrap interval of a statistic.
+
+    Where every resample gives the same value (two classes that are separated perfectly, maps that are identical),
+    there is none: the sample shows no scatter, and an interval of no width would claim that there is none.
 
     Args:
-        statistic: from weights [b, n] to values [b] or [b, k]; it must be finite for every resample.
+        statistic: from weights [b, n] to values [b]; it must be finite for every resample.
         strata: int64 [n], see `resampling_weights`.
         resamples: at least 1000 for an interval worth printing.
         seed: of the resampling.
-
-    Returns:
-        float64 [2] or [2, k]: lower and upper bound.
     """
     values = np.concatenate([statistic(weights) for weights in resampling_weights(strata, resamples, seed)])
-    return cast("Floats", np.quantile(values, [_TAIL, 1.0 - _TAIL], axis=0))
+    if np.ptp(values) <= _ROUNDING * max(1.0, float(np.abs(values).max())):
+        return None
+    low, high = np.quantile(values, [_TAIL, 1.0 - _TAIL])
+    return float(low), float(high)
 
 
 def mean_estimate(values: NDArray[np.floating], resamples: int, seed: int) -> Estimate:
     """Return the mean of one value per image with its bootstrap interval over the images."""
     data = np.asarray(values, dtype=np.float64)
     n = len(data)
-    low, high = bootstrap_interval(lambda weights: weights @ data / n, np.zeros(n, np.int64), resamples, seed)
-    mean = float(data.mean())
-    # A constant sample: the weighted sums differ from the mean by rounding alone.
-    return Estimate(mean, (min(float(low), mean), max(float(high), mean)), n)
+    interval = bootstrap_interval(lambda weights: weights @ data / n, np.zeros(n, np.int64), resamples, seed)
+    return Estimate(float(data.mean()), interval, n)
 
 
 def smallest_sample(quantile: float) -> int:

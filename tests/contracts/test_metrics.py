@@ -74,6 +74,9 @@ def test_a_row_explains_itself(name: str, row: Metric) -> None:
     assert name.endswith("_db") == (row.unit == "dB")
     assert name.endswith("/CLASS") == (row.inputs == "class")
     assert (row.function is None) == (row.inputs in ("file", "timing"))
+    assert row.function is None or (row.interval is None) == ("no_interval" in row.settings)
+    assert (row.inputs == "masks") == ("explains fp32's answer, also where it is wrong" in row.meaning)
+    assert row.sample == "all" or row.inputs == "class"
 
 
 @pytest.mark.parametrize("name", COMPUTED)

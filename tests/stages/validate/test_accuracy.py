@@ -11,6 +11,7 @@ from sklearn import metrics as sklearn_metrics
 from calibration_data.prepared import PreparedSplit
 from pipeline.artifacts import Measurement, OnnxModel
 from pipeline.errors import StageError, UsageError
+from stages.validate import METRICS, Metric, metrics, statistics
 from stages.validate.accuracy import AccuracySettings, Predictions, measure_accuracy, measure_size, predict_variant
 
 CLASSES = ("polyp", "mucosa", "ulcer")
@@ -54,7 +55,7 @@ def test_values_against_scikit_learn_and_intervals_against_scipy() -> None:
     assert rows["sensitivity/mucosa"].n == 30
     assert rows["specificity/mucosa"].n == 60
     for row in rows.values():
-        if row.value is not None:
+        if row.value is not None and row.metric != "ece":
             assert row.ci95 is not None
             assert row.ci95[0] <= row.value <= row.ci95[1]
             assert (row.provider, row.split) == ("cpu", "test")
@@ -70,6 +71,49 @@ def test_bootstrap_interval_of_auroc_is_near_delongs() -> None:
     variance = wins.mean(axis=1).var(ddof=1) / 100 + wins.mean(axis=0).var(ddof=1) / 200
     assert row.ci95 is not None
     assert row.ci95[1] - row.ci95[0] == pytest.approx(2 * 1.96 * np.sqrt(variance), rel=0.12)
+
+
+def test_ece_has_no_interval_because_its_bootstrap_may_not_hold_it() -> None:
+    """Labels drawn with the stated probabilities: the true ECE is 0, and resampling adds scatter to each gap."""
+    rng = np.random.default_rng(1)
+    logits = rng.normal(0, 1, (1000, 3)).astype(np.float32)
+    p = np.exp(logits.astype(np.float64))
+    p /= p.sum(axis=1, keepdims=True)
+    labels = (rng.random(1000)[:, None] > p.cumsum(axis=1)).sum(axis=1).clip(0, 2)
+    ece = measure(logits, labels)["ece"]
+    bootstrap = statistics.bootstrap_interval(
+        lambda weights: metrics.expected_calibration_error(logits, labels, weights), np.zeros_like(labels), 1000, 0
+    )
+    assert ece.value is not None
+    assert bootstrap is not None
+    assert 0 < ece.value < bootstrap[0]
+    assert (ece.ci95, ece.n) == (None, 1000)
+    assert ece.settings == {"bins": 15, "binning": "equal-width", "no_interval": "a bootstrap of ECE is biased"}
+
+
+def test_perfect_separation_has_an_auroc_of_1_and_no_interval() -> None:
+    """DeLong and the bootstrap would both give [1, 1], with 4 images as with 4,000."""
+    labels = np.arange(12) % 3
+    logits = np.where(np.eye(3, dtype=bool)[labels], 5.0, 0.0).astype(np.float32)
+    rows = measure(logits, labels)
+    for name in ("auroc_macro", "auroc/polyp", "auroc/mucosa", "auroc/ulcer"):
+        assert (rows[name].value, rows[name].ci95, rows[name].n) == (1.0, None, 12)
+        assert rows[name].settings["no_interval"] == "every resample gives the same value"
+    assert rows["accuracy"].ci95 == pytest.approx(binomtest(12, 12).proportion_ci(0.95, "wilson"))
+
+
+def test_a_new_row_of_the_table_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def errors_of_class(logits: np.ndarray, labels: np.ndarray, index: int, weights: np.ndarray) -> np.ndarray:
+        of_class = labels == index
+        return weights[:, of_class] @ (logits.argmax(axis=1) != index)[of_class] / weights[:, of_class].sum(axis=1)
+
+    row = Metric("share", False, "share missed", "class", errors_of_class, "wilson", "class")
+    monkeypatch.setitem(METRICS, "miss/CLASS", row)
+    logits, labels = logits_and_labels()
+    rows = measure(logits, labels)
+    missed = int((logits.argmax(axis=1) != 1)[labels == 1].sum())
+    assert (rows["miss/mucosa"].value, rows["miss/mucosa"].n) == (pytest.approx(missed / 30), 30)
+    assert rows["miss/mucosa"].ci95 == pytest.approx(binomtest(missed, 30).proportion_ci(0.95, "wilson"))
 
 
 def test_deviation_from_fp32() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import spearmanr
+from scipy.stats import binomtest, spearmanr
 
 from calibration_data.prepared import PreparedSplit
 from pipeline.artifacts import OnnxModel
@@ -97,7 +97,7 @@ def test_its_pointing_game_is_1_for_a_mask_there_and_0_elsewhere(
     assert rows["saliency_spearman"].value == pytest.approx(1.0)
     assert rows["saliency_ssim"].value == pytest.approx(1.0)
     assert rows["saliency_top10_overlap"].value == 1.0
-    assert rows["saliency_ssim"].settings == {"method": "occlusion"}
+    assert rows["mass_in_mask"].settings == {"method": "occlusion"}
     elsewhere = saliency.measure_saliency(
         "corner", explained.maps, None, ~masks, np.ones(12, bool), "occlusion", SETTINGS
     )
@@ -133,6 +133,19 @@ def test_without_masks_the_reason_is_said() -> None:
         assert rows[0].settings == {"method": "gradient", "reason": "fp32 is the reference itself"}
         assert "mask" in str(rows[-1].settings["reason"])
         assert rows[0].provider is None
+
+
+def test_identical_maps_claim_no_certainty() -> None:
+    maps = saliency.random_maps(0, (10, 8, 8), 3, 1)
+    masks, has_mask = np.zeros((10, 8, 8), bool), np.zeros(10, bool)
+    rows = {
+        row.metric: row
+        for row in saliency.measure_saliency("fp16", maps, maps, masks, has_mask, "occlusion", SETTINGS)
+    }
+    assert (rows["saliency_ssim"].value, rows["saliency_ssim"].ci95) == (pytest.approx(1.0), None)
+    assert rows["saliency_ssim"].settings["no_interval"] == "every resample gives the same value"
+    wilson = binomtest(10, 10).proportion_ci(0.95, "wilson")
+    assert rows["saliency_top10_overlap"].ci95 == pytest.approx((wilson.low, wilson.high))
 
 
 def test_random_maps_agree_with_nothing_and_hit_a_mask_by_its_share() -> None:

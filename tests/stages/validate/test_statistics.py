@@ -79,10 +79,11 @@ def test_bootstrap_of_a_mean_agrees_with_scipy() -> None:
     assert estimate == statistics.mean_estimate(values, 20_000, seed=1)
 
 
-def test_mean_of_equal_values_lies_in_its_interval() -> None:
-    estimate = statistics.mean_estimate(np.full(7, 0.1), 1000, seed=0)
-    assert estimate.ci95[0] <= estimate.value <= estimate.ci95[1]
-    assert estimate.ci95 == pytest.approx((0.1, 0.1), abs=1e-12)
+@pytest.mark.parametrize("values", [np.full(7, 0.1), np.full(64, 1.0), np.array([0.3])])
+def test_equal_values_have_a_mean_and_no_interval(values: np.ndarray) -> None:
+    """An interval of no width would say that the next image is sure to give the same."""
+    estimate = statistics.mean_estimate(values, 1000, seed=0)
+    assert (estimate.value, estimate.ci95, estimate.n) == (pytest.approx(values[0]), None, len(values))
 
 
 def test_smallest_samples_are_6_for_p50_and_36_for_p90() -> None:
