@@ -19,7 +19,7 @@ from typing import IO
 
 import numpy as np
 
-from pipeline.errors import EdgeproofError
+from pipeline.errors import EdgeproofError, NotMeasuredError
 from stages.validate.sessions import nodes_on_provider, open_session, preprocessing_of
 
 
@@ -36,7 +36,13 @@ def main() -> None:
         def query() -> None:
             session.run(None, feed)
 
-        _reply(replies, {"nodes_on_provider": nodes_on_provider(session, request["provider"])})
+        share = nodes_on_provider(session, request["provider"])
+        if share == 0.0:
+            raise NotMeasuredError(
+                f"{request['provider']}: expected it to run some of the graph, found every node on the CPU. "
+                "Leave this variant or this provider out of the latency settings."
+            )
+        _reply(replies, {"nodes_on_provider": share})
         for line in sys.stdin:
             _reply(replies, {"durations_ns": _time(query, json.loads(line)["queries"])})
         _reply(replies, {"peak_memory_bytes": _peak_memory_bytes()})

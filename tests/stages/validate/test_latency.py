@@ -119,6 +119,23 @@ def test_a_worker_that_dies_or_hangs_gives_a_reason(
         assert reason in str(row.settings["reason"])
 
 
+def test_a_provider_that_runs_no_node_has_no_latency(make_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that gave every node back to the CPU would be timed under the provider's name."""
+    script = (
+        "from stages.validate import latency_worker, sessions\n"
+        "sessions.PROVIDERS['cuda'] = sessions.PROVIDERS['cpu']\n"
+        "latency_worker.nodes_on_provider = lambda session, provider: 0.0\n"
+        "latency_worker.main()"
+    )
+    monkeypatch.setattr(latency, "worker_command", lambda: [sys.executable, "-c", script])
+    settings = latency.LatencySettings(providers=("cuda",), rounds=5, queries_per_round=8, resamples=1000)
+    rows = latency.measure_latency([make_model()], image(), settings)
+    assert {row.metric for row in rows} == TIMING
+    for row in rows:
+        assert row.value is None
+        assert "cuda: expected it to run some of the graph" in str(row.settings["reason"])
+
+
 def test_the_worker_imports_nothing_heavy() -> None:
     listing = "import sys, stages.validate.latency_worker; print([m for m in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True).stdout
