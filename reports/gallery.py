@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from reports import formats, overlays
@@ -117,8 +116,6 @@ def _caption(variant: str, correlation: float | None) -> str:
         return "reference"
     if correlation is None:
         return "explains another class"
-    if math.isnan(correlation):
-        return "undefined: a constant map"
     return f"ρ = {formats.score(correlation)}"
 
 

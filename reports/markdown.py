@@ -22,7 +22,7 @@ def table(shown: Table) -> str:
     head += [f"{column.group}: {column.heading}" if column.group else column.heading for column in shown.columns]
     lines = [_line([escape(text) for text in head]), "| --- |" + " ---: |" * len(shown.columns)]
     lines.extend(_line([escape(row.name), *(_cell(shown, cell) for cell in row.cells)]) for row in shown.rows)
-    notes = [f"({letter}) {escape(reason)}" for letter, reason in shown.notes]
+    notes = [f"({letter}) {escape(text)}" for letter, text in shown.notes]
     return "\n".join([*lines, *(["", "  \n".join(notes)] if notes else [])])
 
 
@@ -36,4 +36,4 @@ def _cell(shown: Table, cell: Cell) -> str:
         text += f" ({escape(cell.interval)})"
     if cell.remark:
         text += f", {escape(cell.remark)}"
-    return f"{text} ({shown.letter(cell)})" if cell.reason else text
+    return f"{text} ({shown.letter(cell)})" if cell.footnote else text

@@ -15,8 +15,6 @@ SALIENCY_METRICS = (
     "saliency_top10_overlap",
     "pointing_game",
     "mass_in_mask",
-    "deletion_auc",
-    "insertion_auc",
 )
 
 
@@ -38,6 +36,7 @@ def find(
     *,
     latency: LatencySetting | None = None,
     saliency_method: str | None = None,
+    subgroup: str | None = None,
 ) -> Measurement:
     """Return one measurement of the test split, or one without a value whose settings say why it is absent.
 
@@ -47,11 +46,13 @@ def find(
         variant: variant name.
         latency: only the measurement taken there.
         saliency_method: only the one of this method; one without a method counts for every method.
+        subgroup: only the one of these images; None: of all of them.
     """
     candidates = [
         m
         for m in facts.measurements
-        if (m.metric, m.variant) == (metric, variant) and m.split in (None, "test") and "subgroup" not in m.settings
+        if (m.metric, m.variant, m.settings.get("subgroup")) == (metric, variant, subgroup)
+        and m.split in (None, "test")
     ]
     if latency is not None:
         candidates = [m for m in candidates if _belongs_to(m, latency)]

@@ -32,7 +32,7 @@ class SaliencyChoice:
 
     Attributes:
         images: those that moved most first, then typical ones.
-        correlations: Spearman with fp32 per variant and test image; NaN where a map is constant.
+        correlations: Spearman with fp32 per variant and test image, as `spearman` defines it.
         compared: test images with a map of fp32.
     """
 
@@ -69,11 +69,14 @@ def map_of(maps: SaliencyMaps, index: int) -> NDArray[np.float32] | None:
 
 
 def spearman(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
-    """Return the rank correlation of two maps of the same shape, ties at their mean rank; NaN if one is constant."""
+    """Return the rank correlation of two maps of the same shape, ties at their mean rank.
+
+    A constant map orders no pixels: its correlation is 0, as in the measurement `saliency_spearman`.
+    """
     ranks = np.stack([_ranks(first), _ranks(second)])
     ranks -= ranks.mean(axis=1, keepdims=True)
     spread = float(np.sqrt((ranks**2).sum(axis=1).prod()))
-    return float(ranks[0] @ ranks[1]) / spread if spread > 0 else float("nan")
+    return float(ranks[0] @ ranks[1]) / spread if spread > 0 else 0.0
 
 
 def _ranks(values: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -97,11 +100,10 @@ def _most_moved(correlations: dict[str, dict[int, float]]) -> tuple[ChosenImage,
     worst: dict[int, list[str]] = {}
     lowest: dict[int, float] = {}
     for variant, values in correlations.items():
-        finite = {index: value for index, value in values.items() if np.isfinite(value)}
-        if finite:
-            index = min(finite, key=lambda i: (finite[i], i))
+        if values:
+            index = min(values, key=lambda i: (values[i], i))
             worst.setdefault(index, []).append(variant)
-            lowest[index] = min(finite[index], lowest.get(index, 1.0))
+            lowest[index] = min(values[index], lowest.get(index, 1.0))
     order = sorted(worst, key=lambda i: (lowest[i], i))[:MOST_MOVED]
     return tuple(ChosenImage(index, f"moved most in {', '.join(worst[index])}") for index in order)
 
@@ -111,8 +113,7 @@ def _typical(correlations: dict[str, dict[int, float]], shown: set[int]) -> tupl
     per_image: dict[int, list[float]] = {}
     for values in correlations.values():
         for index, value in values.items():
-            if np.isfinite(value):
-                per_image.setdefault(index, []).append(value)
+            per_image.setdefault(index, []).append(value)
     if not per_image:
         return ()
     averages = {index: float(np.mean(values)) for index, values in per_image.items()}

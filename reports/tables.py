@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.artifacts import Measurement
 from reports import formats
 from reports.measured import reason_of, shown_unit
+
+LEAST_OWN_SHARE = 0.5
+"""Share of a graph's nodes below which a provider's latency is more the CPU's than its own."""
 
 
 @dataclass(frozen=True)
@@ -18,12 +21,19 @@ class Cell:
         interval: its 95 % interval; "" where there is none.
         remark: a word on what the number means, such as "no clear difference".
         reason: why the number is absent; becomes a footnote.
+        caveat: what a number that is there must be read with; becomes a footnote too.
     """
 
     text: str
     interval: str = ""
     remark: str = ""
     reason: str = ""
+    caveat: str = ""
+
+    @property
+    def footnote(self) -> str:
+        """The text of its footnote; "" where it needs none."""
+        return self.reason or self.caveat
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table with its caption and the footnotes that its absent cells need."""
+    """A table with its caption and the footnotes that its cells need."""
 
     key: str
     caption: str
@@ -56,18 +66,18 @@ class Table:
     legend: str = ""
 
     @property
-    def reasons(self) -> tuple[str, ...]:
-        """Why numbers are absent, each reason once, in reading order."""
-        return tuple(dict.fromkeys(cell.reason for row in self.rows for cell in row.cells if cell.reason))
+    def footnotes(self) -> tuple[str, ...]:
+        """Why numbers are absent or what they must be read with, each text once, in reading order."""
+        return tuple(dict.fromkeys(cell.footnote for row in self.rows for cell in row.cells if cell.footnote))
 
     @property
     def notes(self) -> tuple[tuple[str, str], ...]:
         """Letter and text of each footnote."""
-        return tuple((_letters(index), reason) for index, reason in enumerate(self.reasons))
+        return tuple((_letters(index), text) for index, text in enumerate(self.footnotes))
 
     def letter(self, cell: Cell) -> str:
-        """Return the footnote letter of an absent cell."""
-        return _letters(self.reasons.index(cell.reason))
+        """Return the letter of a cell's footnote."""
+        return _letters(self.footnotes.index(cell.footnote))
 
     @property
     def groups(self) -> tuple[tuple[str, int], ...]:
@@ -101,7 +111,7 @@ def cell(measurement: Measurement) -> Cell:
         return absent(reason_of(measurement))
     unit = shown_unit(measurement)
     interval = formats.interval(*measurement.ci95, unit) if measurement.ci95 else ""
-    return Cell(formats.with_unit(measurement.value, unit), interval)
+    return Cell(formats.with_unit(measurement.value, unit), interval, caveat=_mostly_on_cpu(measurement))
 
 
 def speedup_cell(measurement: Measurement) -> Cell:
@@ -109,7 +119,15 @@ def speedup_cell(measurement: Measurement) -> Cell:
     shown = cell(measurement)
     if measurement.value is None:
         return shown
-    return Cell(shown.text, shown.interval, formats.speedup_in_words(measurement.ci95))
+    return replace(shown, remark=formats.speedup_in_words(measurement.ci95))
+
+
+def _mostly_on_cpu(measurement: Measurement) -> str:
+    """Return how little of the graph the provider took where the CPU ran most of it under the provider's name."""
+    share = measurement.settings.get("nodes_on_provider")
+    if measurement.provider == "cpu" or not isinstance(share, int | float) or share >= LEAST_OWN_SHARE:
+        return ""
+    return f"{formats.percent(share)} of the nodes ran on {measurement.provider}, the rest on cpu"
 
 
 def _letters(index: int) -> str:

@@ -21,7 +21,8 @@ COMPARED_WITH_BASELINE = frozenset(
 MOST_LATENCY_COLUMNS = 9
 SALIENCY_LEGEND = (
     "Pointing game: share of images whose map peaks inside the lesion. Mass in mask: share of the map's weight "
-    "inside the lesion. Read each number against the random map's."
+    "inside the lesion. Every map explains fp32's answer, also where that is wrong. Read each number against the "
+    "random map's."
 )
 
 
@@ -89,7 +90,8 @@ def accuracy_table(facts: Facts) -> Table:
         (Column("Size"), Column("Size, × fp32"), *(Column(heading) for heading in metrics.values())),
         rows,
         "Agreement: share of images with fp32's top-1 answer. SQNR: power of fp32's logits over the power of the "
-        "difference; 20 dB is an error of a tenth. ECE and Brier score: lower is better.",
+        "difference; 20 dB is an error of a tenth. ECE and Brier score: lower is better; ECE has no "
+        "interval, because a bootstrap of it is biased upwards.",
     )
 
 
@@ -123,21 +125,15 @@ def _saliency_table(facts: Facts, method: str | None, *, first: bool, last: bool
         "saliency_top10_overlap": "Top-10 % overlap with fp32",
         "pointing_game": "Pointing game",
         "mass_in_mask": "Mass in mask",
-        "deletion_auc": "Deletion AUC",
-        "insertion_auc": "Insertion AUC",
     }
     of_method = [
         m for m in facts.measurements if m.metric in headings and m.settings.get("method") in ((method, None))
-    ]
-    # The first five are always shown, so that an absent mask is told; the last two only where they were asked for.
-    shown = [
-        metric for index, metric in enumerate(headings) if index < 5 or any(m.metric == metric for m in of_method)
     ]
     compiled = facts.variant_names if first else tuple(v for v in facts.variant_names if _has(of_method, v))
     random_map = (RANDOM_MAP,) if any(m.variant == RANDOM_MAP for m in facts.measurements) else ()
     rows = []
     for variant in (*compiled, *random_map):
-        cells = tuple(_against_baseline(facts, metric, variant, saliency_method=method) for metric in shown)
+        cells = tuple(_against_baseline(facts, metric, variant, saliency_method=method) for metric in headings)
         if variant == RANDOM_MAP:
             rows.append(Row("random map", cells, "what chance scores", "chance"))
         else:
@@ -148,7 +144,7 @@ def _saliency_table(facts: Facts, method: str | None, *, first: bool, last: bool
         f"saliency-{0 if first else method}",
         f"Saliency{f' by {method}' if method else ''}{sample}",
         "Variant",
-        tuple(Column(headings[metric]) for metric in shown),
+        tuple(Column(heading) for heading in headings.values()),
         tuple(rows),
         SALIENCY_LEGEND if last else "",
     )

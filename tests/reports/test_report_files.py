@@ -135,7 +135,7 @@ def hostile_facts(text: str) -> Facts:
     measurements = (
         Measurement("balanced_accuracy", 0.9, "share", name, "cpu", "test", 5, (0.8, 1.0), {text: text}),
         Measurement("saliency_ssim", None, "similarity", name, settings={"method": text, "reason": text}),
-        Measurement("latency_p50_ms", 2.0, "ms", name, text, settings={"threads": 1}),
+        Measurement("latency_p50_ms", 2.0, "ms", name, text, settings={"threads": 1, "nodes_on_provider": 0.1}),
         Measurement(f"sensitivity/{text}", 0.5, text, name),
     )
     return Facts(
@@ -175,6 +175,12 @@ def test_no_text_of_a_run_becomes_markup(text: str) -> None:
 @functools.cache
 def harmless_tags() -> list[tuple[str, tuple[str, ...]]]:
     return Outline(html.render(hostile_facts("x"))).tags
+
+
+def test_a_latency_that_is_mostly_the_cpus_has_a_footnote() -> None:
+    outline = Outline(html.render(hostile_facts("cuda")))
+    assert "10.0\N{NARROW NO-BREAK SPACE}% of the nodes ran on cuda, the rest on cpu" in outline.text
+    assert "#latency-0-note-a" in outline.sources
 
 
 def test_a_hostile_name_is_shown_as_it_is(run: RunFolder) -> None:

@@ -2,7 +2,22 @@ from __future__ import annotations
 
 from pipeline.artifacts import Measurement, StageRecord
 from reports.facts import Facts
-from reports.measured import LatencySetting, find, latency_settings, reason_of, saliency_methods, shown_unit
+from reports.measured import (
+    LATENCY_METRICS,
+    SALIENCY_METRICS,
+    LatencySetting,
+    find,
+    latency_settings,
+    reason_of,
+    saliency_methods,
+    shown_unit,
+)
+from stages.validate import METRICS
+
+
+def test_the_report_knows_the_metrics_that_exist() -> None:
+    assert set(LATENCY_METRICS) == {name for name, row in METRICS.items() if row.inputs == "timing"}
+    assert set(SALIENCY_METRICS) == {name for name, row in METRICS.items() if row.inputs in ("maps", "masks")}
 
 
 def test_the_test_split_on_the_cpu_is_taken_and_subgroups_are_not() -> None:

@@ -10,14 +10,21 @@ from scipy.stats import spearmanr
 from pipeline.artifacts import RunFolder
 from reports.facts import read_facts
 from reports.saliency_choice import choose_images, spearman
+from stages.validate import map_similarity
 
 
 @given(arrays(np.float32, (2, 30), elements=st.integers(0, 6).map(float)))
 def test_spearman_agrees_with_scipy_ties_included(maps: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> None:
     if np.ptp(maps, axis=1).min() == 0:
-        assert np.isnan(spearman(maps[0], maps[1]))
+        assert spearman(maps[0], maps[1]) == 0.0
     else:
         assert spearman(maps[0], maps[1]) == pytest.approx(spearmanr(maps[0], maps[1])[0], abs=1e-12)
+
+
+@given(arrays(np.float32, (2, 3, 4, 5), elements=st.integers(0, 3).map(float)))
+def test_captions_agree_with_the_measurement(maps: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> None:
+    shown = [spearman(one, other) for one, other in zip(*maps, strict=True)]
+    assert shown == pytest.approx(map_similarity.spearman(*maps), abs=1e-12)
 
 
 def test_each_variant_s_lowest_image_is_shown_and_then_typical_ones(reported_run: RunFolder) -> None:

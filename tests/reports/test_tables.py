@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pipeline.artifacts import Measurement
+from reports import markdown
 from reports.tables import Cell, Column, Row, Table, absent, cell, speedup_cell
 
 
@@ -11,6 +12,23 @@ def test_footnotes_are_numbered_in_reading_order_and_shared() -> None:
     )
     assert table.notes == (("a", "no mask"), ("b", "no provider"))
     assert table.letter(second) == "b"
+
+
+def test_a_latency_that_is_mostly_the_cpus_says_so() -> None:
+    def p50(provider: str, share: float) -> Cell:
+        settings = {"threads": 1, "nodes_on_provider": share}
+        return cell(Measurement("latency_p50_ms", 2.0, "ms", "fp16", provider, settings=settings))
+
+    shared = p50("cuda", 0.12)
+    said = "12.0\N{NARROW NO-BREAK SPACE}% of the nodes ran on cuda, the rest on cpu"
+    table = Table("t", "c", "v", (Column("p50"),), (Row("fp16", (shared,)),))
+    assert (shared.text, table.notes, table.letter(shared)) == ("2.00\N{NO-BREAK SPACE}ms", (("a", said),), "a")
+    assert "(a)" in markdown.table(table)
+    assert [p50(*of).footnote for of in (("cuda", 0.5), ("cpu", 0.0), ("openvino", 1.0))] == ["", "", ""]
+    speedup = Measurement(
+        "latency_speedup", 2.0, "×", "x", "cuda", ci95=(1.9, 2.1), settings={"nodes_on_provider": 0.1}
+    )
+    assert (speedup_cell(speedup).remark, speedup_cell(speedup).footnote[:4]) == ("faster", "10.0")
 
 
 def test_letters_go_on_after_z() -> None:
