@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -184,6 +185,9 @@ def doctor(
 
 def main() -> None:
     """Run the command line; every expected error is one sentence and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal that lacks "≥" gets its escape, not a traceback
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except EdgeproofError as error:

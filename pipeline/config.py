@@ -180,6 +180,15 @@ class _PlainLoader(yaml.SafeLoader):
             )
         return super().compose_node(parent, index)
 
+    def construct_scalar(self, node: Any) -> Any:
+        """Return a scalar, which commands no terminal that it is shown on."""
+        if not str(node.value).replace("\n", " ").isprintable():
+            raise yaml.MarkedYAMLError(
+                problem=f"found {node.value!a}, which holds a character that cannot be shown",
+                problem_mark=node.start_mark,
+            )
+        return super().construct_scalar(node)
+
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         """Return a mapping without repeated keys."""
         seen: set[str] = set()

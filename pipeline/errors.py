@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum
 
 
@@ -22,6 +23,12 @@ class EdgeproofError(Exception):
     """An error that a user can mend; its message says what was expected, what was found and what to do."""
 
     exit_code = ExitCode.USAGE
+
+    def __str__(self) -> str:
+        """Return the message; a control character from a file's name or content cannot command the terminal."""
+        return re.sub(
+            r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", lambda found: ascii(found[0])[1:-1], super().__str__()
+        )
 
 
 class UsageError(EdgeproofError):

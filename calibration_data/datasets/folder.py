@@ -126,10 +126,8 @@ def _visible(folder: Path) -> list[Path]:
     """Return what is in a folder and not hidden."""
     paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
     for path in paths:
-        try:
-            path.name.encode()
-        except UnicodeEncodeError as error:
-            raise UsageError(f"{str(path)!a}: expected a name in UTF-8. Rename the file.") from error
+        if not path.name.isprintable():  # half a character of another encoding, or a command to the terminal
+            raise UsageError(f"{str(path)!a}: expected a name in printable UTF-8. Rename it.")
     return paths
 
 

@@ -88,6 +88,19 @@ def test_debug_shows_where_it_came_from(tmp_path):
     assert "Traceback" in result.stderr
 
 
+def test_a_terminal_without_unicode_gets_escapes_and_no_traceback(monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    answer = edgeproof("init")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert "0\\u20261" in answer.stdout
+
+
+def test_a_name_cannot_command_the_terminal():
+    answer = edgeproof("run", "\x1b[31mred.yaml")
+    assert answer.returncode == 2
+    assert answer.stderr.startswith(r"error: \x1b[31mred.yaml: no such file.")
+
+
 def test_schema_goes_to_stdout_as_json():
     assert json.loads(edgeproof("init", "--schema").stdout)["title"] == "edgeproof configuration"
 

@@ -101,7 +101,7 @@ def test_paths_are_relative_to_the_configuration(read, tmp_path):
         ("name: !!timestamp 2026-01-01\ndata: {source: {name: digits}}", "found a date"),
         (
             'name: "\\e[31mred"',
-            r"line 1, column 7: found '\\x1b\[31mred', which holds a character that cannot be shown",
+            r"line 1, column 7: .*'\\x1b\[31mred', which holds .* cannot be shown",
         ),
         ("name: !!int five", "invalid literal for int"),
         ("name: " + "9" * 5000, "expected YAML.*digits"),

@@ -122,9 +122,15 @@ def test_a_link_in_a_circle_is_refused_in_finite_time(two_classes):
         opened(two_classes)
 
 
+def test_a_name_that_would_command_the_terminal_is_refused(two_classes):
+    (two_classes / "\x1b[31mred").mkdir()
+    with pytest.raises(UsageError, match=r"\\x1b\[31mred': expected a name in printable UTF-8"):
+        opened(two_classes)
+
+
 def test_a_name_that_is_not_utf_8_is_refused(two_classes):
     os.close(os.open(os.fsencode(two_classes / "cat") + b"/\xff.png", os.O_CREAT))
-    with pytest.raises(UsageError, match="expected a name in UTF-8"):
+    with pytest.raises(UsageError, match="expected a name in printable UTF-8"):
         opened(two_classes)
 
 
