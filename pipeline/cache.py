@@ -108,17 +108,14 @@ class Ledger:
             read: returns the result from outputs that are already there.
 
         Raises:
-            StageError: what `compute` raised, after it was recorded (unless it was the run's first stage).
+            StageError: what `compute` or `read` raised, after it was recorded (unless it was the run's first stage).
             UsageError: likewise.
         """
         key = stage.key
         started = time.perf_counter()
-        if self._is_reusable(stage, key):
-            result = read()
-            self._add(stage, key, "reused", time.perf_counter() - started, None)
-            return result
+        reusable = self._is_reusable(stage, key)
         try:
-            result = compute()
+            result = read() if reusable else compute()
         except (StageError, UsageError) as error:
             if self.records:  # a run whose first stage refuses its input has not begun and leaves no record
                 status = "not_measured" if isinstance(error, NotMeasuredError) else "failed"
@@ -131,7 +128,7 @@ class Ledger:
             message = f"{stage.name}: an unexpected {type(error).__name__}: {error}. `edgeproof --debug` shows where."
             self._add(stage, key, "failed", time.perf_counter() - started, message)
             raise StageError(message) from error
-        self._add(stage, key, "done", time.perf_counter() - started, None)
+        self._add(stage, key, "reused" if reusable else "done", time.perf_counter() - started, None)
         return result
 
     def write(self) -> None:

@@ -83,6 +83,22 @@ def test_a_failure_is_recorded_and_tried_again(run, error, status):
     assert perform(run, Work(run))[0] == "computed"
 
 
+def test_a_result_that_cannot_be_read_again_is_a_failure_too(run):
+    def refuse():
+        raise UsageError("not what its record says")
+
+    work = Work(run)
+    first = Ledger.open(run, dict(HEAD))
+    first.perform(stage(run, name="before"), work.compute, work.read)
+    first.perform(stage(run), work.compute, work.read)
+    ledger = Ledger.open(run, dict(HEAD))
+    ledger.perform(stage(run, name="before"), work.compute, work.read)
+    with pytest.raises(UsageError, match="not what its record says"):
+        ledger.perform(stage(run), work.compute, refuse)
+    assert ledger.records[-1].status == "failed"
+    assert not ledger.all_succeeded
+
+
 def test_a_first_stage_that_refuses_its_input_leaves_no_run(run):
     def fail():
         raise UsageError("no images")
