@@ -64,7 +64,7 @@ class ComparisonSettings(Settings):
         default_factory=dict,
         description="Metric (accuracy, auroc/CLASS, auroc/polyp…) to tolerance, in place of the default: 0.01 for "
         "scores, 0.02 per class and for saliency, 1 dB; as a fraction of the accepted value 0.02 for sizes, 0.15 for "
-        "latencies and memory, 0.10 for speed-ups.",
+        "memory, 0.10 for speed-ups. Latencies in ms are compared only if they are named here.",
     )
 
     @field_validator("tolerances")
@@ -76,6 +76,10 @@ class ComparisonSettings(Settings):
                 hint = f"did you mean '{nearest[0]}'?" if nearest else f"known are {', '.join(METRICS)}."
                 raise ValueError(f"unknown metric '{metric}'; {hint}")
         return tolerances
+
+    def names(self, metric: str) -> bool:
+        """Return whether the configuration itself gives a metric a tolerance."""
+        return metric in self.tolerances or row_name(metric) in self.tolerances
 
     def tolerance(self, metric: str) -> Tolerance:
         """Return what applies to a metric of METRICS: its own entry, its row's, or the default."""
@@ -160,8 +164,9 @@ class Comparison:
 def compare(accepted: Evidence, current: Evidence, settings: ComparisonSettings) -> Comparison:
     """Pair the measurements of two runs and say which got worse.
 
-    A latency in milliseconds belongs to its processor and is compared only on the same model; the speed-up over fp32,
-    a ratio within one machine, is always compared. A timing counts as worse only where the two 95 % intervals do not
+    The speed-up over fp32, a ratio within one run, is always compared. A latency in milliseconds belongs to its night
+    and to its processor: it is compared only where the settings name a tolerance for it, on the same model of
+    processor. A timing counts as worse only where the two 95 % intervals do not
     meet: unlike a score on the same images, it differs from night to night by itself.
 
     Args:
@@ -228,6 +233,8 @@ def _judge(
         return _difference(old, accepted, new.value, "not_compared", "a metric that this version does not know")
     if old.unit == "ms" and not same_cpu:
         return _difference(old, accepted, new.value, "not_compared", "another processor")
+    if old.unit == "ms" and not settings.names(old.metric):
+        return _difference(old, accepted, new.value, "not_compared", "a time of its night; no tolerance names it")
     tolerance = settings.tolerance(old.metric)
     change = new.value - accepted
     allowed = tolerance.limit * (abs(accepted) if tolerance.kind == "relative" else 1.0)

@@ -98,7 +98,7 @@ def test_the_report_folder_tells_the_comparison_and_the_last_nights(tmp_path: Pa
     result = night(tmp_path, 1, fake_run(REGRESSED))
     record = json.loads((result.run.report / "comparison.json").read_text())
     assert (record["accepted"], record["current"]) == ("2026-01-01T020000Z", "2026-01-02T020000Z")
-    assert record["counts"] == {"regressed": 1, "unchanged": 4}
+    assert record["counts"] == {"regressed": 1, "unchanged": 3, "not_compared": 1}
     text = (result.run.report / "comparison.md").read_text()
     assert text.startswith("## Nightly kvasir\n")
     assert "| accuracy (cpu, test) | static-int8 |" in text
