@@ -43,7 +43,7 @@ def worker_python() -> Path:
                 f"{OVERRIDE}: expected the path of a Python interpreter, found {override!r}, which is no file. "
                 f"Correct it, or unset it and run `{_COMMAND}`."
             )
-        return Path(override)
+        return Path(override).absolute()  # a bare name would be looked up in PATH
     folder = environment_folder()
     if not _is_complete(folder):
         state = "one that is half made or made for other versions" if folder.exists() else "nothing"
@@ -67,9 +67,9 @@ def worker_versions() -> dict[str, str] | None:
         answer = subprocess.run(
             [python, "-I", "-c", program, *_PACKAGES], capture_output=True, text=True, timeout=60, check=False
         )
-    except subprocess.TimeoutExpired as error:
+    except (subprocess.TimeoutExpired, OSError) as error:
         raise UsageError(
-            f"{python}: expected its versions within 60 s, found no answer. "
+            f"{python}: expected a Python interpreter that tells its versions within 60 s, found none ({error}). "
             f"Check {OVERRIDE}, or make the environment anew with `{_COMMAND}`."
         ) from error
     if answer.returncode != 0:

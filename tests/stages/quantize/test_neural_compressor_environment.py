@@ -77,3 +77,12 @@ def test_the_override_is_used_as_it_is(prefix: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv(environment.OVERRIDE, str(prefix / "nowhere"))
     with pytest.raises(UsageError, match="EDGEPROOF_NEURAL_COMPRESSOR: expected the path"):
         environment.worker_python()
+
+
+def test_an_override_that_is_no_program_is_refused(prefix, monkeypatch):
+    prefix.mkdir(exist_ok=True)
+    (prefix / "notes.txt").write_text("no program")
+    monkeypatch.chdir(prefix)
+    monkeypatch.setenv(environment.OVERRIDE, "notes.txt")
+    with pytest.raises(UsageError, match=r"/notes\.txt: expected a Python interpreter .*Permission denied"):
+        environment.worker_versions()
