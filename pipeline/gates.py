@@ -92,7 +92,8 @@ def _judge_one(gate: Gate, measurements: Sequence[Measurement]) -> Verdict:
     pick = min if gate.at_least is not None else max
     worst, measurement = pick(values, key=lambda pair: pair[0])
     status: Literal["passed", "failed"] = "passed" if gate.holds(worst) else "failed"
-    return Verdict(gate.name, status, worst, gate.limit, _detail(measurement))
+    itself = f"{gate.variant} itself: " if gate.relative_to_fp32 else ""
+    return Verdict(gate.name, status, worst, gate.limit, itself + _detail(measurement))
 
 
 def _fits(gate: Gate, measurement: Measurement) -> bool:
