@@ -25,7 +25,7 @@ class SplitSettings(Settings):
     test: float = Field(
         0.15, gt=0, lt=1, description="fraction to measure on; ignored where the authors fixed a test set"
     )
-    seed: int = Field(0, ge=0, description="seed of the division")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of the division")
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> Self:

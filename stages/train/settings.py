@@ -28,8 +28,8 @@ class TrainSettings(Settings):
     saliency_guided: SaliencyGuidedSettings | None = Field(
         SaliencyGuidedSettings(), description="saliency-guided training's settings; null switches it off"
     )
-    epochs: int = Field(20, ge=1, description="passes over the training images")
-    batch_size: int = Field(64, ge=2, description="images per step")
+    epochs: int = Field(20, ge=1, le=100_000, description="passes over the training images")
+    batch_size: int = Field(64, ge=2, le=100_000, description="images per step")
     learning_rate: float = Field(0.05, gt=0, description="peak learning rate of SGD with momentum 0.9")
     weight_decay: float = Field(5e-4, ge=0, description="L2 coefficient of the weights")
     warmup_fraction: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the rate rises linearly")
@@ -41,7 +41,7 @@ class TrainSettings(Settings):
         le=1024,
         description="of the computation; another number gives other last bits, and so another network",
     )
-    seed: int = Field(0, ge=0, description="of initial weights, order, flips and noise")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="of initial weights, order, flips and noise")
 
     @field_validator("network")
     @classmethod

@@ -103,6 +103,8 @@ def test_paths_are_relative_to_the_configuration(read, tmp_path):
             'name: "\\e[31mred"',
             r"line 1, column 7: .*'\\x1b\[31mred', which holds .* cannot be shown",
         ),
+        (SMALL + "\ntrain: {epochs: 1000000000000}", r"`train\.epochs`: .*less than or equal to 100000"),
+        (SMALL + "\ntrain: {seed: 4294967296}", r"`train\.seed`: .*less than or equal to 4294967295"),
         ("name: !!int five", "invalid literal for int"),
         ("name: " + "9" * 5000, "expected YAML.*digits"),
         ("a: &a [*a]", r"line 1, column 8: found the alias '\*a'; write out"),
