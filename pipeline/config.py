@@ -83,6 +83,16 @@ class Configuration(Settings):
                 raise ValueError(f"a gate names the variant {gate.variant!r}; there are {', '.join(known)}")
         return self
 
+    @model_validator(mode="after")
+    def _pact_variants_need_pact_training(self) -> Self:
+        names = [name for name, method in self.variants.items() if isinstance(method, PactExportSettings)]
+        if names and self.train.pact is None:
+            raise ValueError(
+                f"the variant {names[0]!r} ships the integers that PACT trains, and train.pact is null; "
+                "set train.pact, or remove the variant"
+            )
+        return self
+
     def as_json(self) -> dict[str, JSON]:
         """Return the whole configuration, defaults included, as JSON values."""
         values: dict[str, JSON] = self.model_dump(mode="json")

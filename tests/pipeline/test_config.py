@@ -86,6 +86,10 @@ def test_paths_are_relative_to_the_configuration(read, tmp_path):
         (SMALL + "\ntrain: {network: alexnet}", r"`train\.network`: expected one of cnn-small.*alexnet"),
         (SMALL.replace("variant: static-int8", "variant: statik"), r"'statik'.*static-int8"),
         (SMALL.replace("metric: accuracy", "metric: acuracy"), r"acuracy.*did you mean 'accuracy'"),
+        (
+            SMALL.replace("method: static", "method: pact") + "\ntrain: {pact: null}",
+            r"train\.pact is null; set train\.pact",
+        ),
         (SMALL.replace("static-int8: {", "fp32: {"), r"'fp32' cannot name a variant"),
         (SMALL.replace("static-int8: {", "../evil: {"), r"'\.\./evil' cannot name a variant"),
         (SMALL.replace("name: digits", "name: digit"), "digit"),
