@@ -115,7 +115,8 @@ def _value(gate: Gate, found: Measurement, measurements: Sequence[Measurement]) 
     if not baseline or baseline[0].value is None:
         return None, "not measured for fp32, which it is held against"
     if gate.relative_to_fp32 == "difference":
-        return round(found.value - baseline[0].value, 12), ""  # equal sums differ in their last bit
+        # Equal sums differ in their last bit; adding 0.0 turns the −0.0 that rounding may leave into 0.0.
+        return round(found.value - baseline[0].value, 12) + 0.0, ""
     if baseline[0].value == 0:
         return None, "fp32's value is 0, so there is no ratio"
     return found.value / baseline[0].value, ""

@@ -34,6 +34,13 @@ def test_a_difference_exactly_on_its_limit_passes():
     assert only(gate, measurement(0.90, "fp32"), measurement(0.8799)).status == "failed"
 
 
+def test_equal_sums_that_differ_in_their_last_bit_differ_by_nothing():
+    gate = Gate(metric="balanced_accuracy", variant="pact-int8", at_least=0.0, relative_to_fp32="difference")
+    verdict = only(gate, measurement(0.1 + 0.2, "fp32"), measurement(0.3))
+    assert verdict.status == "passed"
+    assert str(verdict.value) == "0.0"
+
+
 def test_a_bound_of_zero_is_a_bound():
     gate = Gate(metric="balanced_accuracy", variant="pact-int8", at_least=0.0)
     assert gate.limit == 0.0
