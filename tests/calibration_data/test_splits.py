@@ -45,7 +45,7 @@ def grouped_images(draw) -> list[Record]:
 def settings(draw) -> SplitSettings:
     validation, test = draw(st.tuples(*[st.sampled_from([0.1, 0.15, 0.2, 0.3])] * 2))
     return SplitSettings(
-        train=1 - validation - test, validation=validation, test=test, seed=draw(st.integers(0, 2**32))
+        train=1 - validation - test, validation=validation, test=test, seed=draw(st.integers(0, 2**32 - 1))
     )
 
 
