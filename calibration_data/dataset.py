@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration_data.prepared import SplitName
+from calibration_data.prepared import SplitName, Task
 from pipeline.errors import UsageError
 from pipeline.settings import Settings
 
@@ -29,7 +29,7 @@ class Record:
 
     Attributes:
         image_id: stable name, unique in the data set; of a file, its path below the root.
-        label: index into `Dataset.classes`.
+        label: index into `Dataset.classes`; of a multi-label source the indices of all its labels, ascending.
         group: what must stay on one side of a split (a patient); the image itself where unknown.
         subgroup: a subgroup attribute (age band, device…); "" where unknown.
         official_split: the split that the data set's authors fixed, None where they fixed none.
@@ -37,7 +37,7 @@ class Record:
     """
 
     image_id: str
-    label: int
+    label: int | tuple[int, ...]
     group: str
     subgroup: str
     official_split: SplitName | None
@@ -51,10 +51,12 @@ class Frame:
     Attributes:
         pixels: uint8 [height, width, channels], 1 (gray) or 3 (RGB) channels, 0 to 255.
         mask: bool [height, width], True on the lesion; None where the source holds no mask.
+        mask_class: index of the class whose finding the mask shows; None where it is simply the image's own class.
     """
 
     pixels: NDArray[np.uint8]
     mask: NDArray[np.bool_] | None
+    mask_class: int | None = None
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,10 @@ class Dataset:
         classes: class names in label order.
         records: every image, in an order that does not depend on the machine.
         synthetic: whether the images were generated.
-        load: decodes one record; raises BadImageError where that cannot be done.
+        load: decodes one record; raises BadImageError where that cannot be done. It can be pickled, because
+            worker processes call it: a module-level function or a partial of one, over paths rather than pixels.
         ignored: files found in the source that are no images, as paths below its root.
+        task: whether a record has one class or any number of labels.
     """
 
     name: str
@@ -76,3 +80,4 @@ class Dataset:
     synthetic: bool
     load: Callable[[Record], Frame]
     ignored: tuple[str, ...] = ()
+    task: Task = "multi_class"

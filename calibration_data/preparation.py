@@ -227,6 +227,7 @@ def _select(decoded: _Decoded, chosen: Sequence[bool]) -> PreparedSplit:
         labels=np.array([record.label for record in records], dtype=np.int64),
         masks=decoded.masks[keep],
         has_mask=decoded.has_mask[keep],
+        mask_class=np.full(len(records), -1),
         image_ids=tuple(record.image_id for record in records),
         groups=tuple(record.group for record in records),
         subgroups=tuple(record.subgroup for record in records),
@@ -248,7 +249,7 @@ def _mean_and_std(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[f
 
 # --- the folder ---
 
-_ARRAYS = ("images", "labels", "masks", "has_mask")
+_ARRAYS = ("images", "labels", "masks", "has_mask", "mask_class")
 _COLUMNS = ("image_ids", "groups", "subgroups", "sha256")
 
 

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+Task = Literal["multi_class", "multi_label"]
+"""multi_class: an image has exactly one class; multi_label: any number of them, none included."""
 
 
 @dataclass(frozen=True)
@@ -17,10 +19,12 @@ class PreparedSplit:
     """The images of one split.
 
     Attributes:
-        images: uint8 [n, channels, height, width], 0 to 255.
-        labels: int64 [n], indices into `PreparedData.classes`.
-        masks: bool [n, height, width], True on the lesion; all False where there is no mask.
+        images: uint8 [n, channels, height, width], 0 to 255; mapped from disk, so take it batch by batch.
+        labels: int64 [n], indices into `PreparedData.classes`; of a multi-label task int64 [n, classes], 0 or 1.
+        masks: bool [n, height, width], True on the lesion; all False where there is no mask; mapped like `images`.
         has_mask: bool [n], whether the source holds a mask for the image.
+        mask_class: int64 [n], the class whose finding the mask shows; −1 where there is no mask, and where it is
+            simply the image's own class.
         image_ids: n stable names, unique in the data set.
         groups: n names of what must stay on one side of a split (a patient); unique where unknown.
         subgroups: n names of a subgroup attribute (age band, device…); "" where unknown.
@@ -31,6 +35,7 @@ class PreparedSplit:
     labels: NDArray[np.int64]
     masks: NDArray[np.bool_]
     has_mask: NDArray[np.bool_]
+    mask_class: NDArray[np.int64]
     image_ids: tuple[str, ...]
     groups: tuple[str, ...]
     subgroups: tuple[str, ...]
@@ -52,6 +57,7 @@ class PreparedData:
         synthetic: whether the images were generated; every place that shows them says so.
         skipped: images that could not be read, as "image id: reason".
         sha256: digest over every image, mask and label of the three splits; the data's identity in run.json.
+        task: whether an image has one class or any number of labels.
     """
 
     dataset: str
@@ -64,6 +70,7 @@ class PreparedData:
     train: PreparedSplit
     validation: PreparedSplit
     test: PreparedSplit
+    task: Task = "multi_class"
 
     @property
     def channels(self) -> int:

@@ -26,6 +26,7 @@ def striped_split(count: int, seed: int, channels: int = 1, size: int = 16) -> P
         labels=labels.astype(np.int64),
         masks=masks,
         has_mask=np.ones(count, dtype=bool),
+        mask_class=np.full(count, -1),
         image_ids=tuple(f"{seed}/{i}" for i in range(count)),
         groups=tuple(f"{seed}/{i}" for i in range(count)),
         subgroups=("",) * count,

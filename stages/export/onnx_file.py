@@ -88,6 +88,7 @@ def _describe(
     properties = {
         **preprocessing.to_metadata(),
         "edgeproof.classes": json.dumps(spec.classes),
+        "edgeproof.task": spec.task,
         "edgeproof.variant": variant,
         "edgeproof.parent_sha256": parent_sha256,
         "edgeproof.tools": json.dumps(tools, sort_keys=True),

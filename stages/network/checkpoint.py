@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
+from calibration_data.prepared import Task
 from pipeline.artifacts import Checkpoint, write_bytes
 from pipeline.errors import UsageError
 from stages.network import NETWORKS, PactSettings, build_network
@@ -30,6 +31,7 @@ class NetworkSpec:
         image_size: height and width in pixels.
         mean, std: the normalisation per channel, of pixels scaled to 0…1.
         pact: PACT's settings, or None for a network in plain float.
+        task: whether the logits are one choice (softmax) or one yes or no each (sigmoid).
     """
 
     network: str
@@ -39,6 +41,7 @@ class NetworkSpec:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     pact: PactSettings | None
+    task: Task = "multi_class"
 
     def build(self, seed: int) -> nn.Module:
         """Return the network with initial weights, with PACT in it where the specification says so."""
@@ -62,6 +65,7 @@ class NetworkSpec:
             mean=tuple(values["mean"]),
             std=tuple(values["std"]),
             pact=PactSettings(**values["pact"]) if values["pact"] else None,
+            task=values["task"],
         )
 
 

@@ -118,6 +118,7 @@ def _split(name: str, pixels: NDArray[np.uint8], labels: NDArray[np.int64] | Non
         labels=np.arange(n, dtype=np.int64) % len(CLASSES) if labels is None else labels,
         masks=np.zeros((n, SIZE, SIZE), dtype=np.bool_),
         has_mask=np.zeros(n, dtype=np.bool_),
+        mask_class=np.full(n, -1),
         image_ids=names,
         groups=names,
         subgroups=("",) * n,

@@ -117,6 +117,7 @@ def make_split() -> Callable[..., PreparedSplit]:
             labels=np.arange(n, dtype=np.int64) % classes,
             masks=masks,
             has_mask=np.ones(n, dtype=bool),
+            mask_class=np.full(n, -1),
             image_ids=tuple(f"image-{i}" for i in range(n)),
             groups=tuple(f"group-{i}" for i in range(n)),
             subgroups=("",) * n,
