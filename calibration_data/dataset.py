@@ -44,6 +44,11 @@ class Record:
     sha256: str
 
 
+def labels_of(record: Record) -> tuple[int, ...]:
+    """Return all labels of a record, of either task."""
+    return record.label if isinstance(record.label, tuple) else (record.label,)
+
+
 @dataclass(frozen=True)
 class Frame:
     """One decoded image.

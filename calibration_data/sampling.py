@@ -9,6 +9,22 @@ from calibration_data.prepared import PreparedData
 from pipeline.errors import UsageError
 
 
+def strata(labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    """Return what an image stands for when classes take turns, int64 [n].
+
+    Args:
+        labels: int64 [n], or int64 [n, classes] of 0 and 1.
+        classes: how many there are.
+
+    Its class; of a multi-label image the rarest of its labels, and `classes` where it has none.
+    """
+    if labels.ndim == 1:
+        return labels
+    by_rarity = np.argsort(labels.sum(axis=0), kind="stable")
+    rarest = by_rarity[labels[:, by_rarity].argmax(axis=1)]
+    return np.where(labels.any(axis=1), rarest, classes)
+
+
 def choose_calibration_images(
     data: PreparedData, n: int, seed: int, key: str = "calibration_images"
 ) -> NDArray[np.int64]:
@@ -29,7 +45,7 @@ def choose_calibration_images(
     Raises:
         UsageError: the training split has fewer images than asked.
     """
-    labels = data.train.labels
+    labels = strata(data.train.labels, len(data.classes))
     if not 1 <= n <= len(labels):
         raise UsageError(
             f"`{key}`: expected between 1 and {len(labels)}, the number of training images; found {n}. "
@@ -37,7 +53,7 @@ def choose_calibration_images(
         )
     order = np.random.default_rng(seed).permutation(len(labels))
     turn = np.empty(len(labels), dtype=np.int64)
-    for label in range(len(data.classes)):
+    for label in range(len(data.classes) + 1):
         of_class = order[labels[order] == label]
         turn[of_class] = np.arange(len(of_class))
     return np.lexsort((labels, turn))[:n].astype(np.int64)

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from calibration_data.dataset import Record
-from calibration_data.prepared import SPLITS, SplitName
+from calibration_data.dataset import Record, labels_of
+from calibration_data.prepared import SPLITS, SplitName, Task
 from pipeline.errors import UsageError
 from pipeline.settings import Settings
 
@@ -40,6 +40,7 @@ def split_records(
     classes: Sequence[str],
     settings: SplitSettings,
     duplicates: Duplicates = "error",
+    task: Task = "multi_class",
 ) -> tuple[SplitName, ...]:
     """Divide the records; each class is divided in the same proportions, each group goes to one side as a whole.
 
@@ -55,34 +56,60 @@ def split_records(
         classes: class names in label order.
         settings: fractions and seed.
         duplicates: "error": equal images on two sides are an error; "merge": equal images count as one group.
+        task: in a multi-label task every label is divided like a class, and so are the images without a label; a
+            label too rare for every split is no error, it just cannot be measured everywhere.
 
     Returns:
         One split per record.
 
     Raises:
         UsageError: fewer than two classes; an empty class; a class with fewer groups than splits; a class that
-            cannot be in every split; a group that the authors put on two sides; a leak.
+            cannot be in every split; an empty split; a group that the authors put on two sides; a leak.
     """
-    _check_classes(records, classes)
+    if task == "multi_class":
+        _check_classes(records, classes)
     group_of, group_names = _groups(records, merge=duplicates == "merge")
-    labels = np.array([record.label for record in records])
-    counts = np.zeros((len(group_names), len(classes)), dtype=np.int64)
-    np.add.at(counts, (group_of, labels), 1)
+    counts = np.zeros((len(group_names), len(classes) + 1), dtype=np.int64)
+    for record, group in zip(records, group_of.tolist(), strict=True):
+        for label in labels_of(record) or (len(classes),):  # the last column counts the images without a label
+            counts[group, label] += 1
 
     official = {record.official_split for record in records} & {"validation", "test"}
     fixed = _official_sides(records, group_of, group_names)
     open_splits = [name for name in SPLITS if name not in official]
     free = np.array([group for group in range(len(group_names)) if group not in fixed], dtype=np.int64)
-    _check_enough_groups(counts[free], classes, open_splits)
+    if task == "multi_class":
+        _check_enough_groups(counts[free], classes, open_splits)
 
     fractions = np.array([getattr(settings, name) for name in open_splits])
     sides = _apportion(counts[free], fractions / fractions.sum(), np.random.default_rng(settings.seed))
     side_of: dict[int, SplitName] = dict(fixed)
     side_of.update((int(group), open_splits[side]) for group, side in zip(free, sides, strict=True))
     assignment = tuple(side_of[int(group)] for group in group_of)
-    _check_no_empty_class(labels, assignment, classes)
+    if task == "multi_class":
+        _check_no_empty_class(records, assignment, classes)
+    _check_no_empty_split(assignment)
     check_no_leak(records, assignment)
     return assignment
+
+
+def drop_equal_images(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
+    """Keep one of each set of equal images: the official test image before validation before training.
+
+    Returns:
+        The records that are kept, in their order, and a line for each of the others.
+    """
+    rank: dict[SplitName | None, int] = {"test": 0, "validation": 1}
+    first: dict[str, Record] = {}
+    for record in sorted(records, key=lambda record: rank.get(record.official_split, 2)):  # stable
+        first.setdefault(record.sha256, record)
+    kept = [record for record in records if first[record.sha256] is record]
+    dropped = [
+        f"{record.image_id}: equal to {first[record.sha256].image_id}, which was kept"
+        for record in records
+        if first[record.sha256] is not record
+    ]
+    return kept, dropped
 
 
 def check_no_leak(records: Sequence[Record], assignment: Sequence[SplitName]) -> None:
@@ -189,7 +216,7 @@ def _fill_empty(counts: NDArray[np.int64], sides: NDArray[np.int64], n_sides: in
 def _check_classes(records: Sequence[Record], classes: Sequence[str]) -> None:
     if len(classes) < 2:
         raise UsageError(f"expected two classes or more, found {', '.join(classes) or 'none'}. Add another class.")
-    present = {record.label for record in records}
+    present = {label for record in records for label in labels_of(record)}
     for label, name in enumerate(classes):
         if label not in present:
             raise UsageError(f"class {name!r}: expected images, found none that can be used. Add some or remove it.")
@@ -205,8 +232,8 @@ def _check_enough_groups(counts: NDArray[np.int64], classes: Sequence[str], spli
             )
 
 
-def _check_no_empty_class(labels: NDArray[np.int64], assignment: Sequence[SplitName], classes: Sequence[str]) -> None:
-    present = set(zip(labels.tolist(), assignment, strict=True))
+def _check_no_empty_class(records: Sequence[Record], assignment: Sequence[SplitName], classes: Sequence[str]) -> None:
+    present = {(label, side) for record, side in zip(records, assignment, strict=True) for label in labels_of(record)}
     for label, name in enumerate(classes):
         for split in SPLITS:
             if (label, split) not in present:
@@ -214,3 +241,12 @@ def _check_no_empty_class(labels: NDArray[np.int64], assignment: Sequence[SplitN
                     f"class {name!r}: expected images in the {split} split, found none. Its groups are too few or "
                     "too large to divide; add images of other groups (patients), or change `split.seed`."
                 )
+
+
+def _check_no_empty_split(assignment: Sequence[SplitName]) -> None:
+    for split in SPLITS:
+        if split not in assignment:
+            raise UsageError(
+                f"expected images in the {split} split, found none. Add images of other groups (patients), or change "
+                "the fractions in `split`."
+            )

@@ -55,7 +55,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}", dir=path.parent)
         os.close(handle)
     except OSError as error:
-        raise _write_refused(path, error) from error
+        raise write_refused(path, error) from error
     temporary = Path(name)
     try:
         yield temporary
@@ -64,7 +64,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         _fsync(path.parent)
     except OSError as error:
-        raise _write_refused(path, error) from error
+        raise write_refused(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -115,7 +115,8 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _write_refused(path: Path, error: OSError) -> UsageError:
+def write_refused(path: Path, error: OSError) -> UsageError:
+    """Return the sentence for a write that the file system refused."""
     return UsageError(
         f"{path}: could not be written ({error.strerror or error}). "
         "Free some space or choose another folder; what stood there before is untouched."

@@ -50,15 +50,16 @@ def open_ledger(configuration: Configuration, run: RunFolder) -> Ledger:
 
 def prepare_images(configuration: Configuration, ledger: Ledger, observer: Observer) -> PreparedData:
     """Decode, resize and split the images."""
-    from calibration_data.preparation import prepare, read_prepared, source_fingerprint
+    from calibration_data.preparation import prepare, source_fingerprint
+    from calibration_data.prepared_folder import FILES, read_prepared
 
     folder = ledger.run.data
     stage = Stage(
         name="data",
         inputs={"source": source_fingerprint(configuration.data)},
-        settings=_without_root(configuration),
+        settings=_what_changes_the_images(configuration),
         source=("calibration_data",),
-        outputs=tuple(folder / name for name in ("train.npz", "validation.npz", "test.npz", "manifest.json")),
+        outputs=tuple(folder / name for name in FILES),
     )
     with observer.stage("images") as advance:
         data = ledger.perform(
@@ -193,8 +194,8 @@ def _add_variant(ledger: Ledger, model: OnnxModel) -> None:
     ledger.write()
 
 
-def _without_root(configuration: Configuration) -> Mapping[str, object]:
-    # Where the images lie does not change them; their content is in the fingerprint.
+def _what_changes_the_images(configuration: Configuration) -> Mapping[str, object]:
+    # Where the images lie does not change them (their content is in the fingerprint), nor does who decodes them.
     settings = configuration.as_json()["data"]
     source = {key: value for key, value in settings["source"].items() if key != "root"}
-    return {**settings, "source": source}
+    return {**{key: value for key, value in settings.items() if key != "workers"}, "source": source}

@@ -225,7 +225,7 @@ def _measurements(path: Path) -> tuple[Measurement, ...]:
 
 
 def _prepared(path: Path) -> PreparedData:
-    from calibration_data.preparation import read_prepared
+    from calibration_data.prepared_folder import read_prepared
 
     return read_prepared(path.parent)
 

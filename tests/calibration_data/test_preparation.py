@@ -11,13 +11,14 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from calibration_data.dataset import Frame
-from calibration_data.preparation import DataSettings, fit_frame, prepare, read_prepared, source_fingerprint
+from calibration_data.dataset import Frame, Record
+from calibration_data.fitting import ImageForm, fit_frame
+from calibration_data.preparation import DataSettings, prepare, source_fingerprint
 from calibration_data.prepared import SPLITS
+from calibration_data.prepared_folder import ARRAYS, FILES, read_prepared
+from calibration_data.splits import SplitSettings, drop_equal_images, split_records
 from pipeline.artifacts import sha256_of_file
 from pipeline.errors import ExitCode, UsageError
-
-FILES = ("train.npz", "validation.npz", "test.npz", "manifest.json")
 
 
 def settings_for(root: Path, **values) -> DataSettings:
@@ -35,7 +36,7 @@ def wide_frame(channels: int = 3) -> Frame:
 
 
 def test_pad_keeps_the_proportions_and_lays_black_above_and_below():
-    image, mask = fit_frame(wide_frame(), 8, 3, "pad")
+    image, mask = fit_frame(wide_frame(), ImageForm(8, 3, "pad"))
     assert image.shape == (3, 8, 8)
     assert image[:, 2:6, :3].min() == 255
     assert image[:, :2].max() == image[:, 6:].max() == image[:, :, 5:].max() == 0
@@ -44,14 +45,14 @@ def test_pad_keeps_the_proportions_and_lays_black_above_and_below():
 
 
 def test_stretch_fills_the_square():
-    image, mask = fit_frame(wide_frame(), 8, 3, "stretch")
+    image, mask = fit_frame(wide_frame(), ImageForm(8, 3, "stretch"))
     assert image[:, :, :3].min() == 255
     assert mask is not None
     assert np.array_equal(mask, np.tile([True] * 4 + [False] * 4, (8, 1)))
 
 
 def test_crop_takes_the_central_square():
-    image, mask = fit_frame(wide_frame(), 8, 3, "crop")
+    image, mask = fit_frame(wide_frame(), ImageForm(8, 3, "crop"))
     # The central 20 columns of 40 are half white, half black.
     assert image[:, :, :3].min() == 255
     assert image[:, :, 5:].max() == 0
@@ -62,7 +63,7 @@ def test_crop_takes_the_central_square():
 @pytest.mark.parametrize("fit", ["pad", "stretch", "crop"])
 @pytest.mark.parametrize("shape", [(1, 300), (300, 1), (1, 1), (7, 7), (33, 20)])
 def test_any_proportions_fit(fit, shape):
-    image, mask = fit_frame(Frame(np.full((*shape, 3), 9, np.uint8), np.ones(shape, bool)), 8, 3, fit)
+    image, mask = fit_frame(Frame(np.full((*shape, 3), 9, np.uint8), np.ones(shape, bool)), ImageForm(8, 3, fit))
     assert image.max() == 9
     assert mask is not None
     assert mask.any()
@@ -71,15 +72,15 @@ def test_any_proportions_fit(fit, shape):
 
 def test_masks_are_resized_without_values_between():
     checkers = (np.indices((31, 31)).sum(axis=0) % 2).astype(bool)
-    _, mask = fit_frame(Frame(np.zeros((31, 31, 1), np.uint8), checkers), 31, 1, "stretch")
+    _, mask = fit_frame(Frame(np.zeros((31, 31, 1), np.uint8), checkers), ImageForm(31, 1, "stretch"))
     assert np.array_equal(mask, checkers)
 
 
 def test_colour_becomes_gray_by_brightness_and_gray_becomes_equal_channels():
     frame = Frame(np.full((4, 4, 3), (200, 100, 50), np.uint8), None)
-    gray, _ = fit_frame(frame, 8, 1, "pad")
+    gray, _ = fit_frame(frame, ImageForm(8, 1, "pad"))
     assert np.unique(gray).tolist() == [round(0.299 * 200 + 0.587 * 100 + 0.114 * 50)]
-    colour, mask = fit_frame(Frame(np.full((4, 4, 1), 77, np.uint8), None), 8, 3, "pad")
+    colour, mask = fit_frame(Frame(np.full((4, 4, 1), 77, np.uint8), None), ImageForm(8, 3, "pad"))
     assert np.unique(colour).tolist() == [77]
     assert colour.shape == (3, 8, 8)
     assert mask is None
@@ -94,7 +95,7 @@ def test_what_is_written_is_what_is_returned(two_classes, tmp_path):
     assert {path.name for path in (tmp_path / "data").iterdir()} == set(FILES)
     for name in SPLITS:
         one, other = data.split(name), again.split(name)
-        for key in ("images", "labels", "masks", "has_mask"):
+        for key in ARRAYS:
             assert np.array_equal(getattr(one, key), getattr(other, key))
             assert getattr(one, key).dtype == getattr(other, key).dtype
         assert (one.image_ids, one.groups, one.subgroups, one.sha256) == (
@@ -197,7 +198,7 @@ def test_a_bad_image_is_an_error_that_names_it_and_the_mend(two_classes, tmp_pat
     with pytest.raises(UsageError, match=r"dog/zero.png: expected an image.*`bad_images: skip`") as caught:
         prepare(settings_for(two_classes), tmp_path / "data")
     assert caught.value.exit_code == ExitCode.USAGE
-    assert not (tmp_path / "data").exists()
+    assert list((tmp_path / "data").iterdir()) == []
 
 
 def test_bad_images_are_skipped_counted_and_listed(two_classes, tmp_path):
@@ -266,7 +267,7 @@ def test_a_missing_file_is_named(two_classes, tmp_path, name):
         read_prepared(tmp_path)
 
 
-@pytest.mark.parametrize("name", FILES[:3])
+@pytest.mark.parametrize("name", FILES[:5])
 def test_a_changed_file_is_named(two_classes, tmp_path, name):
     prepare(settings_for(two_classes), tmp_path)
     content = bytearray((tmp_path / name).read_bytes())
@@ -284,8 +285,8 @@ def test_a_changed_file_is_named(two_classes, tmp_path, name):
         b"[]",
         b"{}",
         b'{"format_version": 99}',
-        b'{"format_version": 1}',
-        b'{"format_version": 1, "splits": 3}',
+        b'{"format_version": 2}',
+        b'{"format_version": 2, "splits": 3}',
     ],
 )
 def test_a_damaged_manifest_is_refused(two_classes, tmp_path, content):
@@ -301,8 +302,8 @@ def test_a_failed_preparation_leaves_no_manifest_for_half_a_folder(two_classes, 
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "savez", full)
-    with pytest.raises(UsageError, match=r"train.npz: could not be written \(No space left on device\)"):
+    monkeypatch.setattr(np.lib.format, "write_array_header_1_0", full)
+    with pytest.raises(UsageError, match=r"train.images.npy: could not be written \(No space left on device\)"):
         prepare(settings_for(two_classes, image_size=8), tmp_path)
     with pytest.raises(UsageError, match=r"manifest.json: expected a file, found nothing"):
         read_prepared(tmp_path)
@@ -323,7 +324,8 @@ def test_a_failed_preparation_leaves_no_manifest_for_half_a_folder(two_classes, 
         ({"mean": [0.5] * 3, "std": [0.2, 0.2, 0.0]}, "std must be at least 0.001"),
         ({"mean": ["a"] * 3, "std": [0.2] * 3}, "valid number"),
         ({"bad_images": "ignore"}, "'error' or 'skip'"),
-        ({"duplicates": "drop"}, "'error' or 'merge'"),
+        ({"duplicates": "keep"}, "'error', 'merge' or 'drop'"),
+        ({"workers": -1}, "greater than or equal to 0"),
         ({"split": {"train": 0.9}}, "must sum to 1, they sum to 1.2"),
         ({"sizes": 3}, "Extra inputs are not permitted"),
         ({"source": {"name": "folder"}}, "Field required"),
@@ -334,3 +336,50 @@ def test_a_failed_preparation_leaves_no_manifest_for_half_a_folder(two_classes, 
 def test_impossible_settings_are_refused(tmp_path, values, message):
     with pytest.raises(ValidationError, match=message):
         settings_for(tmp_path, **values)
+
+
+# --- many images ---
+
+
+def test_worker_processes_give_the_same_bytes(two_classes, tmp_path):
+    prepare(settings_for(two_classes, workers=0), tmp_path / "one")
+    prepare(settings_for(two_classes, workers=2), tmp_path / "two")
+    for name in FILES:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_images_and_masks_stay_on_disk_until_they_are_taken(two_classes, tmp_path):
+    data = prepare(settings_for(two_classes), tmp_path)
+    for split in SPLITS:
+        for array in (data.split(split).images, data.split(split).masks):
+            assert isinstance(array.base, np.memmap)
+
+
+def test_of_equal_images_the_one_in_test_is_kept(tmp_path):
+    records = [
+        Record("a", 0, "a", "", "train", "1" * 64),
+        Record("b", 0, "b", "", "validation", "1" * 64),
+        Record("c", 0, "c", "", "test", "1" * 64),
+        Record("d", 0, "d", "", "train", "2" * 64),
+        Record("e", 0, "e", "", "train", "2" * 64),
+    ]
+    kept, dropped = drop_equal_images(records)
+    assert [record.image_id for record in kept] == ["c", "d"]
+    assert dropped == [
+        "a: equal to c, which was kept", "b: equal to c, which was kept", "e: equal to d, which was kept"
+    ]  # fmt: skip
+
+
+def test_labels_of_a_multi_label_task_are_divided_each_in_the_same_proportions():
+    rng = np.random.default_rng(0)
+    records = [
+        Record(str(i), tuple(np.flatnonzero(found).tolist()), str(i // 2), "", None, f"{i:064d}")
+        for i, found in enumerate(rng.random((800, 3)) < (0.5, 0.2, 0.05))
+    ]
+    assignment = split_records(records, ("common", "rare", "rarest"), SplitSettings(), task="multi_label")
+    for label in range(3):
+        sides = [side for record, side in zip(records, assignment, strict=True) if label in record.label]
+        assert sides.count("train") / len(sides) == pytest.approx(0.7, abs=0.05)
+        assert sides.count("test") > 0
+    groups = {(record.group, side) for record, side in zip(records, assignment, strict=True)}
+    assert len(groups) == 400

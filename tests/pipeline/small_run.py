@@ -51,7 +51,7 @@ def write_run(
             "status": "done",
             "key": "k",
             "inputs": {},
-            "outputs": {"data/test.npz": data},
+            "outputs": {"data/test.images.npy": data},
             "seconds": 1.5,
         }
     ]

@@ -62,7 +62,7 @@ def test_the_digest_sees_what_matters_and_not_the_time_it_took(tmp_path: Path) -
     accepted = read_accepted(tmp_path)
     assert accepted is not None
     assert accepted.is_intact
-    record["stages"][0]["outputs"]["data/test.npz"] = "0" * 64
+    record["stages"][0]["outputs"]["data/test.images.npy"] = "0" * 64
     write_json(run.record, record)
     assert not accepted.is_intact
 
