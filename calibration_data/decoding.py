@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -19,7 +20,7 @@ from calibration_data.fitting import ImageForm, fit_frame
 from pipeline.errors import StageError
 
 _CHUNK = 64
-_RECORDS_PER_WORKER = 500  # a worker takes about a second to start
+_WORTH_WORKERS_S = 4.0  # a worker takes about a second to start
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,19 @@ def decode(records: Sequence[Record], load: Load, form: ImageForm, workers: int 
         records: what to decode.
         load: decodes one record; picklable where workers are used.
         form: of the images.
-        workers: processes to decode in; 0 for none; None for one per core, as far as there is work for them.
+        workers: processes to decode in; 0 for none; None for one per core if the first images say that it pays.
 
     Raises:
         StageError: a worker process died, for want of memory for instance.
     """
     chunks = [records[start : start + _CHUNK] for start in range(0, len(records), _CHUNK)]
-    if workers is None:
-        workers = min(os.cpu_count() or 1, len(records) // _RECORDS_PER_WORKER)
-    if workers == 0:
+    if workers is None and chunks:
+        started = time.perf_counter()
+        first, *chunks = chunks
+        yield from [_decode_one(record, load, form) for record in first]
+        expected_s = (time.perf_counter() - started) * len(chunks)
+        workers = os.cpu_count() if expected_s > _WORTH_WORKERS_S else 0
+    if not workers:
         for chunk in chunks:
             for record in chunk:
                 yield _decode_one(record, load, form)
