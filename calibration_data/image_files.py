@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
+import time
 import warnings
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +25,8 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 MASK_THRESHOLD = 127
 """Mask pixels above it belong to the lesion; masks stored as JPEG hold every gray in between."""
+_SETTLED_SECONDS = 2.0
+"""A file changed more recently is hashed anew: a second change could carry the same time stamp."""
 
 
 def read_pixels(path: Path) -> NDArray[np.uint8]:
@@ -36,7 +41,13 @@ def read_pixels(path: Path) -> NDArray[np.uint8]:
     Raises:
         BadImageError: the file is empty, truncated, no PNG, JPEG, BMP or TIFF, too large, or of an unsuitable kind.
     """
-    return _to_uint8(_decode(path))
+    with path.open("rb") as stream:
+        return _to_uint8(_decode(stream))
+
+
+def decode_pixels(content: bytes) -> NDArray[np.uint8]:
+    """Decode an image file's bytes; everything else as for `read_pixels`."""
+    return _to_uint8(_decode(io.BytesIO(content)))
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:
@@ -48,9 +59,33 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
     Raises:
         BadImageError: as for `read_pixels`.
     """
-    pixels = np.array(_decode(path).convert("L"))
+    with path.open("rb") as stream:
+        pixels = np.array(_decode(stream).convert("L"))
     lesion: NDArray[np.bool_] = pixels > (0 if pixels.max() <= 1 else MASK_THRESHOLD)
     return lesion
+
+
+def read_united_mask(paths: Iterable[Path], shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
+    """Return the union of an image's masks, None where there are none.
+
+    Args:
+        paths: the mask files.
+        shape: height and width of the image, in pixels.
+
+    Raises:
+        BadImageError: a mask cannot be read, or has another size than the image.
+    """
+    union: NDArray[np.bool_] | None = None
+    for path in paths:
+        try:
+            mask = read_mask(path)
+        except BadImageError as error:
+            raise BadImageError(f"its mask {path.name}: {error}") from error
+        if mask.shape != shape:
+            expected, found = (f"{size[1]} × {size[0]}" for size in (shape, mask.shape))
+            raise BadImageError(f"its mask {path.name}: expected {expected} pixels, found {found}")
+        union = mask if union is None else union | mask
+    return union
 
 
 def require_folder(path: Path, key: str) -> Path:
@@ -63,6 +98,22 @@ def require_folder(path: Path, key: str) -> Path:
         found = "a file" if path.exists() else "nothing"
         raise UsageError(f"{path}: expected a folder, found {found}. Set `{key}` to the folder of the images.")
     return path.resolve()
+
+
+def require_file(path: Path, content: str) -> Path:
+    """Return the path as it is.
+
+    Args:
+        path: where the file should lie.
+        content: what the file is, for the message.
+
+    Raises:
+        UsageError: it is missing or no file.
+    """
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "nothing"
+        raise UsageError(f"{path}: expected {content}, found {found}. Unpack the whole data set.")
+    return path
 
 
 def require_inside(root: Path, path: Path) -> Path:
@@ -78,20 +129,35 @@ def require_inside(root: Path, path: Path) -> Path:
 
 def fingerprint_of_files(root: Path, paths: Iterable[Path]) -> str:
     """Return a sha256 over files' paths below `root` and their bytes."""
-    return sha256_of_json({path.relative_to(root).as_posix(): sha256_of_file(path) for path in paths})
+    return sha256_of_json({path.relative_to(root).as_posix(): sha256_once(path) for path in paths})
 
 
-def _decode(path: Path) -> Image.Image:
+def sha256_once(path: Path) -> str:
+    """Return the sha256 of a file, hashed once per process as long as the file stays as it is."""
+    status = path.stat()
+    stamp = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
+    if time.time() - max(status.st_mtime, status.st_ctime) < _SETTLED_SECONDS:
+        return sha256_of_file(path)
+    return _sha256_at(path, stamp)
+
+
+@lru_cache(maxsize=1 << 18)  # more than ChestX-ray14 has images
+def _sha256_at(path: Path, stamp: tuple[int, ...]) -> str:
+    return sha256_of_file(path)
+
+
+def _decode(stream: BinaryIO) -> Image.Image:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    if path.stat().st_size == 0:
+    if stream.seek(0, os.SEEK_END) == 0:
         raise BadImageError("expected an image, found a file of zero bytes")
     try:
         with warnings.catch_warnings():
             # Damaged metadata says nothing about the pixels; a decompression bomb does.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=_FORMATS) as image:
+            stream.seek(0)
+            with Image.open(stream, formats=_FORMATS) as image:
                 if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
                     raise BadImageError("expected one image, found a TIFF of several pages")
                 image.load()

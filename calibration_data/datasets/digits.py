@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -12,6 +13,8 @@ from pydantic import Field
 from calibration_data.dataset import Dataset, Frame, Record, SourceSettings
 
 _LARGEST_PIXEL = 16
+_PREFIX = "digit-"
+"""What an image's id consists of, with its index."""
 
 
 class DigitsSettings(SourceSettings):
@@ -25,22 +28,21 @@ def open_digits(settings: DigitsSettings) -> Dataset:
     pixels, labels = _scans()
     records = tuple(
         Record(
-            image_id=f"digit-{index:04d}",
+            image_id=f"{_PREFIX}{index:04d}",
             label=int(label),
-            group=f"digit-{index:04d}",
+            group=f"{_PREFIX}{index:04d}",
             subgroup="",
             official_split=None,
             sha256=hashlib.sha256(scan.tobytes()).hexdigest(),
         )
         for index, (scan, label) in enumerate(zip(pixels, labels, strict=True))
     )
-    index_of = {record.image_id: index for index, record in enumerate(records)}
     return Dataset(
         name=settings.name,
         classes=tuple(str(digit) for digit in range(10)),
         records=records,
         synthetic=False,
-        load=lambda record: Frame(pixels[index_of[record.image_id]], None),
+        load=_load,
     )
 
 
@@ -50,6 +52,12 @@ def fingerprint_digits(settings: DigitsSettings) -> str:
     return hashlib.sha256(pixels.tobytes() + labels.astype("<i8").tobytes()).hexdigest()
 
 
+def _load(record: Record) -> Frame:
+    pixels, _ = _scans()
+    return Frame(pixels[int(record.image_id.removeprefix(_PREFIX))].copy(), None)
+
+
+@lru_cache(maxsize=1)
 def _scans() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Return uint8 [1797, 8, 8, 1], scaled from 0…16 to 0…255, and the labels, int64 [1797]."""
     from sklearn.datasets import load_digits

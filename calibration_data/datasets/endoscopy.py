@@ -9,6 +9,7 @@ the patients are seen through a dim endoscope (`subgroup`).
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +17,7 @@ from pydantic import Field
 
 from calibration_data.dataset import Dataset, Frame, Record, SourceSettings
 from calibration_data.datasets import endoscopy_frames
-from calibration_data.datasets.endoscopy_frames import CLASSES, make_patient, paint_frame, seeded
+from calibration_data.datasets.endoscopy_frames import CLASSES, Patient, make_patient, paint_frame, seeded
 from pipeline.artifacts import sha256_of_file, sha256_of_json
 
 _FRAMES_PER_FINDING = 2
@@ -34,8 +35,10 @@ class EndoscopySettings(SourceSettings):
 
 
 def open_endoscopy(settings: EndoscopySettings) -> Dataset:
-    """Generate all frames (about 2 ms each at 64 px) and open them; a class's label is its place in `CLASSES`."""
-    frames: dict[str, Frame] = {}
+    """Generate all frames (about 2 ms each at 64 px) for their digests; a class's label is its place in `CLASSES`.
+
+    A frame is generated again where it is loaded: that costs less than holding all of them.
+    """
     records: list[Record] = []
     for pair in range(settings.frames_per_class // _FRAMES_PER_FINDING):
         for half in ("upper", "lower"):
@@ -44,13 +47,10 @@ def open_endoscopy(settings: EndoscopySettings) -> Dataset:
                 if (finding in _UPPER) != (half == "upper"):
                     continue
                 for view in range(_FRAMES_PER_FINDING):
-                    image_id = f"{finding}-{pair * _FRAMES_PER_FINDING + view:05d}"
-                    rng = seeded(settings.seed, pair, half == "upper", label, view)
-                    frame = paint_frame(settings.frame_size, patient, finding, rng)
-                    frames[image_id] = frame
+                    frame = _frame(settings, patient, pair, label, view)
                     records.append(
                         Record(
-                            image_id=image_id,
+                            image_id=f"{finding}-{pair * _FRAMES_PER_FINDING + view:05d}",
                             label=label,
                             group=patient.name,
                             subgroup="dim" if patient.is_dim else "bright",
@@ -63,8 +63,21 @@ def open_endoscopy(settings: EndoscopySettings) -> Dataset:
         classes=CLASSES,
         records=tuple(records),
         synthetic=True,
-        load=lambda record: frames[record.image_id],
+        load=partial(_load, settings),
     )
+
+
+def _frame(settings: EndoscopySettings, patient: Patient, pair: int, label: int, view: int) -> Frame:
+    finding = CLASSES[label]
+    rng = seeded(settings.seed, pair, finding in _UPPER, label, view)
+    return paint_frame(settings.frame_size, patient, finding, rng)
+
+
+def _load(settings: EndoscopySettings, record: Record) -> Frame:
+    finding, _, number = record.image_id.rpartition("-")
+    pair, view = divmod(int(number), _FRAMES_PER_FINDING)
+    patient = make_patient(settings.seed, pair, "upper" if finding in _UPPER else "lower")
+    return _frame(settings, patient, pair, CLASSES.index(finding), view)
 
 
 def fingerprint_endoscopy(settings: EndoscopySettings) -> str:

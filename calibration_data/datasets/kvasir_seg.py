@@ -20,8 +20,9 @@ Jha et al., Kvasir-SEG: A Segmented Polyp Dataset, MMM 2020 (arXiv 1911.07069).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -36,9 +37,10 @@ from calibration_data.image_files import (
     read_pixels,
     require_folder,
     require_inside,
+    sha256_once,
 )
 from calibration_data.prepared import SplitName
-from pipeline.artifacts import JSON, read_json, sha256_of_file
+from pipeline.artifacts import JSON, read_json
 from pipeline.errors import UsageError
 
 CLASSES = ("mucosa", "polyp")
@@ -164,30 +166,9 @@ def open_kvasir_seg(settings: KvasirSegSettings) -> Dataset:
         for name, label, crop in _crops(root, names):
             image_id = f"{name}/{CLASSES[label]}"
             crops[image_id] = (name, crop)
-            records.append(Record(image_id, label, name, "", split, sha256_of_file(_image_path(root, name))))
+            records.append(Record(image_id, label, name, "", split, sha256_once(_image_path(root, name))))
     sizes = {name: (box["width"], box["height"]) for name, box in _read_boxes(root).items()}
-    read_image = lru_cache(maxsize=1)(read_pixels)  # an image's two crops follow each other
-
-    def load(record: Record) -> Frame:
-        name, crop = crops[record.image_id]
-        pixels = read_image(_image_path(root, name))
-        if (pixels.shape[1], pixels.shape[0]) != sizes[name]:
-            raise BadImageError(
-                f"expected {sizes[name][0]} × {sizes[name][1]} pixels, as {_BOXES} has it, "
-                f"found {pixels.shape[1]} × {pixels.shape[0]}"
-            )
-        inside = (slice(crop.top, crop.top + crop.side), slice(crop.left, crop.left + crop.side))
-        if CLASSES[record.label] != "polyp":
-            return Frame(pixels[inside], None)
-        mask = read_mask(_mask_path(root, name))
-        if mask.shape != pixels.shape[:2]:
-            raise BadImageError(
-                f"its mask: expected {pixels.shape[1]} × {pixels.shape[0]} pixels, "
-                f"found {mask.shape[1]} × {mask.shape[0]}"
-            )
-        return Frame(pixels[inside], mask[inside])
-
-    return Dataset(settings.name, CLASSES, tuple(records), synthetic=False, load=load)
+    return Dataset(settings.name, CLASSES, tuple(records), synthetic=False, load=partial(_load, root, crops, sizes))
 
 
 def fingerprint_kvasir_seg(settings: KvasirSegSettings) -> str:
@@ -197,6 +178,35 @@ def fingerprint_kvasir_seg(settings: KvasirSegSettings) -> str:
     files = [root / _BOXES, *(root / name for name, _ in _LISTS)]
     files.extend(path for name in names for path in (_image_path(root, name), _mask_path(root, name)))
     return fingerprint_of_files(root, files)
+
+
+def _load(
+    root: Path, crops: Mapping[str, tuple[str, _Crop]], sizes: Mapping[str, tuple[int, int]], record: Record
+) -> Frame:
+    """Decode a crop; `sizes` are the images' widths and heights as the boxes have them."""
+    name, crop = crops[record.image_id]
+    path = _image_path(root, name)
+    pixels = _read_image_at(path, path.stat().st_mtime_ns)
+    if (pixels.shape[1], pixels.shape[0]) != sizes[name]:
+        raise BadImageError(
+            f"expected {sizes[name][0]} × {sizes[name][1]} pixels, as {_BOXES} has it, "
+            f"found {pixels.shape[1]} × {pixels.shape[0]}"
+        )
+    inside = (slice(crop.top, crop.top + crop.side), slice(crop.left, crop.left + crop.side))
+    if record.label != CLASSES.index("polyp"):
+        return Frame(pixels[inside], None)
+    mask = read_mask(_mask_path(root, name))
+    if mask.shape != pixels.shape[:2]:
+        raise BadImageError(
+            f"its mask: expected {pixels.shape[1]} × {pixels.shape[0]} pixels, "
+            f"found {mask.shape[1]} × {mask.shape[0]}"
+        )
+    return Frame(pixels[inside], mask[inside])
+
+
+@lru_cache(maxsize=1)  # an image's two crops follow each other
+def _read_image_at(path: Path, mtime_ns: int) -> NDArray[np.uint8]:
+    return read_pixels(path)
 
 
 def _crops(root: Path, names: list[str]) -> list[tuple[str, int, _Crop]]:
