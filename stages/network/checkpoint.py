@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from calibration_data.prepared import Task
 from pipeline.artifacts import Checkpoint, write_bytes
 from pipeline.errors import UsageError
 from stages.network import NETWORKS, PactSettings, build_network
+from stages.network.custom import check_logits, is_custom
 from stages.network.pact import insert_pact
 
 _KEY = "edgeproof.network"
@@ -25,7 +26,7 @@ class NetworkSpec:
     """Everything that determines a network but its weights.
 
     Attributes:
-        network: a row of `NETWORKS`.
+        network: a row of `NETWORKS`, or the user's own `module:function`.
         classes: class names in the order of the logits.
         channels: of the image, 1 or 3.
         image_size: height and width in pixels.
@@ -41,11 +42,35 @@ class NetworkSpec:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     pact: PactSettings | None
-    task: Task = "multi_class"
+    task: Literal["multi_class", "multi_label"] = "multi_class"
 
     def build(self, seed: int) -> nn.Module:
-        """Return the network with initial weights, with PACT in it where the specification says so."""
-        network = build_network(self.network, self.channels, len(self.classes), seed)
+        """Return the network with initial weights, with PACT in it where the specification says so.
+
+        Raises:
+            UsageError: as for `build_float`, or PACT cannot be put into the network.
+        """
+        return self.with_pact(self.build_float(seed))
+
+    def build_float(self, seed: int) -> nn.Module:
+        """Return the network with initial weights as it was written, without PACT.
+
+        Raises:
+            UsageError: the images are too small for it, or a user's own network cannot be built or gives no logits.
+        """
+        channels, classes = self.channels, len(self.classes)
+        if self.network in NETWORKS and self.image_size < (least := NETWORKS[self.network].least_image_size):
+            raise UsageError(
+                f"train.network: {self.network!r} expects images of at least {least} pixels, found "
+                f"{self.image_size}. Set `data.image_size` to {least} or more, or choose another network."
+            )
+        network = build_network(self.network, channels, classes, seed)
+        if self.network not in NETWORKS:
+            check_logits(network, self.network, channels, classes, self.image_size)
+        return network
+
+    def with_pact(self, network: nn.Module) -> nn.Module:
+        """Return a network of `build_float` with PACT in it where the specification says so; weights are shared."""
         return insert_pact(network, self.pact, self.mean, self.std) if self.pact else network
 
     def to_text(self) -> str:
@@ -76,11 +101,17 @@ def save_checkpoint(path: Path, spec: NetworkSpec, network: nn.Module) -> Checkp
     return Checkpoint.at(path)
 
 
-def load_checkpoint(checkpoint: Checkpoint) -> tuple[NetworkSpec, nn.Module]:
+def load_checkpoint(checkpoint: Checkpoint, allow_custom: str | None = None) -> tuple[NetworkSpec, nn.Module]:
     """Return the specification and the network, in evaluation mode, on the CPU.
 
+    Args:
+        checkpoint: written by `save_checkpoint`.
+        allow_custom: `train.network` of the user's configuration. Building a `module:function` network runs that
+            module, so the name in a file is not enough: it must be this one.
+
     Raises:
-        UsageError: the file is no checkpoint of this program, or its tensors do not fit the network it names.
+        UsageError: the file is no checkpoint of this program, its tensors do not fit the network it names, or it
+            names code that the configuration does not.
     """
     try:
         with safe_open(checkpoint.path, framework="pt") as file:
@@ -92,11 +123,8 @@ def load_checkpoint(checkpoint: Checkpoint) -> tuple[NetworkSpec, nn.Module]:
             f"{checkpoint.path}: expected a checkpoint written by `edgeproof train`, found something else ({error}). "
             "Delete it and train again."
         ) from error
-    if spec.network not in NETWORKS:
-        raise UsageError(
-            f"{checkpoint.path}: expected one of the networks {', '.join(NETWORKS)}, found {spec.network!r}. "
-            "Train again with one of those."
-        )
+    if spec.network not in NETWORKS and spec.network != allow_custom:
+        raise UsageError(_foreign_network(checkpoint.path, spec.network))
     network = spec.build(seed=0)
     try:
         network.load_state_dict(tensors)
@@ -105,3 +133,15 @@ def load_checkpoint(checkpoint: Checkpoint) -> tuple[NetworkSpec, nn.Module]:
             f"{checkpoint.path}: its tensors do not fit the network {spec.network!r} ({error}). Train again."
         ) from error
     return spec, network.eval()
+
+
+def _foreign_network(path: Path, network: str) -> str:
+    if is_custom(network):
+        return (
+            f"{path}: expected one of the networks {', '.join(NETWORKS)}, or the one that the configuration names, "
+            f"found {network!r}. Loading it would run that module's code. If you trust it, set `train.network` to it."
+        )
+    return (
+        f"{path}: expected one of the networks {', '.join(NETWORKS)}, found {network!r}. "
+        "Train again with one of those."
+    )
