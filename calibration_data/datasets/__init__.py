@@ -12,6 +12,7 @@ from calibration_data.datasets.digits import DigitsSettings, fingerprint_digits,
 from calibration_data.datasets.endoscopy import EndoscopySettings, fingerprint_endoscopy, open_endoscopy
 from calibration_data.datasets.folder import FolderSettings, fingerprint_folder, open_folder
 from calibration_data.datasets.kvasir_seg import KvasirSegSettings, fingerprint_kvasir_seg, open_kvasir_seg
+from calibration_data.datasets.mnist import MnistSettings, fingerprint_mnist, open_mnist
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,13 @@ DATASETS: Mapping[str, DatasetKind] = MappingProxyType(
             open_kvasir_seg,
             fingerprint_kvasir_seg,
             "Kvasir-SEG, real colonoscopy: one polyp crop with its mask and one mucosa crop per image",
+            synthetic=False,
+        ),
+        "mnist": DatasetKind(
+            MnistSettings,
+            open_mnist,
+            fingerprint_mnist,
+            "MNIST's four IDX files, compressed or not: handwritten digits of 28 × 28 px, official test split",
             synthetic=False,
         ),
     }

@@ -2,58 +2,32 @@
 
 from __future__ import annotations
 
-import json
+import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from pydantic import TypeAdapter, ValidationError
+from tiny_sources import TINY
 
 from calibration_data.datasets import DATASETS, DatasetKind
-from calibration_data.preparation import DataSettings, prepare, read_prepared, source_fingerprint
+from calibration_data.preparation import DataSettings, prepare, source_fingerprint
 from calibration_data.prepared import SPLITS
+from calibration_data.prepared_folder import read_prepared
+from pipeline.errors import UsageError
 
 ROWS = pytest.mark.parametrize("name", DATASETS)
 
 
-def tiny_folder(root: Path) -> dict:
-    for label in range(2):
-        for index in range(6):
-            pixels = np.random.default_rng(10 * label + index).integers(0, 255, (12, 10, 3)).astype(np.uint8)
-            path = root / f"class{label}" / f"{index}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(path)
-    return {"root": str(root)}
-
-
-def tiny_kvasir_seg(root: Path) -> dict:
-    for name in ("images", "masks"):
-        (root / name).mkdir(parents=True)
-    names = [f"img{index}" for index in range(10)]
-    boxes = {}
-    for index, name in enumerate(names):
-        pixels = np.random.default_rng(index).integers(60, 240, (48, 64, 3)).astype(np.uint8)
-        mask = np.zeros((48, 64), dtype=np.uint8)
-        mask[8:24, 8:24] = 255
-        Image.fromarray(pixels).save(root / "images" / f"{name}.jpg")
-        Image.fromarray(mask).save(root / "masks" / f"{name}.jpg")
-        box = {"label": "polyp", "xmin": 8, "ymin": 8, "xmax": 24, "ymax": 24}
-        boxes[name] = {"height": 48, "width": 64, "bbox": [box]}
-    (root / "kavsir_bboxes.json").write_text(json.dumps(boxes))
-    (root / "train.txt").write_text("\n".join(names[:7]))
-    (root / "val.txt").write_text("\n".join(names[7:]))
-    return {"root": str(root)}
-
-
-TINY = {
-    "digits": lambda root: {},
-    "endoscopy": lambda root: {"frames_per_class": 6, "frame_size": 32},
-    "folder": tiny_folder,
-    "kvasir_seg": tiny_kvasir_seg,
-}
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory):
+    """Unpack archives into a folder of the tests' own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +80,36 @@ def test_records_are_well_formed(name, sources):
     dataset = DATASETS[name].open(settings_of(sources, name))
     ids = [record.image_id for record in dataset.records]
     assert len(set(ids)) == len(ids)
-    assert {record.label for record in dataset.records} == set(range(len(dataset.classes)))
+    assert all(isinstance(image_id, str) and image_id for image_id in ids)
     assert len(set(dataset.classes)) == len(dataset.classes) >= 2
-    assert all(len(record.sha256) == 64 and record.group for record in dataset.records)
+    for record in dataset.records:
+        assert len(record.sha256) == 64
+        assert record.group
+        assert record.official_split in (None, *SPLITS)
+
+
+@ROWS
+def test_labels_fit_the_task_and_every_class_occurs(name, sources):
+    dataset = DATASETS[name].open(settings_of(sources, name))
+    labels = [record.label for record in dataset.records]
+    if dataset.task == "multi_class":
+        assert {type(label) for label in labels} == {int}
+        occurring = set(labels)
+    else:
+        assert {type(label) for label in labels} == {tuple}
+        assert all(list(label) == sorted(set(label)) for label in labels)
+        assert () in labels  # an image without a finding is an image too
+        occurring = {one for label in labels for one in label}
+    assert occurring == set(range(len(dataset.classes)))
+
+
+@ROWS
+def test_the_load_survives_pickling_and_holds_no_pixels(name, sources):
+    dataset = DATASETS[name].open(settings_of(sources, name))
+    pickled = pickle.dumps(dataset.load)
+    assert len(pickled) < 400 * len(dataset.records)
+    record = dataset.records[-1]
+    assert np.array_equal(pickle.loads(pickled)(record).pixels, dataset.load(record).pixels)
 
 
 @ROWS
@@ -122,6 +123,9 @@ def test_frames_are_uint8_gray_or_rgb_with_masks_of_their_size(name, sources):
         if frame.mask is not None:
             assert frame.mask.dtype == np.bool_
             assert frame.mask.shape == frame.pixels.shape[:2]
+        else:
+            assert frame.mask_class is None
+        assert frame.mask_class is None or 0 <= frame.mask_class < len(dataset.classes)
 
 
 @ROWS
@@ -129,6 +133,34 @@ def test_the_fingerprint_is_stable(name, sources):
     settings = DataSettings.model_validate({"source": sources[name]})
     assert source_fingerprint(settings) == source_fingerprint(settings)
     assert len(source_fingerprint(settings)) == 64
+
+
+@ROWS
+def test_the_fingerprint_sees_every_file_and_not_where_they_lie(name, sources, tmp_path):
+    if "root" not in sources[name]:
+        pytest.skip("it has no files")
+    source = Path(sources[name]["root"])
+    copy = tmp_path / source.name
+    if source.is_dir():
+        shutil.copytree(source, copy)
+    else:
+        shutil.copy(source, copy)
+    settings = DataSettings.model_validate({"source": sources[name] | {"root": str(copy)}})
+    first = source_fingerprint(settings)
+    assert first == source_fingerprint(DataSettings.model_validate({"source": sources[name]}))
+    for path in [copy] if copy.is_file() else sorted(path for path in copy.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        assert changed(settings, first), path.name
+        path.write_bytes(content)
+
+
+def changed(settings: DataSettings, first: str) -> bool:
+    """Return whether the fingerprint is another, or the damage was seen already."""
+    try:
+        return source_fingerprint(settings) != first
+    except UsageError:
+        return True
 
 
 @ROWS

@@ -1,0 +1,62 @@
+"""A tiny instance of every row of `DATASETS`, in its real format on disk."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def noise(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 255, shape).astype(np.uint8)
+
+
+def tiny_folder(root: Path) -> dict:
+    for label in range(2):
+        for index in range(6):
+            pixels = noise(10 * label + index, 12, 10, 3)
+            path = root / f"class{label}" / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+    return {"root": str(root)}
+
+
+def tiny_kvasir_seg(root: Path) -> dict:
+    for name in ("images", "masks"):
+        (root / name).mkdir(parents=True)
+    names = [f"img{index}" for index in range(10)]
+    boxes = {}
+    for index, name in enumerate(names):
+        pixels = np.random.default_rng(index).integers(60, 240, (48, 64, 3)).astype(np.uint8)
+        mask = np.zeros((48, 64), dtype=np.uint8)
+        mask[8:24, 8:24] = 255
+        Image.fromarray(pixels).save(root / "images" / f"{name}.jpg")
+        Image.fromarray(mask).save(root / "masks" / f"{name}.jpg")
+        box = {"label": "polyp", "xmin": 8, "ymin": 8, "xmax": 24, "ymax": 24}
+        boxes[name] = {"height": 48, "width": 64, "bbox": [box]}
+    (root / "kavsir_bboxes.json").write_text(json.dumps(boxes))
+    (root / "train.txt").write_text("\n".join(names[:7]))
+    (root / "val.txt").write_text("\n".join(names[7:]))
+    return {"root": str(root)}
+
+
+def tiny_mnist(root: Path) -> dict:
+    for seed, (prefix, count) in enumerate((("train", 40), ("t10k", 20))):
+        pixels, labels = noise(seed, count, 28, 28), np.arange(count, dtype=np.uint8) % 10
+        for name, values in (("images-idx3", pixels), ("labels-idx1", labels)):
+            header = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
+            (root / f"{prefix}-{name}-ubyte").write_bytes(header + values.tobytes())
+    return {"root": str(root)}
+
+
+TINY: dict[str, Callable[[Path], dict]] = {
+    "digits": lambda root: {},
+    "endoscopy": lambda root: {"frames_per_class": 6, "frame_size": 32},
+    "folder": tiny_folder,
+    "kvasir_seg": tiny_kvasir_seg,
+    "mnist": tiny_mnist,
+}
