@@ -12,6 +12,7 @@ from calibration_data.datasets.digits import DigitsSettings, fingerprint_digits,
 from calibration_data.datasets.endoscopy import EndoscopySettings, fingerprint_endoscopy, open_endoscopy
 from calibration_data.datasets.folder import FolderSettings, fingerprint_folder, open_folder
 from calibration_data.datasets.kvasir_seg import KvasirSegSettings, fingerprint_kvasir_seg, open_kvasir_seg
+from calibration_data.datasets.medmnist import MedMnistSettings, fingerprint_medmnist, open_medmnist
 from calibration_data.datasets.mnist import MnistSettings, fingerprint_mnist, open_mnist
 
 
@@ -62,6 +63,13 @@ DATASETS: Mapping[str, DatasetKind] = MappingProxyType(
             open_kvasir_seg,
             fingerprint_kvasir_seg,
             "Kvasir-SEG, real colonoscopy: one polyp crop with its mask and one mucosa crop per image",
+            synthetic=False,
+        ),
+        "medmnist": DatasetKind(
+            MedMnistSettings,
+            open_medmnist,
+            fingerprint_medmnist,
+            "MedMNIST v2, one .npz of its twelve 2-D sets at 28 to 224 px, official splits; ChestMNIST multi-label",
             synthetic=False,
         ),
         "mnist": DatasetKind(

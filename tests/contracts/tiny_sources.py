@@ -53,10 +53,21 @@ def tiny_mnist(root: Path) -> dict:
     return {"root": str(root)}
 
 
+def tiny_medmnist(root: Path) -> dict:
+    arrays = {}
+    for seed, (prefix, count) in enumerate((("train", 30), ("val", 15), ("test", 15))):
+        labels = np.zeros((count, 14), dtype=np.uint8)
+        labels[np.arange(1, count), np.arange(count - 1) % 14] = 1
+        arrays |= {f"{prefix}_images": noise(seed, count, 28, 28), f"{prefix}_labels": labels}
+    np.savez_compressed(root / "chestmnist.npz", **arrays)
+    return {"root": str(root / "chestmnist.npz")}
+
+
 TINY: dict[str, Callable[[Path], dict]] = {
     "digits": lambda root: {},
     "endoscopy": lambda root: {"frames_per_class": 6, "frame_size": 32},
     "folder": tiny_folder,
     "kvasir_seg": tiny_kvasir_seg,
+    "medmnist": tiny_medmnist,
     "mnist": tiny_mnist,
 }
