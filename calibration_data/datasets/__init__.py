@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from calibration_data.dataset import Dataset, SourceSettings
+from calibration_data.datasets.cifar10 import Cifar10Settings, fingerprint_cifar10, open_cifar10
 from calibration_data.datasets.digits import DigitsSettings, fingerprint_digits, open_digits
 from calibration_data.datasets.endoscopy import EndoscopySettings, fingerprint_endoscopy, open_endoscopy
 from calibration_data.datasets.folder import FolderSettings, fingerprint_folder, open_folder
@@ -37,6 +38,13 @@ class DatasetKind:
 
 DATASETS: Mapping[str, DatasetKind] = MappingProxyType(
     {
+        "cifar10": DatasetKind(
+            Cifar10Settings,
+            open_cifar10,
+            fingerprint_cifar10,
+            "CIFAR-10: the binary edition, or class folders of images, also in a zip or tar; official test split",
+            synthetic=False,
+        ),
         "digits": DatasetKind(
             DigitsSettings,
             open_digits,

@@ -63,7 +63,19 @@ def tiny_medmnist(root: Path) -> dict:
     return {"root": str(root / "chestmnist.npz")}
 
 
+def tiny_cifar10(root: Path) -> dict:
+    names = [*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"]
+    for seed, name in enumerate(names):
+        rows = noise(seed, 20, 3073)
+        rows[:, 0] = np.arange(20) % 10
+        (root / name).write_bytes(rows.tobytes())
+    classes = "airplane automobile bird cat deer dog frog horse ship truck"
+    (root / "batches.meta.txt").write_text(classes.replace(" ", "\n") + "\n\n")
+    return {"root": str(root)}
+
+
 TINY: dict[str, Callable[[Path], dict]] = {
+    "cifar10": tiny_cifar10,
     "digits": lambda root: {},
     "endoscopy": lambda root: {"frames_per_class": 6, "frame_size": 32},
     "folder": tiny_folder,
