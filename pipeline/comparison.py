@@ -40,6 +40,7 @@ class Tolerance:
 TOLERANCES: Mapping[Inputs, Tolerance] = {
     # A run on the same data and versions repeats its scores exactly; these leave room for another library's rounding.
     "labels": Tolerance("absolute", 0.01),
+    "class_mean": Tolerance("absolute", 0.01),
     "class": Tolerance("absolute", 0.02),
     "reference": Tolerance("absolute", 0.01),
     "maps": Tolerance("absolute", 0.02),

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from calibration_data.prepared import PreparedData
+    from calibration_data.prepared import PreparedData, Task
     from stages.validate.saliency import SaliencySettings
+
+    Truth = tuple[NDArray[np.bool_], NDArray[np.bool_], tuple[str, ...]]
 
 
 def validate_models(
@@ -47,7 +49,7 @@ def validate_models(
     with observer.stage("latency") as advance:
         image = data.test.images[0]
         measurements += measure_latency(models, image, configuration.validation.latency, advance)
-    measurements += _absent(configuration, ledger, measurements)
+    measurements += _absent(configuration, ledger, data.task, measurements)
     write_json(ledger.run.measurements, [measurement.as_json() for measurement in measurements])
     return measurements
 
@@ -61,6 +63,7 @@ def _validate_one(
     advance: Advance,
 ) -> list[Measurement]:
     from stages.validate.accuracy import Predictions, measure_accuracy, measure_size, predict_variant
+    from stages.validate.explained import explained_classes
     from stages.validate.saliency import Explanations, explain_variant, measure_saliency
 
     run, settings = ledger.run, configuration.validation
@@ -71,9 +74,9 @@ def _validate_one(
     def compute() -> list[Measurement]:
         predictions = predict_variant(model, data.test, settings.accuracy, predictions_path)
         reference = predictions if is_baseline else Predictions.read("fp32", run.predictions("fp32"))
-        targets = reference.logits.argmax(axis=1)
-        maps = explain_variant(model, data.test, targets, settings.saliency, saliency_path, advance)
-        masks, has_mask = data.test.masks[maps.image_index], data.test.has_mask[maps.image_index]
+        targets = explained_classes(reference.logits, data.test.mask_class, data.task)
+        maps = explain_variant(model, data.test, targets, data.task, settings.saliency, saliency_path, advance)
+        truth = _masks_of(data, maps.image_index)
         reference_maps = None if is_baseline else Explanations.read("fp32", run.saliency("fp32")).maps
         found = [
             measure_size(model),
@@ -83,16 +86,16 @@ def _validate_one(
                 predictions.labels,
                 data.classes,
                 None if is_baseline else reference.logits,
+                data.test.groups,
                 data.test.subgroups,
                 settings.accuracy,
             ),
             *measure_saliency(
-                model.variant, maps.maps, reference_maps, masks, has_mask, "occlusion", settings.saliency
+                model.variant, maps.maps, reference_maps, *truth, data.task, "occlusion", settings.saliency
             ),
         ]
         if is_baseline:
-            shape = maps.maps.shape
-            found += _random_baseline(shape, maps.maps, masks, has_mask, "occlusion", settings.saliency)
+            found += _random_baseline(maps.maps, truth, data.task, "occlusion", settings.saliency)
         write_json(path, [measurement.as_json() for measurement in found])
         return found
 
@@ -118,18 +121,18 @@ def _validate_gradients(
     run, settings = ledger.run, configuration.validation.saliency
     path = run.root / "validate" / "measured" / "gradients.json"
     explained = Explanations.read("fp32", run.saliency("fp32"))
-    images, targets = data.test.images[explained.image_index], explained.target
-    masks, has_mask = data.test.masks[explained.image_index], data.test.has_mask[explained.image_index]
     pact = [name for name, method in configuration.variants.items() if isinstance(method, PactExportSettings)]
 
     def compute() -> list[Measurement]:
+        images, targets = data.test.images[explained.image_index], explained.target
+        truth = _masks_of(data, explained.image_index)
         plain = gradient_maps(checkpoint, images, targets, rounding=False)
-        found = measure_saliency("fp32", plain, None, masks, has_mask, "gradient", settings)
-        found += _random_baseline(plain.shape, plain, masks, has_mask, "gradient", settings)
+        found = measure_saliency("fp32", plain, None, *truth, data.task, "gradient", settings)
+        found += _random_baseline(plain, truth, data.task, "gradient", settings)
         if pact and configuration.train.pact:
             rounded = gradient_maps(checkpoint, images, targets, rounding=True)
             for name in pact:
-                found += measure_saliency(name, rounded, plain, masks, has_mask, "gradient", settings)
+                found += measure_saliency(name, rounded, plain, *truth, data.task, "gradient", settings)
         write_json(path, [measurement.as_json() for measurement in found])
         return found
 
@@ -151,32 +154,39 @@ def _validate_gradients(
     return ledger.perform(stage, compute, partial(_read_measured, path))
 
 
+def _masks_of(data: PreparedData, chosen: NDArray[np.int64]) -> Truth:
+    """Return masks, whether there is one, and groups of the chosen test images."""
+    test = data.test
+    return test.masks[chosen], test.has_mask[chosen], tuple(test.groups[index] for index in chosen)
+
+
 def _random_baseline(
-    shape: tuple[int, int, int],
     reference: NDArray[np.float32],
-    masks: NDArray[np.bool_],
-    has_mask: NDArray[np.bool_],
+    truth: Truth,
+    task: Task,
     method: Literal["occlusion", "gradient"],
     settings: SaliencySettings,
 ) -> list[Measurement]:
     """Return what a map that knows nothing scores, at the resolution of the method."""
     from stages.validate.saliency import RANDOM_MAP, measure_saliency, random_maps
 
-    size = shape[1]
-    patch, stride = (settings.patch(size), settings.stride(size)) if method == "occlusion" else (1, 1)
-    maps = random_maps(settings.seed, shape, patch, stride)
-    return measure_saliency(RANDOM_MAP, maps, reference, masks, has_mask, method, settings)
+    count, height, width = reference.shape
+    patch, stride = (settings.patch(height), settings.stride(height)) if method == "occlusion" else (1, 1)
+    maps = random_maps(settings.seed, (count, height, width), patch, stride)
+    return measure_saliency(RANDOM_MAP, maps, reference, *truth, task, method, settings)
 
 
-def _absent(configuration: Configuration, ledger: Ledger, measurements: list[Measurement]) -> list[Measurement]:
+def _absent(
+    configuration: Configuration, ledger: Ledger, task: Task, measurements: list[Measurement]
+) -> list[Measurement]:
     """Return an empty measurement, with the reason, for every number that a variant which failed does not have."""
     measured = {(measurement.variant, measurement.metric) for measurement in measurements}
     reasons = {record.name.partition("/")[2]: record.error for record in ledger.records if record.error}
     return [
-        Measurement(metric, None, METRICS[metric].unit, variant, settings={"reason": reasons.get(variant, "unknown")})
+        Measurement(metric, None, row.unit, variant, settings={"reason": reasons.get(variant, "unknown")})
         for variant in configuration.variants
-        for metric in METRICS
-        if "/" not in metric and (variant, metric) not in measured
+        for metric, row in METRICS.items()
+        if "/" not in metric and task in row.definitions and (variant, metric) not in measured
     ]
 
 

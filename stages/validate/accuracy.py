@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,16 +11,23 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from calibration_data.prepared import PreparedSplit
-from pipeline.artifacts import Measurement, OnnxModel
+from pipeline.artifacts import JSON, Measurement, OnnxModel
 from pipeline.errors import StageError
 from pipeline.settings import Settings
-from stages.validate import METRICS, Metric, statistics
+from stages.validate import METRICS, Definition, Metric, resampling, statistics
+from stages.validate.answers import Answers
 from stages.validate.arrays import read_arrays, write_arrays
 from stages.validate.evidence import measured, not_measured
 from stages.validate.sessions import open_session, predict
 
+Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 Logits = NDArray[np.float32]
+Part = tuple[Callable[..., Floats], int | None]
+"""A metric's function and the class that it is asked of; a metric is the mean of its parts."""
+
+RARE_RESAMPLES = "most resamples lack a label that is counted"
+"""Why a bootstrap has no interval where labels are rarer than an interval needs."""
 
 
 class AccuracySettings(Settings):
@@ -33,6 +40,13 @@ class AccuracySettings(Settings):
     threads: int = Field(1, ge=1, le=256, description="threads of the session")
     resamples: int = Field(2000, ge=1000, le=100_000, description="bootstrap resamples behind an interval")
     seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of the bootstrap")
+    min_positives: int = Field(
+        10,
+        ge=1,
+        le=1_000_000,
+        description="test images with a label, and without it, from which on its AUROC and average precision are "
+        "measured and it counts in the means over labels; multi-label data only",
+    )
 
 
 @dataclass(frozen=True)
@@ -42,7 +56,7 @@ class Predictions:
     Attributes:
         variant: its name.
         logits: float32 [n, classes].
-        labels: int64 [n], the truth.
+        labels: int64 [n], the truth; of a multi-label task int64 [n, classes], 0 or 1.
         path: the `.npz` that holds both.
     """
 
@@ -65,7 +79,7 @@ def predict_variant(model: OnnxModel, data: PreparedSplit, settings: AccuracySet
         model: the file.
         data: the split, usually test.
         settings: batch size and threads.
-        target: the `.npz` to write: logits float32 [n, classes], labels int64 [n].
+        target: the `.npz` to write: logits float32 [n, classes], labels as in the split.
 
     Raises:
         StageError: a logit is not finite.
@@ -87,143 +101,164 @@ def measure_accuracy(
     labels: Labels,
     classes: Sequence[str],
     reference_logits: Logits | None,
+    groups: Sequence[str],
     subgroups: Sequence[str],
     settings: AccuracySettings,
 ) -> list[Measurement]:
     """Return every row of `METRICS` that is computed from logits, each with its sample size and 95 % interval.
 
     What cannot be said of this sample has the value None and a reason; what has no sound interval has none and says
-    why.
+    why. Where groups hold several images, intervals come from resamples of whole groups (cluster bootstrap).
 
     Args:
         variant: its name.
         logits: float32 [n, classes].
-        labels: int64 [n], indices into `classes`.
-        classes: their names.
+        labels: int64 [n], indices into `classes`; of a multi-label task int64 [n, classes], 0 or 1.
+        classes: names of the classes or labels.
         reference_logits: fp32's logits of the same images; None for fp32 itself.
+        groups: n names of what images belong together by, such as a patient.
         subgroups: n names, "" where unknown; accuracy is measured in each known one too.
-        settings: resamples and seed.
+        settings: resamples, seed, and how often a label must occur.
 
     Raises:
         StageError: a logit is not finite, or the arrays don't fit each other.
     """
     _require_finite(variant, logits)
-    if logits.shape != (len(labels), len(classes)) or not len(labels):
+    expected = (len(labels), len(classes))
+    if logits.shape != expected or not len(labels) or (labels.ndim > 1 and labels.shape != expected):
         raise StageError(
             f"{variant}: expected logits of {len(labels)} images (at least one) and {len(classes)} classes, found "
-            f"the shape {list(logits.shape)}. Delete its predictions and run `edgeproof validate` again."
+            f"the shapes {list(logits.shape)} and, of the labels, {list(labels.shape)}. Delete its predictions and "
+            "run `edgeproof validate` again."
         )
     if reference_logits is not None and reference_logits.shape != logits.shape:
         raise StageError(
             f"{variant}: expected fp32's logits of the same images, found the shapes {list(logits.shape)} and "
             f"{list(reference_logits.shape)}. Delete the predictions and run `edgeproof validate` again."
         )
-    answers = _Answers(variant, logits, labels, tuple(classes), reference_logits)
-    rows: list[Measurement] = []
-    for name, metric in METRICS.items():
-        if metric.inputs in ("labels", "reference"):
-            rows.append(_measure(name, metric, answers, None, settings))
-        elif metric.inputs == "class":
-            rows += [
-                _measure(name.replace("CLASS", of_class), metric, answers, index, settings)
-                for index, of_class in enumerate(classes)
-            ]
-    return rows + _subgroup_accuracies(answers, subgroups)
+    units = resampling.units_of(groups)
+    answers = Answers(variant, logits, labels, tuple(classes), reference_logits, units, settings.min_positives)
+    rows = [row for name, metric in METRICS.items() for row in _rows(name, metric, answers)]
+    found = _measure(rows, answers, settings, {})
+    for subgroup in sorted(set(subgroups) - {""}):
+        of_subgroup = answers.of_images(np.asarray(subgroups) == subgroup)
+        accuracy = _rows("accuracy", METRICS["accuracy"], of_subgroup)
+        found += _measure(accuracy, of_subgroup, settings, {"subgroup": subgroup})
+    return found
 
 
 @dataclass(frozen=True)
-class _Answers:
-    """What `measure_accuracy` was given."""
+class _Row:
+    """One measurement to be taken."""
 
-    variant: str
-    logits: Logits
-    labels: Labels
-    classes: tuple[str, ...]
-    reference_logits: Logits | None
+    name: str
+    metric: Metric
+    definition: Definition
+    class_index: int | None
+    parts: tuple[Part, ...]
+
+
+def _rows(name: str, metric: Metric, answers: Answers) -> list[_Row]:
+    """Return the measurements of one row of the table; none where it is not computed from logits of this task."""
+    definition = metric.definitions.get(answers.task)
+    if definition is None or definition.function is None:
+        return []
+    function = definition.function
+    match metric.inputs:
+        case "labels" | "reference":
+            return [_Row(name, metric, definition, None, ((function, None),))]
+        case "class_mean":
+            return [_Row(name, metric, definition, None, tuple((function, index) for index in answers.counted))]
+        case "class":
+            return [
+                _Row(name.replace("CLASS", of_class), metric, definition, index, ((function, index),))
+                for index, of_class in enumerate(answers.classes)
+            ]
+        case _:
+            return []
 
 
 def _measure(
-    name: str, metric: Metric, answers: _Answers, class_index: int | None, settings: AccuracySettings
-) -> Measurement:
-    reason = _why_not(metric, answers, class_index)
-    if reason:
-        return not_measured(name, answers.variant, reason, "cpu", "test", {})
-    statistic = _statistic(metric, answers, class_index)
-    value = float(statistic(np.ones((1, len(answers.labels))))[0])
-    n = int(_sample(metric, answers, class_index).sum())
-    estimate = statistics.Estimate(value, _interval(metric, answers, statistic, value, n, settings), n)
-    return measured(name, answers.variant, estimate, "cpu", "test", {})
+    rows: Sequence[_Row], answers: Answers, settings: AccuracySettings, tag: dict[str, JSON]
+) -> list[Measurement]:
+    sound = [row for row in rows if not answers.why_not(row.metric, row.class_index)]
+    draws = _draws(sound, answers, settings)
+    in_groups = resampling.come_in_groups(answers.units)
+    found = []
+    for row in rows:
+        reason = answers.why_not(row.metric, row.class_index)
+        if reason:
+            found.append(not_measured(row.name, answers.variant, reason, "cpu", "test", tag))
+            continue
+        once = np.ones((1, len(answers.labels)))
+        value = float(np.mean([_statistic(row.metric, part, answers)(once)[0] for part in row.parts]))
+        sample = answers.sample(row.definition, row.class_index)
+        of_row = draws.get(row.name)
+        described = {**tag, **answers.remarks(row.metric)}
+        if in_groups and row.definition.interval is not None:
+            described["resampled"] = f"{len(np.unique(answers.units[sample]))} groups"
+        if of_row is not None and resampling.mostly_undefined(of_row):
+            described["no_interval"] = RARE_RESAMPLES
+        interval = _interval(row, answers, value, sample, of_row)
+        estimate = statistics.Estimate(value, interval, int(sample.sum()))
+        found.append(measured(row.name, answers.variant, estimate, "cpu", "test", described))
+    return found
 
 
-def _sample(metric: Metric, answers: _Answers, class_index: int | None) -> NDArray[np.bool_]:
-    """Return which images the value is taken over, bool [n]."""
-    if metric.sample == "all":
-        return np.ones(len(answers.labels), dtype=np.bool_)
-    counted: NDArray[np.bool_] = (answers.labels == class_index) == (metric.sample == "class")
-    return counted
+def _draws(rows: Sequence[_Row], answers: Answers, settings: AccuracySettings) -> dict[str, Floats]:
+    """Return the bootstrap distribution of every row that needs one, float64 [resamples]."""
+    in_groups = resampling.come_in_groups(answers.units)
+    needing = [
+        row
+        for row in rows
+        if row.definition.interval is not None
+        and (in_groups or row.definition.interval not in ("wilson", "mean_of_sensitivities"))
+    ]
+    found: dict[str, Floats] = {}
+    for stratified in (False, True):
+        in_classes = ("stratified_bootstrap", "mean_of_sensitivities")
+        chosen = [row for row in needing if (row.definition.interval in in_classes) == stratified]
+        # A mean over classes takes the classes' own draws, so that nothing is computed twice.
+        parts = {part: _statistic(row.metric, part, answers) for row in chosen for part in row.parts}
+        strata = np.zeros(len(answers.units), dtype=np.int64)
+        if stratified:
+            strata = resampling.strata_of(answers.labels, answers.units)
+        draws = resampling.resampled(parts, strata, settings.resamples, settings.seed, answers.units)
+        found |= {row.name: np.mean([draws[part] for part in row.parts], axis=0) for row in chosen}
+    return found
 
 
-def _why_not(metric: Metric, answers: _Answers, class_index: int | None) -> str:
-    """Return why a metric cannot be said of this sample; "" where it can."""
-    totals = np.bincount(answers.labels, minlength=len(answers.classes))
-    if metric.inputs == "reference" and answers.reference_logits is None:
-        return f"{answers.variant} is the reference itself"
-    if class_index is None:
-        # A mean over fewer classes is another quantity than the one that the gates were written for.
-        missing = [name for name, total in zip(answers.classes, totals, strict=True) if total == 0]
-        over_classes = metric.interval in ("mean_of_sensitivities", "stratified_bootstrap")
-        return f"the test split has no image of {', '.join(missing)}" if missing and over_classes else ""
-    if metric.sample == "all" and totals[class_index] in (0, len(answers.labels)):
-        return (
-            f"the test split has {'only' if totals[class_index] else 'no'} images of {answers.classes[class_index]}"
-        )
-    if not _sample(metric, answers, class_index).any():
-        return "the test split has no image that this share could be taken of"
-    return ""
-
-
-def _statistic(metric: Metric, answers: _Answers, class_index: int | None) -> statistics.Statistic:
-    """Return a metric as a function of the weights alone."""
-    function = metric.function
-    assert function is not None  # a contract of the table
-    if metric.inputs == "class":
+def _statistic(metric: Metric, part: Part, answers: Answers) -> resampling.Statistic:
+    """Return a part of a metric as a function of the weights alone."""
+    function, class_index = part
+    if class_index is not None:
         return lambda weights: function(answers.logits, answers.labels, class_index, weights)
     truth = answers.reference_logits if metric.inputs == "reference" else answers.labels
     return lambda weights: function(answers.logits, truth, weights)
 
 
 def _interval(
-    metric: Metric,
-    answers: _Answers,
-    statistic: statistics.Statistic,
-    value: float,
-    n: int,
-    settings: AccuracySettings,
+    row: _Row, answers: Answers, value: float, sample: NDArray[np.bool_], draws: Floats | None
 ) -> tuple[float, float] | None:
-    labels = answers.labels
-    match metric.interval:
+    n, units = int(sample.sum()), answers.units[sample]
+    match row.definition.interval:
         case None:
             return None
         case "wilson":
-            return statistics.wilson_interval(round(value * n), n)
-        case "mean_of_sensitivities":
+            if draws is None:
+                return statistics.wilson_interval(round(value * n), n)
+            return statistics.effective_wilson_interval(value, n, len(np.unique(units)), draws)
+        case "mean_of_sensitivities" if draws is None:
+            labels = answers.labels
             right = labels[answers.logits.argmax(axis=1) == labels]
             hits, totals = (np.bincount(one, minlength=len(answers.classes)) for one in (right, labels))
             return statistics.mean_of_proportions_interval(hits, totals)
-        case "bootstrap" | "stratified_bootstrap":
-            strata = labels if metric.interval == "stratified_bootstrap" else np.zeros_like(labels)
-            return statistics.bootstrap_interval(statistic, strata, settings.resamples, settings.seed)
-
-
-def _subgroup_accuracies(answers: _Answers, subgroups: Sequence[str]) -> list[Measurement]:
-    correct = answers.logits.argmax(axis=1) == answers.labels
-    names = np.asarray(subgroups)
-    rows = []
-    for name in sorted(set(subgroups) - {""}):
-        hits, n = int(correct[names == name].sum()), int((names == name).sum())
-        estimate = statistics.Estimate(hits / n, statistics.wilson_interval(hits, n), n)
-        rows.append(measured("accuracy", answers.variant, estimate, "cpu", "test", {"subgroup": name}))
-    return rows
+        case kind:
+            assert draws is not None  # `_draws` has them for every other kind
+            interval = resampling.percentile_interval(draws)
+            if interval is None and kind == "bootstrap_or_wilson":
+                return statistics.share_interval(value, n, units, draws)
+            return interval
 
 
 def _require_finite(variant: str, logits: Logits) -> None:

@@ -23,8 +23,8 @@ def measured(
     """Return the measurement of an estimate, with a word on why it has no interval where that is so."""
     row = METRICS[row_name(metric)]
     described: dict[str, JSON] = {**row.settings, **settings}
-    if row.interval is not None and estimate.ci95 is None:
-        described["no_interval"] = NO_SPREAD
+    if row.inputs not in ("file", "timing") and estimate.ci95 is None:
+        described.setdefault("no_interval", NO_SPREAD)
     return Measurement(
         metric, estimate.value, row.unit, variant, provider, split, estimate.n, estimate.ci95, described
     )

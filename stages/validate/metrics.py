@@ -1,8 +1,10 @@
-"""What the logits are worth: each metric as a function of arrays and of how often each image counts.
+"""What the logits of one class per image are worth, and what any logits are compared by.
+
+Each metric is a function of arrays and of how often each image counts; `label_metrics` has those of yes/no labels.
 
 `weights` is float64 [b, n]: row i says how often each of the n images counts in sample i. One row of ones gives the
-metric itself, the rows of `statistics.resampling_weights` give its bootstrap distribution; so estimate and interval
-come from one definition. Every function returns float64 [b].
+metric itself, the rows of `resampling.resampling_weights` give its bootstrap distribution; so estimate and interval
+come from one definition. Every function returns float64 [b], NaN where a sample has no image to say it of.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ def log_softmax(logits: NDArray[np.floating]) -> Floats:
 
 
 def log_odds(logits: NDArray[np.floating]) -> Floats:
-    """Return each class's log p/(1−p), float64 [n, classes]: its logit minus the log-sum-exp of all others.
+    """Return each class's log p/(1−p) by softmax, float64 [n, classes]: its logit minus the others' log-sum-exp.
 
     It orders images as the probability does, but doesn't saturate where p rounds to 1; and unlike the bare logit it
     doesn't change when a constant is added to all logits.
@@ -51,35 +53,46 @@ def log_odds(logits: NDArray[np.floating]) -> Floats:
     return cast("Floats", values - rest)
 
 
-def _weighted_mean(values: Floats, weights: Floats) -> Floats:
-    return cast("Floats", weights @ values / weights.sum(axis=1))
+def ratio(numerator: Floats, denominator: Floats) -> Floats:
+    """Return the quotients of two arrays [b], NaN where the denominator is 0."""
+    undefined = np.full(len(numerator), np.nan)
+    return cast("Floats", np.divide(numerator, denominator, out=undefined, where=denominator > 0))
+
+
+def weighted_mean(values: Floats, weights: Floats) -> Floats:
+    """Return the mean of values [m] in each sample of weights [b, m]."""
+    return ratio(weights @ values, weights.sum(axis=1))
 
 
 def accuracy(logits: Logits, labels: Labels, weights: Floats) -> Floats:
     """Share of the images whose highest logit is the label's."""
-    return _weighted_mean((logits.argmax(axis=1) == labels).astype(np.float64), weights)
+    return weighted_mean((logits.argmax(axis=1) == labels).astype(np.float64), weights)
 
 
 def sensitivity(logits: Logits, labels: Labels, class_index: int, weights: Floats) -> Floats:
     """Share of a class's images that are answered with that class (its recall)."""
     of_class = labels == class_index
     hits = (logits.argmax(axis=1) == class_index)[of_class].astype(np.float64)
-    return _weighted_mean(hits, weights[:, of_class])
+    return weighted_mean(hits, weights[:, of_class])
 
 
 def specificity(logits: Logits, labels: Labels, class_index: int, weights: Floats) -> Floats:
     """Share of the other classes' images that are not answered with this class."""
     others = labels != class_index
     rejections = (logits.argmax(axis=1) != class_index)[others].astype(np.float64)
-    return _weighted_mean(rejections, weights[:, others])
+    return weighted_mean(rejections, weights[:, others])
 
 
-def balanced_accuracy(logits: Logits, labels: Labels, weights: Floats) -> Floats:
-    """Unweighted mean of the classes' sensitivities; every class needs an image."""
-    return cast(
-        "Floats",
-        np.mean([sensitivity(logits, labels, index, weights) for index in range(logits.shape[1])], axis=0),
-    )
+def _negatives_below(scores: Floats, positive: NDArray[np.bool_], weights: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return for each positive image the weight of the negatives below it and of those not above it, and of all."""
+    negatives = np.flatnonzero(~positive)
+    negatives = negatives[np.argsort(scores[negatives], kind="stable")]
+    # Weight of the k lowest negatives, from k = 0 on.
+    lowest = np.zeros((len(weights), len(negatives) + 1))
+    np.cumsum(weights[:, negatives], axis=1, out=lowest[:, 1:])
+    first = np.searchsorted(scores[negatives], scores[positive], side="left")
+    last = np.searchsorted(scores[negatives], scores[positive], side="right")
+    return lowest[:, first], lowest[:, last], lowest[:, -1]
 
 
 def area_under_roc(scores: Floats, positive: NDArray[np.bool_], weights: Floats) -> Floats:
@@ -87,19 +100,34 @@ def area_under_roc(scores: Floats, positive: NDArray[np.bool_], weights: Floats)
 
     Args:
         scores: float64 [n].
-        positive: bool [n], neither all True nor all False.
+        positive: bool [n].
         weights: float64 [b, n].
     """
-    negatives = np.flatnonzero(~positive)
-    negatives = negatives[np.argsort(scores[negatives], kind="stable")]
-    # Weight of the k lowest negatives, from k = 0 on.
-    below = np.zeros((len(weights), len(negatives) + 1))
-    np.cumsum(weights[:, negatives], axis=1, out=below[:, 1:])
-    first = np.searchsorted(scores[negatives], scores[positive], side="left")
-    last = np.searchsorted(scores[negatives], scores[positive], side="right")
+    below, not_above, total = _negatives_below(scores, positive, weights)
     positives = weights[:, positive]
-    wins = (positives * (below[:, first] + below[:, last])).sum(axis=1) / 2
-    return cast("Floats", wins / (positives.sum(axis=1) * below[:, -1]))
+    wins = (positives * (below + not_above)).sum(axis=1) / 2
+    return ratio(wins, positives.sum(axis=1) * total)
+
+
+def area_under_precision_recall(scores: Floats, positive: NDArray[np.bool_], weights: Floats) -> Floats:
+    """Mean over the positive images of the precision at their score (average precision, without interpolation).
+
+    Args:
+        scores: float64 [n]; images of the same score come in together.
+        positive: bool [n].
+        weights: float64 [b, n].
+    """
+    below, _, total = _negatives_below(scores, positive, weights)
+    order = np.argsort(scores[positive], kind="stable")
+    ranked, places = scores[positive][order], np.flatnonzero(positive)[order]
+    lowest = np.zeros((len(weights), len(places) + 1))
+    np.cumsum(weights[:, places], axis=1, out=lowest[:, 1:])
+    hits = lowest[:, -1:] - lowest[:, np.searchsorted(ranked, scores[positive], side="left")]
+    false_alarms = total[:, None] - below
+    # An image that a sample leaves out counts nothing, whatever the precision at its score.
+    precision = hits / np.maximum(hits + false_alarms, np.finfo(np.float64).tiny)
+    positives = weights[:, positive]
+    return ratio((positives * precision).sum(axis=1), positives.sum(axis=1))
 
 
 def auroc(logits: Logits, labels: Labels, class_index: int, weights: Floats) -> Floats:
@@ -107,34 +135,44 @@ def auroc(logits: Logits, labels: Labels, class_index: int, weights: Floats) -> 
     return area_under_roc(log_odds(logits)[:, class_index], labels == class_index, weights)
 
 
-def auroc_macro(logits: Logits, labels: Labels, weights: Floats) -> Floats:
-    """Unweighted mean of the classes' one-versus-rest AUROCs; every class needs an image."""
-    return cast(
-        "Floats", np.mean([auroc(logits, labels, index, weights) for index in range(logits.shape[1])], axis=0)
-    )
+def average_precision(logits: Logits, labels: Labels, class_index: int, weights: Floats) -> Floats:
+    """Average precision of one class against the rest, scored by its log-odds."""
+    return area_under_precision_recall(log_odds(logits)[:, class_index], labels == class_index, weights)
+
+
+def calibration_gap(confidence: Floats, correct: NDArray[np.bool_], weights: Floats) -> Floats:
+    """Mean gap between confidence and accuracy over 15 bins of equal width (Guo et al. 2017, eq. 3).
+
+    Args:
+        confidence: float64 [n, answers], 0 to 1, in each of an image's answers.
+        correct: bool [n, answers].
+        weights: float64 [b, n].
+    """
+    # Bin m holds ((m−1)/M, m/M], as in the paper.
+    bins = np.clip(np.ceil(confidence * ECE_BINS).astype(np.int64) - 1, 0, ECE_BINS - 1)
+    images, answers = confidence.shape
+    gaps = np.zeros((images, ECE_BINS))
+    np.add.at(gaps, (np.repeat(np.arange(images), answers), bins.ravel()), (correct - confidence).ravel())
+    return ratio(np.abs(weights @ gaps).sum(axis=1), weights.sum(axis=1) * answers)
 
 
 def expected_calibration_error(logits: Logits, labels: Labels, weights: Floats) -> Floats:
-    """Mean gap between confidence and accuracy over 15 bins of equal width (Guo et al. 2017, eq. 3)."""
+    """Mean gap between the confidence in the answers and their accuracy, see `calibration_gap`."""
     confidence = np.exp(log_softmax(logits).max(axis=1))
-    gap = (logits.argmax(axis=1) == labels) - confidence
-    # Bin m holds ((m−1)/M, m/M], as in the paper.
-    bins = np.clip(np.ceil(confidence * ECE_BINS).astype(np.int64) - 1, 0, ECE_BINS - 1)
-    in_bin = (bins[:, None] == np.arange(ECE_BINS)).astype(np.float64)
-    return cast("Floats", np.abs(weights @ (in_bin * gap[:, None])).sum(axis=1) / weights.sum(axis=1))
+    return calibration_gap(confidence[:, None], (logits.argmax(axis=1) == labels)[:, None], weights)
 
 
 def brier_score(logits: Logits, labels: Labels, weights: Floats) -> Floats:
     """Mean squared distance between the probabilities and the one-hot label, 0 to 2 (Brier 1950)."""
     errors = np.exp(log_softmax(logits))
     errors[np.arange(len(labels)), labels] -= 1.0
-    return _weighted_mean(np.square(errors).sum(axis=1), weights)
+    return weighted_mean(np.square(errors).sum(axis=1), weights)
 
 
 def agreement(logits: Logits, reference_logits: Logits, weights: Floats) -> Floats:
     """Share of the images for which both files give the same answer."""
     same = logits.argmax(axis=1) == reference_logits.argmax(axis=1)
-    return _weighted_mean(same.astype(np.float64), weights)
+    return weighted_mean(same.astype(np.float64), weights)
 
 
 def logits_sqnr_db(logits: Logits, reference_logits: Logits, weights: Floats) -> Floats:

@@ -1,12 +1,13 @@
 """Where a shipped file looks: occlusion maps through ONNX Runtime, and how faithful they are.
 
-The target class of every variant's map is the one that fp32 answers, so that two maps explain the same statement.
+Every variant's map of an image explains the same class, see `explained.explained_classes`, so that two maps explain
+the same statement.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from calibration_data.prepared import PreparedSplit
+from calibration_data.prepared import PreparedSplit, Task
 from pipeline.artifacts import JSON, Measurement, OnnxModel
 from pipeline.errors import StageError
 from pipeline.settings import Settings
-from stages.validate import METRICS, Metric, metrics, statistics
+from stages.validate import METRICS, Definition, metrics, resampling, statistics
 from stages.validate.arrays import read_arrays, write_arrays
 from stages.validate.evidence import measured, not_measured
+from stages.validate.explained import images_to_explain
 from stages.validate.sessions import open_session, predict, preprocessing_of
 
 if TYPE_CHECKING:
@@ -93,31 +95,11 @@ class Explanations:
 # --- maps ---
 
 
-def choose_images(labels: Indices, count: int, seed: int) -> Indices:
-    """Choose test images to explain, as evenly over the classes as they allow.
-
-    Args:
-        labels: int64 [n].
-        count: how many; all of them where there are fewer.
-        seed: of the choice.
-
-    Returns:
-        int64 [min(count, n)], increasing indices into `labels`.
-    """
-    order = np.random.default_rng(seed).permutation(len(labels))
-    turn = np.empty(len(labels), dtype=np.int64)
-    for label in np.unique(labels):
-        of_class = order[labels[order] == label]
-        turn[of_class] = np.arange(len(of_class))
-    # First the first image of every class, then the second…
-    by_turn = order[np.argsort(turn[order], kind="stable")]
-    return np.sort(by_turn[:count])
-
-
 def occlusion_maps(
     session: InferenceSession,
     images: Images,
     targets: Indices,
+    task: Task,
     patch: int,
     stride: int,
     fill: NDArray[np.uint8],
@@ -127,13 +109,15 @@ def occlusion_maps(
     """Return how much each pixel's neighbourhood speaks for a class: the drop of its log-odds when a patch hides it.
 
     Zeiler and Fergus 2014, with the log-odds of Robnik-Šikonja and Kononenko 2008 ("weight of evidence"): unlike the
-    probability they don't saturate where a network is sure, and unlike the bare logit they don't move when every
-    logit does. A pixel's value is the mean over the patches that cover it. Memory is bounded by `batch_size` images.
+    probability they don't saturate where a network is sure, and unlike a softmax's bare logit they don't move when
+    every logit does. A yes/no label's log-odds are its logit. A pixel's value is the mean over the patches that cover
+    it. Memory is bounded by `batch_size` images.
 
     Args:
         session: of a model with one input.
         images: uint8 [m, channels, h, w].
         targets: int64 [m], the class to explain.
+        task: the kind of task; it says what log-odds are.
         patch: side of the square patch in pixels, 1 to min(h, w).
         stride: step in pixels, 1 to `patch`; a last patch at the border covers the rest.
         fill: uint8 [channels], the colour of the patch.
@@ -146,17 +130,22 @@ def occlusion_maps(
     height, width = images.shape[2:]
     corners = _patch_corners(height, width, patch, stride)
     drops = np.empty((len(images), len(corners)))
+    log_odds = metrics.log_odds if task == "multi_class" else _as_they_are
     for index, (image, target) in enumerate(zip(images, targets, strict=True)):
-        intact = metrics.log_odds(predict(session, image[None], 1))[0, target]
+        intact = log_odds(predict(session, image[None], 1))[0, target]
         for start in range(0, len(corners), batch_size):
             part = corners[start : start + batch_size]
             occluded = np.repeat(image[None], len(part), axis=0)
             for copy, (row, column) in zip(occluded, part, strict=True):
                 copy[:, row : row + patch, column : column + patch] = fill[:, None, None]
-            hidden = metrics.log_odds(predict(session, occluded, batch_size))[:, target]
+            hidden = log_odds(predict(session, occluded, batch_size))[:, target]
             drops[index, start : start + len(part)] = intact - hidden
         progress(index + 1, len(images))
     return _spread(drops, corners, height, width, patch)
+
+
+def _as_they_are(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    return logits.astype(np.float64)
 
 
 def random_maps(seed: int, shape: tuple[int, int, int], patch: int, stride: int) -> Maps:
@@ -184,6 +173,7 @@ def explain_variant(
     model: OnnxModel,
     data: PreparedSplit,
     targets: Indices,
+    task: Task,
     settings: SaliencySettings,
     target: Path,
     progress: Progress = _silent,
@@ -194,8 +184,9 @@ def explain_variant(
 
     Args:
         model: the file.
-        data: the split, usually test.
-        targets: int64 [n], fp32's answer to every image of the split.
+        data: the split, usually test; only the chosen images are read.
+        targets: int64 [n], the class to explain on every image of the split, see `explained.explained_classes`.
+        task: the kind of task.
         settings: images, patch and stride.
         target: the `.npz` to write.
         progress: called with (images done, images in all).
@@ -204,13 +195,14 @@ def explain_variant(
         StageError: a logit is not finite.
     """
     session = open_session(model.path, "cpu", settings.threads)
-    chosen = choose_images(data.labels, settings.images, settings.seed)
+    chosen = images_to_explain(data, settings.images, settings.seed)
     size = int(data.images.shape[2])
     fill = np.clip(np.rint(np.multiply(preprocessing_of(session).mean, 255.0)), 0, 255).astype(np.uint8)
     maps = occlusion_maps(
         session,
         data.images[chosen],
         targets[chosen],
+        task,
         settings.patch(size),
         settings.stride(size),
         fill,
@@ -252,6 +244,8 @@ def measure_saliency(
     reference_maps: Maps | None,
     masks: NDArray[np.bool_],
     has_mask: NDArray[np.bool_],
+    groups: Sequence[str],
+    task: Task,
     method: Method,
     settings: SaliencySettings,
 ) -> list[Measurement]:
@@ -263,6 +257,8 @@ def measure_saliency(
         reference_maps: fp32's maps of the same images; None for fp32 itself.
         masks: bool [m, h, w], True on the lesion.
         has_mask: bool [m].
+        groups: m names of what images belong together by; intervals come from resamples of whole groups.
+        task: the kind of task.
         method: how the maps were made; it tells two measurements of a metric apart.
         settings: resamples and seed.
     """
@@ -276,21 +272,33 @@ def measure_saliency(
     }
     rows = []
     for name, metric in METRICS.items():
-        if metric.function is None or metric.inputs not in reasons:
+        definition = metric.definitions.get(task)
+        if definition is None or definition.function is None or metric.inputs not in reasons:
             continue
         if reasons[metric.inputs]:
             rows.append(not_measured(name, variant, reasons[metric.inputs], provider, "test", tag))
             continue
-        of_maps = metric.inputs == "maps"
-        values = metric.function(maps, reference_maps) if of_maps else metric.function(maps[usable], masks[usable])
-        rows.append(measured(name, variant, _mean(metric, values, settings), provider, "test", tag))
+        counted = np.ones(len(maps), dtype=np.bool_) if metric.inputs == "maps" else usable
+        others = reference_maps if metric.inputs == "maps" else masks[usable]
+        values = definition.function(maps[counted], others)
+        in_sample = resampling.units_of([groups[index] for index in np.flatnonzero(counted).tolist()])
+        described = dict(tag)
+        if resampling.come_in_groups(in_sample):
+            described["resampled"] = f"{int(in_sample.max()) + 1} groups"
+        estimate = _mean(definition, values, in_sample, settings)
+        rows.append(measured(name, variant, estimate, provider, "test", described))
     return rows
 
 
-def _mean(metric: Metric, values: NDArray[np.float64], settings: SaliencySettings) -> statistics.Estimate:
+def _mean(
+    definition: Definition, values: NDArray[np.float64], units: Indices, settings: SaliencySettings
+) -> statistics.Estimate:
     """Return the mean of one value per map with the interval that the table names."""
-    estimate = statistics.mean_estimate(values, settings.resamples, settings.seed)
-    # A share that is the same on every map has no bootstrap, but Wilson's interval holds for it, if a wide one.
-    if metric.interval == "wilson" or (estimate.ci95 is None and metric.unit == "share"):
-        return replace(estimate, ci95=statistics.wilson_interval(float(values.sum()), len(values)))
-    return estimate
+    return statistics.mean_estimate(
+        values,
+        settings.resamples,
+        settings.seed,
+        units,
+        is_share=definition.interval == "bootstrap_or_wilson",
+        wilson=definition.interval == "wilson",
+    )

@@ -1,31 +1,24 @@
 """Intervals: what a number from a finite sample may be worth.
 
 Every interval here is two-sided at 95 %. Proportions get Wilson's, percentiles the distribution-free one from order
-statistics, everything else the plain percentile bootstrap over images with a fixed seed, where that is sound.
+statistics, everything else the plain percentile bootstrap over images with a fixed seed, where that is sound (see
+`resampling`). Where images come in groups, a proportion's interval takes the effective sample size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
-CONFIDENCE = 0.95
-_TAIL = (1.0 - CONFIDENCE) / 2.0
-_Z = NormalDist().inv_cdf(1.0 - _TAIL)
+from stages.validate.resampling import ROUNDING, TAIL, come_in_groups, percentile_interval, resampled
 
-_ROUNDING = 1e-12
-"""What weighted sums of equal values may differ by, relative to their size."""
-
-_CHUNK_ELEMENTS = 1_000_000
-"""Resampling weights held at once (8 MB of float64), whatever the number of images."""
+_Z = NormalDist().inv_cdf(1.0 - TAIL)
 
 Floats = NDArray[np.float64]
-Statistic = Callable[[Floats], Floats]
-"""From resampling weights [b, n] to one value per resample, [b]."""
+Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -37,13 +30,13 @@ class Estimate:
     n: int
 
 
-def wilson_interval(successes: float, n: int) -> tuple[float, float]:
+def wilson_interval(successes: float, n: float) -> tuple[float, float]:
     """Return Wilson's score interval of a proportion (Wilson 1927; no continuity correction).
 
     Args:
         successes: 0 to n. A fraction is allowed: for a mean of n values in 0…1 the interval is then conservative,
             because such a mean varies at most as much as a proportion of the same size.
-        n: at least 1.
+        n: at least 1; an effective sample size may be a fraction.
 
     Returns:
         Lower and upper bound, each in 0…1.
@@ -77,63 +70,64 @@ def mean_of_proportions_interval(successes: NDArray[np.int64], totals: NDArray[n
     return max(0.0, mean - below), min(1.0, mean + above)
 
 
-def resampling_weights(strata: NDArray[np.int64], resamples: int, seed: int) -> Iterator[Floats]:
-    """Yield how often each image is drawn in each bootstrap resample, in chunks of bounded memory.
+def effective_wilson_interval(share: float, n: int, units: int, draws: Floats) -> tuple[float, float]:
+    """Return Wilson's interval of a share whose images come in groups, on the effective sample size.
+
+    n is replaced by share·(1−share) over the variance between resamples of whole groups (Korn and Graubard 1998,
+    Survey Methodology 24:193; with Wilson's interval Dean and Pagano 2015, J. Survey Statistics and Methodology
+    3:484), at most n. A share of 0 or 1 shows no variance; there each group counts as one image.
 
     Args:
-        strata: int64 [n]; draws with replacement stay inside a stratum, so each keeps its size. All equal: plain.
-        resamples: how many resamples in all.
-        seed: of the generator.
-
-    Yields:
-        float64 [b, n]; each row sums to n.
+        share: 0 to 1.
+        n: images.
+        units: groups that they come from.
+        draws: float64 [resamples], the share in resamples of groups; NaN where a resample has no such image.
     """
-    n = len(strata)
-    rng = np.random.default_rng(seed)
-    members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
-    rows = max(1, _CHUNK_ELEMENTS // n)
-    for start in range(0, resamples, rows):
-        count = min(rows, resamples - start)
-        weights = np.zeros((count, n))
-        for indices in members:
-            size = len(indices)
-            drawn = rng.integers(0, size, (count, size)) + size * np.arange(count)[:, None]
-            weights[:, indices] = np.bincount(drawn.ravel(), minlength=count * size).reshape(count, size)
-        yield weights
+    variance = float(np.nanvar(draws))
+    effective = share * (1 - share) / variance if variance > ROUNDING else float(units)
+    effective = min(max(effective, 1.0), float(n))
+    return wilson_interval(share * effective, effective)
 
 
-def bootstrap_interval(
-    statistic: Statistic, strata: NDArray[np.int64], resamples: int, seed: int
-) -> tuple[float, float] | None:
-    """Return the plain percentile bootstrap interval of a statistic.
+def share_interval(share: float, n: int, units: Indices, draws: Floats) -> tuple[float, float]:
+    """Return Wilson's interval of a mean of n values in 0…1, on the effective sample size if they form groups."""
+    if come_in_groups(units):
+        return effective_wilson_interval(share, n, len(np.unique(units)), draws)
+    return wilson_interval(min(share * n, n), n)
 
-    Where every resample gives the same value (two classes that are separated perfectly, maps that are identical),
-    there is none: the sample shows no scatter, and an interval of no width would claim that there is none.
+
+def mean_estimate(
+    values: NDArray[np.floating],
+    resamples: int,
+    seed: int,
+    units: Indices,
+    *,
+    is_share: bool = False,
+    wilson: bool = False,
+) -> Estimate:
+    """Return the mean of one value per image with its interval over the images, or over their groups.
 
     Args:
-        statistic: from weights [b, n] to values [b]; it must be finite for every resample.
-        strata: int64 [n], see `resampling_weights`.
-        resamples: at least 1000 for an interval worth printing.
+        values: [n].
+        resamples: number of bootstrap resamples.
         seed: of the resampling.
+        units: int64 [n], see `resampling.units_of`.
+        is_share: whether the values lie in 0…1; then Wilson's interval stands in where no resample differs.
+        wilson: whether to take Wilson's interval in any case.
     """
-    values = np.concatenate([statistic(weights) for weights in resampling_weights(strata, resamples, seed)])
-    if np.ptp(values) <= _ROUNDING * max(1.0, float(np.abs(values).max())):
-        return None
-    low, high = np.quantile(values, [_TAIL, 1.0 - _TAIL])
-    return float(low), float(high)
-
-
-def mean_estimate(values: NDArray[np.floating], resamples: int, seed: int) -> Estimate:
-    """Return the mean of one value per image with its bootstrap interval over the images."""
     data = np.asarray(values, dtype=np.float64)
-    n = len(data)
-    interval = bootstrap_interval(lambda weights: weights @ data / n, np.zeros(n, np.int64), resamples, seed)
-    return Estimate(float(data.mean()), interval, n)
+    n, mean = len(data), float(np.mean(values, dtype=np.float64))
+    plain = np.zeros(n, np.int64)
+    draws = resampled({0: lambda weights: weights @ data / weights.sum(axis=1)}, plain, resamples, seed, units)[0]
+    interval = None if wilson else percentile_interval(draws)
+    if interval is None and (is_share or wilson):
+        interval = share_interval(mean, n, units, draws)
+    return Estimate(mean, interval, n)
 
 
 def smallest_sample(quantile: float) -> int:
     """Return the fewest observations for which a quantile's interval exists on both sides (6 for p50, 36 for p90)."""
-    sizes = [np.log(_TAIL) / np.log(share) for share in (quantile, 1.0 - quantile)]
+    sizes = [np.log(TAIL) / np.log(share) for share in (quantile, 1.0 - quantile)]
     return int(np.floor(max(sizes))) + 1
 
 
@@ -154,8 +148,8 @@ def quantile_estimate(values: NDArray[np.floating], quantile: float) -> Estimate
     if n < smallest_sample(quantile):
         return None
     ordered = np.sort(np.asarray(values, dtype=np.float64))
-    lower_rank = int(binom.ppf(_TAIL, n, quantile))
-    upper_rank = int(binom.ppf(1.0 - _TAIL, n, quantile)) + 1
+    lower_rank = int(binom.ppf(TAIL, n, quantile))
+    upper_rank = int(binom.ppf(1.0 - TAIL, n, quantile)) + 1
     value = float(np.quantile(ordered, quantile, method="inverted_cdf"))
     return Estimate(value, (float(ordered[lower_rank - 1]), float(ordered[upper_rank - 1])), n)
 
@@ -177,5 +171,5 @@ def paired_ratio_estimate(
     rounds = len(ratios)
     drawn = np.random.default_rng(seed).integers(0, rounds, (resamples, rounds))
     medians = np.median(ratios[drawn], axis=1)
-    low, high = np.quantile(medians, [_TAIL, 1.0 - _TAIL])
+    low, high = np.quantile(medians, [TAIL, 1.0 - TAIL])
     return Estimate(float(np.median(ratios)), (float(low), float(high)), rounds)

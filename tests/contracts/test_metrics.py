@@ -8,15 +8,23 @@ import sys
 import numpy as np
 import pytest
 
-from stages.validate import METRICS, Metric, row_name
+from calibration_data.prepared import Task
+from stages.validate import METRICS, Definition, Metric, row_name
 
 ROWS = pytest.mark.parametrize(("name", "row"), METRICS.items(), ids=METRICS.keys())
-COMPUTED = [name for name, row in METRICS.items() if row.function is not None]
+COMPUTED: list[tuple[str, Task]] = [
+    (name, task)
+    for name, row in METRICS.items()
+    for task, definition in row.definitions.items()
+    if definition.function is not None
+]
 CONTRACT = {
     "accuracy",
     "balanced_accuracy",
     "auroc_macro",
+    "average_precision_macro",
     "auroc/CLASS",
+    "average_precision/CLASS",
     "sensitivity/CLASS",
     "specificity/CLASS",
     "ece",
@@ -36,27 +44,29 @@ CONTRACT = {
 }
 
 
-def outcome(row: Metric, skilled: bool) -> np.ndarray:
+def outcome(row: Metric, definition: Definition, task: Task, skilled: bool) -> np.ndarray:
     """Feed a metric with a perfect or a useless answer."""
     rng = np.random.default_rng(0)
     labels = np.arange(40) % 4
-    perfect = np.where(np.eye(4, dtype=bool)[labels], 20.0, 0.0).astype(np.float32)
+    has = np.eye(4, dtype=bool)[labels]
+    perfect = np.where(has, 20.0, 0.0 if task == "multi_class" else -20.0).astype(np.float32)
+    truth = labels if task == "multi_class" else has.astype(np.int64)
     logits = perfect if skilled else np.roll(perfect, 1, axis=1)
     ones = np.ones((2, 40))
     maps = rng.standard_normal((5, 12, 12)).astype(np.float32)
     masks = maps > 0
-    assert row.function is not None
+    assert definition.function is not None
     match row.inputs:
         case "labels":
-            return row.function(logits, labels, ones)
-        case "class":
-            return row.function(logits, labels, 1, ones)
+            return definition.function(logits, truth, ones)
+        case "class" | "class_mean":
+            return definition.function(logits, truth, 1, ones)
         case "reference":
-            return row.function(logits, perfect, ones)
+            return definition.function(logits, perfect, ones)
         case "maps":
-            return row.function(maps if skilled else -maps, maps)
+            return definition.function(maps if skilled else -maps, maps)
         case "masks":
-            return row.function(maps, masks if skilled else ~masks)
+            return definition.function(maps, masks if skilled else ~masks)
     raise AssertionError(row.inputs)
 
 
@@ -67,32 +77,36 @@ def test_the_table_holds_the_names_of_the_contract() -> None:
 @ROWS
 def test_a_row_explains_itself(name: str, row: Metric) -> None:
     assert row.unit
-    assert row.meaning
-    assert "\n" not in row.meaning
     assert name.endswith("_bytes") == (row.unit == "bytes")
     assert name.endswith("_ms") == (row.unit == "ms")
     assert name.endswith("_db") == (row.unit == "dB")
     assert name.endswith("/CLASS") == (row.inputs == "class")
-    assert (row.function is None) == (row.inputs in ("file", "timing"))
-    assert row.function is None or (row.interval is None) == ("no_interval" in row.settings)
-    assert (row.inputs == "masks") == ("explains fp32's answer, also where it is wrong" in row.meaning)
-    assert row.sample == "all" or row.inputs == "class"
+    assert set(row.definitions) <= {"multi_class", "multi_label"}
+    assert row.definitions
+    for task, definition in row.definitions.items():
+        assert definition.meaning
+        assert "\n" not in definition.meaning
+        assert (definition.function is None) == (row.inputs in ("file", "timing"))
+        assert definition.function is None or (definition.interval is None) == ("no_interval" in row.settings)
+        explained = "fp32's answer, also where it is wrong" if task == "multi_class" else "the finding that the mask"
+        assert (row.inputs == "masks") == (f"explains {explained}" in definition.meaning)
+        assert definition.sample == "all" or row.inputs == "class"
 
 
-@pytest.mark.parametrize("name", COMPUTED)
-def test_the_direction_is_the_one_in_which_skill_moves_the_value(name: str) -> None:
+@pytest.mark.parametrize(("name", "task"), COMPUTED)
+def test_the_direction_is_the_one_in_which_skill_moves_the_value(name: str, task: Task) -> None:
     row = METRICS[name]
-    good, bad = outcome(row, skilled=True), outcome(row, skilled=False)
+    good, bad = (outcome(row, row.definitions[task], task, skilled) for skilled in (True, False))
     assert good.dtype == np.float64
     assert np.isfinite(good).all()
     assert np.isfinite(bad).all()
     assert (good > bad).all() if row.higher_is_better else (good < bad).all()
 
 
-@pytest.mark.parametrize("name", [name for name in COMPUTED if METRICS[name].unit == "share"])
-def test_shares_stay_between_0_and_1(name: str) -> None:
+@pytest.mark.parametrize(("name", "task"), [pair for pair in COMPUTED if METRICS[pair[0]].unit == "share"])
+def test_shares_stay_between_0_and_1(name: str, task: Task) -> None:
     for skilled in (True, False):
-        values = outcome(METRICS[name], skilled)
+        values = outcome(METRICS[name], METRICS[name].definitions[task], task, skilled)
         assert ((values >= 0) & (values <= 1)).all()
 
 

@@ -11,11 +11,15 @@ from sklearn import metrics as sklearn_metrics
 from calibration_data.prepared import PreparedSplit
 from pipeline.artifacts import Measurement, OnnxModel
 from pipeline.errors import StageError, UsageError
-from stages.validate import METRICS, Metric, metrics, statistics
+from stages.validate import METRICS, Definition, Metric, metrics, resampling
 from stages.validate.accuracy import AccuracySettings, Predictions, measure_accuracy, measure_size, predict_variant
 
 CLASSES = ("polyp", "mucosa", "ulcer")
 SETTINGS = AccuracySettings(resamples=1000)
+
+
+def alone(n: int) -> list[str]:
+    return [f"patient-{index}" for index in range(n)]
 
 
 def logits_and_labels(n: int = 90, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -27,16 +31,21 @@ def logits_and_labels(n: int = 90, seed: int = 0) -> tuple[np.ndarray, np.ndarra
 
 
 def measure(logits: np.ndarray, labels: np.ndarray, reference: np.ndarray | None = None) -> dict[str, Measurement]:
-    rows = measure_accuracy("int8", logits, labels, CLASSES, reference, [""] * len(labels), SETTINGS)
+    rows = measure_accuracy(
+        "int8", logits, labels, CLASSES, reference, alone(len(labels)), [""] * len(labels), SETTINGS
+    )
     assert len({row.metric for row in rows}) == len(rows)
     return {row.metric: row for row in rows}
 
 
 def test_every_metric_of_the_contract_is_there() -> None:
     logits, labels = logits_and_labels()
-    per_class = {f"{name}/{c}" for name in ("auroc", "sensitivity", "specificity") for c in CLASSES}
-    plain = {"accuracy", "balanced_accuracy", "auroc_macro", "ece", "brier", "agreement", "logits_sqnr_db"}
-    assert set(measure(logits, labels, logits)) == per_class | plain
+    per_class = {
+        f"{name}/{c}" for name in ("auroc", "average_precision", "sensitivity", "specificity") for c in CLASSES
+    }
+    plain = {"accuracy", "balanced_accuracy", "ece", "brier", "agreement", "logits_sqnr_db"}
+    macro = {"auroc_macro", "average_precision_macro"}
+    assert set(measure(logits, labels, logits)) == per_class | plain | macro
 
 
 def test_values_against_scikit_learn_and_intervals_against_scipy() -> None:
@@ -49,6 +58,9 @@ def test_values_against_scikit_learn_and_intervals_against_scipy() -> None:
     assert rows["accuracy"].ci95 == pytest.approx((wilson.low, wilson.high))
     assert rows["balanced_accuracy"].value == pytest.approx(sklearn_metrics.balanced_accuracy_score(labels, answers))
     assert rows["auroc_macro"].value == pytest.approx(sklearn_metrics.roc_auc_score(labels, p, multi_class="ovr"))
+    assert rows["average_precision/mucosa"].value == pytest.approx(
+        sklearn_metrics.average_precision_score(labels == 1, p[:, 1])
+    )
     assert rows["auroc/mucosa"].value == pytest.approx(sklearn_metrics.roc_auc_score(labels == 1, p[:, 1]))
     found = int((answers[labels == 1] == 1).sum())
     assert rows["sensitivity/mucosa"].value == pytest.approx(found / 30)
@@ -81,7 +93,7 @@ def test_ece_has_no_interval_because_its_bootstrap_may_not_hold_it() -> None:
     p /= p.sum(axis=1, keepdims=True)
     labels = (rng.random(1000)[:, None] > p.cumsum(axis=1)).sum(axis=1).clip(0, 2)
     ece = measure(logits, labels)["ece"]
-    bootstrap = statistics.bootstrap_interval(
+    bootstrap = resampling.bootstrap_interval(
         lambda weights: metrics.expected_calibration_error(logits, labels, weights), np.zeros_like(labels), 1000, 0
     )
     assert ece.value is not None
@@ -107,7 +119,8 @@ def test_a_new_row_of_the_table_is_measured(monkeypatch: pytest.MonkeyPatch) -> 
         of_class = labels == index
         return weights[:, of_class] @ (logits.argmax(axis=1) != index)[of_class] / weights[:, of_class].sum(axis=1)
 
-    row = Metric("share", False, "share missed", "class", errors_of_class, "wilson", "class")
+    definition = Definition("share missed", errors_of_class, "wilson", "class")
+    row = Metric("share", False, "class", {"multi_class": definition})
     monkeypatch.setitem(METRICS, "miss/CLASS", row)
     logits, labels = logits_and_labels()
     rows = measure(logits, labels)
@@ -154,7 +167,7 @@ def test_a_single_class_leaves_every_auroc_open() -> None:
 def test_accuracy_of_each_known_subgroup() -> None:
     logits, labels = logits_and_labels()
     subgroups = ["dim"] * 30 + ["bright"] * 40 + [""] * 20
-    rows = measure_accuracy("fp32", logits, labels, CLASSES, None, subgroups, SETTINGS)
+    rows = measure_accuracy("fp32", logits, labels, CLASSES, None, alone(90), subgroups, SETTINGS)
     found = {row.settings["subgroup"]: row for row in rows if "subgroup" in row.settings}
     correct = logits.argmax(axis=1) == labels
     assert list(found) == ["bright", "dim"]
@@ -180,7 +193,7 @@ def test_the_same_seed_gives_the_same_interval_and_another_one_another() -> None
     logits, labels = logits_and_labels()
     assert measure(logits, labels) == measure(logits, labels)
     other = measure_accuracy(
-        "int8", logits, labels, CLASSES, None, [""] * 90, AccuracySettings(resamples=1000, seed=1)
+        "int8", logits, labels, CLASSES, None, alone(90), [""] * 90, AccuracySettings(resamples=1000, seed=1)
     )
     assert {row.metric: row.ci95 for row in other}["brier"] != measure(logits, labels)["brier"].ci95
 

@@ -12,11 +12,15 @@ from scipy.stats import binomtest, spearmanr
 from calibration_data.prepared import PreparedSplit
 from pipeline.artifacts import OnnxModel
 from pipeline.errors import StageError
-from stages.validate import saliency
+from stages.validate import explained, saliency
 from stages.validate.sessions import open_session, predict
 
 FILL = np.array([128], dtype=np.uint8)
 SETTINGS = saliency.SaliencySettings(resamples=1000)
+
+
+def alone(n: int) -> list[str]:
+    return [f"patient-{index}" for index in range(n)]
 
 
 def log_odds(logits: np.ndarray, target: int) -> float:
@@ -54,7 +58,7 @@ def test_occlusion_against_a_loop_over_pixels(
     targets = np.array([2, 0])
     fill = np.full(3, 77, dtype=np.uint8)
     before = images.copy()
-    maps = saliency.occlusion_maps(session, images, targets, patch, stride, fill, batch_size)
+    maps = saliency.occlusion_maps(session, images, targets, "multi_class", patch, stride, fill, batch_size)
     expected = [brute_force(session, image, t, patch, stride, 77) for image, t in zip(images, targets, strict=True)]
     assert maps == pytest.approx(np.array(expected), abs=1e-4)
     assert maps.dtype == np.float32
@@ -65,12 +69,16 @@ def test_the_map_of_a_model_that_reads_one_corner(corner_model: OnnxModel) -> No
     """Class 0's log-odds are twice the corner's sum: a patch over all nine bright pixels takes 2·9·2 = 36 away."""
     session = open_session(corner_model.path, "cpu", 1)
     image = np.full((1, 1, 8, 8), 255, dtype=np.uint8)
-    maps = saliency.occlusion_maps(session, image, np.array([0]), 3, 1, np.array([128], dtype=np.uint8), 8)
+    maps = saliency.occlusion_maps(
+        session, image, np.array([0]), "multi_class", 3, 1, np.array([128], dtype=np.uint8), 8
+    )
     assert maps[0, 0, 0] == pytest.approx(36, rel=0.01)
     assert maps[0].argmax() == 0
     # Patches that start at row or column 3 and beyond see nothing of the corner.
     assert maps[0, 5:, :] == pytest.approx(np.zeros((3, 8)), abs=1e-4)
-    against = saliency.occlusion_maps(session, image, np.array([1]), 3, 1, np.array([128], dtype=np.uint8), 8)
+    against = saliency.occlusion_maps(
+        session, image, np.array([1]), "multi_class", 3, 1, np.array([128], dtype=np.uint8), 8
+    )
     assert against == pytest.approx(-maps, abs=1e-4)
 
 
@@ -79,14 +87,22 @@ def test_its_pointing_game_is_1_for_a_mask_there_and_0_elsewhere(
 ) -> None:
     data = make_split(classes=2)
     data.images[:] = 255
-    explained = saliency.explain_variant(
-        corner_model, data, np.zeros(12, np.int64), SETTINGS, tmp_path / "corner.npz"
+    found = saliency.explain_variant(
+        corner_model, data, np.zeros(12, np.int64), "multi_class", SETTINGS, tmp_path / "corner.npz"
     )
-    masks = data.masks[explained.image_index]
+    masks = data.masks[found.image_index]
     rows = {
         row.metric: row
         for row in saliency.measure_saliency(
-            "corner", explained.maps, explained.maps, masks, np.ones(12, bool), "occlusion", SETTINGS
+            "corner",
+            found.maps,
+            found.maps,
+            masks,
+            np.ones(12, bool),
+            alone(12),
+            "multi_class",
+            "occlusion",
+            SETTINGS,
         )
     }
     assert rows["pointing_game"].value == 1.0
@@ -99,7 +115,7 @@ def test_its_pointing_game_is_1_for_a_mask_there_and_0_elsewhere(
     assert rows["saliency_top10_overlap"].value == 1.0
     assert rows["mass_in_mask"].settings == {"method": "occlusion"}
     elsewhere = saliency.measure_saliency(
-        "corner", explained.maps, None, ~masks, np.ones(12, bool), "occlusion", SETTINGS
+        "corner", found.maps, None, ~masks, np.ones(12, bool), alone(12), "multi_class", "occlusion", SETTINGS
     )
     assert next(row.value for row in elsewhere if row.metric == "pointing_game") == 0.0
 
@@ -111,16 +127,16 @@ def test_explanations_come_back_and_have_the_same_bytes_twice(
     targets = np.arange(12) % 3
     settings = saliency.SaliencySettings(images=5, resamples=1000)
     seen: list[tuple[int, int]] = []
-    explained = saliency.explain_variant(
-        make_model(), data, targets, settings, path, lambda done, total: seen.append((done, total))
+    found = saliency.explain_variant(
+        make_model(), data, targets, "multi_class", settings, path, lambda done, total: seen.append((done, total))
     )
     first = path.read_bytes()
-    saliency.explain_variant(make_model(), data, targets, settings, path)
+    saliency.explain_variant(make_model(), data, targets, "multi_class", settings, path)
     assert path.read_bytes() == first
     assert seen == [(i, 5) for i in range(1, 6)]
     again = saliency.Explanations.read("fp32", path)
     assert again.maps.shape == (5, 8, 8)
-    assert (again.maps == explained.maps).all()
+    assert (again.maps == found.maps).all()
     assert (again.target == targets[again.image_index]).all()
 
 
@@ -128,7 +144,9 @@ def test_without_masks_the_reason_is_said() -> None:
     maps = saliency.random_maps(0, (4, 8, 8), 3, 1)
     masks = np.ones((4, 8, 8), bool)
     for has_mask, given_masks in ((np.zeros(4, bool), masks), (np.ones(4, bool), ~masks)):
-        rows = saliency.measure_saliency("fp32", maps, None, given_masks, has_mask, "gradient", SETTINGS)
+        rows = saliency.measure_saliency(
+            "fp32", maps, None, given_masks, has_mask, alone(4), "multi_class", "gradient", SETTINGS
+        )
         assert [row.value for row in rows] == [None] * 5
         assert rows[0].settings == {"method": "gradient", "reason": "fp32 is the reference itself"}
         assert "mask" in str(rows[-1].settings["reason"])
@@ -140,7 +158,9 @@ def test_identical_maps_claim_no_certainty() -> None:
     masks, has_mask = np.zeros((10, 8, 8), bool), np.zeros(10, bool)
     rows = {
         row.metric: row
-        for row in saliency.measure_saliency("fp16", maps, maps, masks, has_mask, "occlusion", SETTINGS)
+        for row in saliency.measure_saliency(
+            "fp16", maps, maps, masks, has_mask, alone(10), "multi_class", "occlusion", SETTINGS
+        )
     }
     assert (rows["saliency_ssim"].value, rows["saliency_ssim"].ci95) == (pytest.approx(1.0), None)
     assert rows["saliency_ssim"].settings["no_interval"] == "every resample gives the same value"
@@ -155,7 +175,15 @@ def test_random_maps_agree_with_nothing_and_hit_a_mask_by_its_share() -> None:
     rows = {
         row.metric: row
         for row in saliency.measure_saliency(
-            saliency.RANDOM_MAP, first, second, masks, np.ones(400, bool), "occlusion", SETTINGS
+            saliency.RANDOM_MAP,
+            first,
+            second,
+            masks,
+            np.ones(400, bool),
+            alone(400),
+            "multi_class",
+            "occlusion",
+            SETTINGS,
         )
     }
     assert rows["saliency_spearman"].value == pytest.approx(0.0, abs=0.05)
@@ -178,11 +206,11 @@ def test_random_maps_are_as_smooth_as_occlusion_maps() -> None:
 
 def test_images_are_chosen_from_every_class() -> None:
     labels = np.array([0] * 100 + [1] * 3 + [2] * 10)
-    chosen = saliency.choose_images(labels, 12, seed=0)
+    chosen = explained.choose_images(labels, 12, seed=0)
     assert np.bincount(labels[chosen]).tolist() == [5, 3, 4] or np.bincount(labels[chosen]).tolist() == [4, 3, 5]
     assert (np.diff(chosen) > 0).all()
-    assert len(saliency.choose_images(labels, 1000, seed=0)) == 113
-    assert (saliency.choose_images(labels, 12, seed=1) != chosen).any()
+    assert len(explained.choose_images(labels, 1000, seed=0)) == 113
+    assert (explained.choose_images(labels, 12, seed=1) != chosen).any()
 
 
 @given(st.integers(1, 300), st.floats(0.01, 1.0), st.floats(0.01, 1.0))
@@ -195,3 +223,34 @@ def test_patches_of_any_setting_cover_every_pixel(size: int, patch_share: float,
 def test_a_stride_that_would_skip_pixels_is_refused() -> None:
     with pytest.raises(StageError, match="stride 3 and patch 2"):
         saliency.random_maps(0, (1, 8, 8), 2, 3)
+
+
+def test_a_labels_map_is_the_drop_of_its_own_logit(corner_model: OnnxModel) -> None:
+    """The corner model's logits are ±sum; by softmax the log-odds are twice as much."""
+    session = open_session(corner_model.path, "cpu", 1)
+    image = np.random.default_rng(0).integers(0, 256, (1, 1, 8, 8), dtype=np.uint8)
+    of_label, of_class = (
+        saliency.occlusion_maps(session, image, np.array([0]), task, 3, 2, FILL, 8)
+        for task in ("multi_label", "multi_class")
+    )
+    assert of_label == pytest.approx(of_class / 2, abs=1e-4)
+
+
+def test_maps_of_one_patient_count_together() -> None:
+    maps = saliency.random_maps(0, (30, 16, 16), 4, 2)
+    reference = saliency.random_maps(1, (30, 16, 16), 4, 2)
+    masks, patients = np.zeros((60, 16, 16), bool), [f"patient-{index // 2}" for index in range(60)]
+    masks[:, :, 8:] = True
+    once, twice = (
+        saliency.measure_saliency(
+            "fp16", of, others, masks[: len(of)], np.ones(len(of), bool), groups, "multi_label", "occlusion", SETTINGS
+        )
+        for of, others, groups in (
+            (maps, reference, alone(30)),
+            (np.repeat(maps, 2, 0), np.repeat(reference, 2, 0), patients),
+        )
+    )
+    for first, second in zip(once, twice, strict=True):
+        assert second.value == pytest.approx(first.value)
+        assert second.ci95 == pytest.approx(first.ci95, abs=0.02)
+        assert (second.n, second.settings["resampled"]) == (60, "30 groups")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
-from stages.validate import statistics
+from stages.validate import resampling, statistics
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 1), (1, 1), (0, 10), (10, 10), (1, 10), (37, 50), (499, 1000)])
@@ -54,8 +54,8 @@ def test_perfect_answers_keep_a_width() -> None:
 
 def test_resampling_weights_keep_each_stratum_size_whatever_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     strata = np.array([0, 1, 1, 2, 2, 2, 0, 1])
-    monkeypatch.setattr(statistics, "_CHUNK_ELEMENTS", 30)
-    chunks = list(statistics.resampling_weights(strata, 25, seed=3))
+    monkeypatch.setattr(resampling, "_CHUNK_ELEMENTS", 30)
+    chunks = list(resampling.resampling_weights(strata, 25, seed=3))
     assert [len(chunk) for chunk in chunks] == [3] * 8 + [1]
     weights = np.concatenate(chunks)
     for stratum, size in ((0, 2), (1, 3), (2, 3)):
@@ -63,7 +63,7 @@ def test_resampling_weights_keep_each_stratum_size_whatever_the_chunks(monkeypat
 
 
 def test_weights_follow_the_multinomial() -> None:
-    weights = np.concatenate(list(statistics.resampling_weights(np.zeros(10, np.int64), 20_000, seed=0)))
+    weights = np.concatenate(list(resampling.resampling_weights(np.zeros(10, np.int64), 20_000, seed=0)))
     assert weights.mean(axis=0) == pytest.approx(np.ones(10), abs=0.03)
     assert weights.var(axis=0) == pytest.approx(np.full(10, 0.9), abs=0.04)
 
@@ -72,17 +72,17 @@ def test_bootstrap_of_a_mean_agrees_with_scipy() -> None:
     from scipy.stats import bootstrap
 
     values = np.random.default_rng(0).gamma(2.0, size=80)
-    estimate = statistics.mean_estimate(values, 20_000, seed=1)
+    estimate = statistics.mean_estimate(values, 20_000, 1, np.arange(80))
     expected = bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=2).confidence_interval
     assert estimate.value == pytest.approx(values.mean())
     assert estimate.ci95 == pytest.approx((expected.low, expected.high), abs=0.02)
-    assert estimate == statistics.mean_estimate(values, 20_000, seed=1)
+    assert estimate == statistics.mean_estimate(values, 20_000, 1, np.arange(80))
 
 
 @pytest.mark.parametrize("values", [np.full(7, 0.1), np.full(64, 1.0), np.array([0.3])])
 def test_equal_values_have_a_mean_and_no_interval(values: np.ndarray) -> None:
     """An interval of no width would say that the next image is sure to give the same."""
-    estimate = statistics.mean_estimate(values, 1000, seed=0)
+    estimate = statistics.mean_estimate(values, 1000, 0, np.arange(len(values)))
     assert (estimate.value, estimate.ci95, estimate.n) == (pytest.approx(values[0]), None, len(values))
 
 

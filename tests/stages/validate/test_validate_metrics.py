@@ -35,14 +35,14 @@ def test_against_scikit_learn_with_sample_weights(seed: int) -> None:
         assert metrics.accuracy(logits, labels, weights)[row] == pytest.approx(
             sklearn_metrics.accuracy_score(labels, answers, sample_weight=w)
         )
-        assert metrics.balanced_accuracy(logits, labels, weights)[row] == pytest.approx(
-            sklearn_metrics.balanced_accuracy_score(labels, answers, sample_weight=w)
-        )
-        assert metrics.auroc_macro(logits, labels, weights)[row] == pytest.approx(
-            np.mean([sklearn_metrics.roc_auc_score(labels == k, p[:, k], sample_weight=w) for k in range(4)])
-        )
         recall = sklearn_metrics.recall_score(labels, answers, average=None, sample_weight=w)
         for k in range(4):
+            assert metrics.auroc(logits, labels, k, weights)[row] == pytest.approx(
+                sklearn_metrics.roc_auc_score(labels == k, p[:, k], sample_weight=w)
+            )
+            assert metrics.average_precision(logits, labels, k, weights)[row] == pytest.approx(
+                sklearn_metrics.average_precision_score(labels == k, p[:, k], sample_weight=w)
+            )
             assert metrics.sensitivity(logits, labels, k, weights)[row] == pytest.approx(recall[k])
             assert metrics.specificity(logits, labels, k, weights)[row] == pytest.approx(
                 sklearn_metrics.recall_score(labels != k, answers != k, sample_weight=w)
@@ -50,12 +50,6 @@ def test_against_scikit_learn_with_sample_weights(seed: int) -> None:
         assert metrics.brier_score(logits, labels, weights)[row] == pytest.approx(
             sklearn_metrics.brier_score_loss(labels, p, sample_weight=w, scale_by_half=False)
         )
-
-
-def test_macro_auroc_is_scikit_learns_one_versus_rest() -> None:
-    logits, labels, _ = sample(9)
-    expected = sklearn_metrics.roc_auc_score(labels, probabilities(logits), multi_class="ovr", average="macro")
-    assert metrics.auroc_macro(logits, labels, np.ones((1, 60)))[0] == pytest.approx(expected)
 
 
 def test_auroc_by_hand() -> None:

@@ -1,0 +1,121 @@
+"""What a file answered to the test split: which images a metric counts, and why one cannot be said of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration_data.prepared import Task
+from pipeline.artifacts import JSON
+from stages.validate import Definition, Metric
+
+Labels = NDArray[np.int64]
+Logits = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers of a variant.
+
+    Attributes:
+        variant: its name.
+        logits: float32 [n, classes].
+        labels: int64 [n]; of a multi-label task int64 [n, classes], 0 or 1.
+        classes: names of the classes or labels.
+        reference_logits: fp32's logits of the same images; None for fp32 itself.
+        units: int64 [n], the group that each image belongs to, see `resampling.units_of`.
+        min_positives: images with and without a label that its AUROC and average precision need; multi-label only.
+    """
+
+    variant: str
+    logits: Logits
+    labels: Labels
+    classes: tuple[str, ...]
+    reference_logits: Logits | None
+    units: NDArray[np.int64]
+    min_positives: int
+
+    @property
+    def task(self) -> Task:
+        """The kind of task that the labels belong to."""
+        return "multi_class" if self.labels.ndim == 1 else "multi_label"
+
+    @property
+    def counted(self) -> tuple[int, ...]:
+        """The classes that a mean over classes takes: all; of a multi-label task those that occur often enough."""
+        if self.task == "multi_class":
+            return tuple(range(len(self.classes)))
+        return tuple(index for index in range(len(self.classes)) if not self._too_rare(index))
+
+    def positive(self, class_index: int) -> NDArray[np.bool_]:
+        """Return which images have a class or label, bool [n]."""
+        has: NDArray[np.bool_] = (
+            self.labels == class_index if self.task == "multi_class" else self.labels[:, class_index] == 1
+        )
+        return has
+
+    def sample(self, definition: Definition, class_index: int | None) -> NDArray[np.bool_]:
+        """Return which images a value is taken over, bool [n]."""
+        if class_index is None or definition.sample == "all":
+            return np.ones(len(self.labels), dtype=np.bool_)
+        positive = self.positive(class_index)
+        return positive if definition.sample == "class" else ~positive
+
+    def of_images(self, chosen: NDArray[np.bool_]) -> Answers:
+        """Return the answers to some of the images, bool [n]."""
+        reference = None if self.reference_logits is None else self.reference_logits[chosen]
+        # The numbers keep their order, so that groups of one image still are 0, 1, 2…
+        _, units = np.unique(self.units[chosen], return_inverse=True)
+        return replace(
+            self, logits=self.logits[chosen], labels=self.labels[chosen], reference_logits=reference, units=units
+        )
+
+    def why_not(self, metric: Metric, class_index: int | None) -> str:
+        """Return why a metric cannot be said of these images; "" where it can."""
+        if metric.inputs == "reference" and self.reference_logits is None:
+            return f"{self.variant} is the reference itself"
+        if metric.inputs == "class_mean":
+            return self._why_no_mean()
+        if class_index is None:
+            return ""
+        definition = metric.definitions[self.task]
+        if definition.sample == "all":
+            return self._why_unordered(class_index)
+        if not self.sample(definition, class_index).any():
+            return "the test split has no image that this share could be taken of"
+        return ""
+
+    def remarks(self, metric: Metric) -> dict[str, JSON]:
+        """Return what a reader of a measurement must know of its sample: labels that a mean leaves out."""
+        if metric.inputs != "class_mean" or self.task == "multi_class" or len(self.counted) == len(self.classes):
+            return {}
+        rare = [name for index, name in enumerate(self.classes) if index not in self.counted]
+        return {"labels": f"{len(self.counted)} of {len(self.classes)}", "too_rare": rare}
+
+    def _why_no_mean(self) -> str:
+        if self.task == "multi_label":
+            if self.counted:
+                return ""
+            return f"no label has {self.min_positives} positive and as many negative images in the test split"
+        # A mean over fewer classes is another quantity than the one that the gates were written for.
+        missing = [name for index, name in enumerate(self.classes) if not self.positive(index).any()]
+        return f"the test split has no image of {', '.join(missing)}" if missing else ""
+
+    def _why_unordered(self, class_index: int) -> str:
+        """Return why images with and without a class cannot be compared."""
+        if self.task == "multi_label":
+            return self._too_rare(class_index)
+        positives = int(self.positive(class_index).sum())
+        if 0 < positives < len(self.labels):
+            return ""
+        return f"the test split has {'only' if positives else 'no'} images of {self.classes[class_index]}"
+
+    def _too_rare(self, class_index: int) -> str:
+        positives = int(self.positive(class_index).sum())
+        for count, kind in ((positives, "positive"), (len(self.labels) - positives, "negative")):
+            if count < self.min_positives:
+                images = f"only {count} {kind} image{'' if count == 1 else 's'}" if count else f"no {kind} image"
+                return f"{images} in the test split; min_positives asks for {self.min_positives}"
+        return ""
