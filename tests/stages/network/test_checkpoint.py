@@ -58,3 +58,10 @@ def test_tensors_of_another_network_are_refused(tmp_path):
     save_file({"w": torch.zeros(1)}, path, metadata={"edgeproof.network": json.dumps(values)})
     with pytest.raises(UsageError, match="alexnet"):
         load_checkpoint(Checkpoint.at(path))
+
+
+@pytest.mark.parametrize(("network", "least"), [("vgg11", 32), ("densenet121", 29), ("lenet5", 28)])
+def test_images_that_leave_nothing_to_the_last_layer_are_refused(network, least):
+    spec = NetworkSpec(network, ("a", "b"), 1, least - 1, (0.4,), (0.3,), None)
+    with pytest.raises(UsageError, match=rf"{network}.*at least {least} pixels, found {least - 1}.*data\.image_size"):
+        spec.build(seed=0)
