@@ -82,7 +82,7 @@ def exit_code_of(verdicts: Sequence[Verdict], all_stages_succeeded: bool) -> Exi
 def _judge_one(gate: Gate, measurements: Sequence[Measurement]) -> Verdict:
     fitting = [m for m in measurements if m.variant == gate.variant and _fits(gate, m)]
     if not fitting:
-        return Verdict(gate.name, "missing", None, gate.limit, "not measured in this run")
+        return Verdict(gate.name, "missing", None, gate.limit, _why_nothing_fits(gate, measurements))
     values = []
     for measurement in fitting:
         value, why_not = _value(gate, measurement, measurements)
@@ -94,6 +94,14 @@ def _judge_one(gate: Gate, measurements: Sequence[Measurement]) -> Verdict:
     status: Literal["passed", "failed"] = "passed" if gate.holds(worst) else "failed"
     itself = f"{gate.variant} itself: " if gate.relative_to_fp32 else ""
     return Verdict(gate.name, status, worst, gate.limit, itself + _detail(measurement))
+
+
+def _why_nothing_fits(gate: Gate, measurements: Sequence[Measurement]) -> str:
+    """Return why a gate has no measurement; a class's or label's name may be mistyped."""
+    family, slash, _ = gate.metric.partition("/")
+    named = {m.metric for m in measurements if m.variant == gate.variant and m.metric.startswith(f"{family}/")}
+    nearest = difflib.get_close_matches(gate.metric, sorted(named), n=1) if slash and gate.metric not in named else []
+    return "not measured in this run" + (f"; did you mean {nearest[0]!r}?" if nearest else "")
 
 
 def _fits(gate: Gate, measurement: Measurement) -> bool:
@@ -136,4 +144,7 @@ def _detail(measurement: Measurement) -> str:
         parts.append(f"95 % {measurement.ci95[0]:.4g} to {measurement.ci95[1]:.4g}")
     if measurement.n is not None:
         parts.append(f"n = {measurement.n}")
+    if "too_rare" in measurement.settings:
+        rare = ", ".join(measurement.settings["too_rare"])
+        parts.append(f"over {measurement.settings['labels']} labels, too rare: {rare}")
     return ", ".join(parts)

@@ -98,6 +98,24 @@ def test_what_was_not_measured_is_missing_and_says_why():
     assert only(ratio, measurement(0.9), measurement(0.0, "fp32")).status == "missing"
 
 
+def test_a_label_that_is_too_rare_is_missing_and_a_mean_says_what_it_leaves_out():
+    reason = "only 3 positive images in the test split; min_positives asks for 10"
+    gate = Gate(metric="auroc/hernia", variant="pact-int8", at_least=0.7)
+    rare = only(gate, measurement(None, metric="auroc/hernia", settings={"reason": reason}))
+    assert (rare.status, rare.detail) == ("missing", f"not measured: {reason}")
+    macro = only(
+        gate.model_copy(update={"metric": "auroc_macro"}),
+        measurement(0.8, metric="auroc_macro", settings={"labels": "2 of 3", "too_rare": ["hernia"]}),
+    )
+    assert macro.detail == "0.8, n = 100, over 2 of 3 labels, too rare: hernia"
+
+
+def test_a_mistyped_label_gets_the_nearest_one():
+    gate = Gate(metric="auroc/Hernai", variant="pact-int8", at_least=0.7)
+    rows = [measurement(0.8, metric=f"auroc/{name}") for name in ("Hernia", "Mass")]
+    assert only(gate, *rows).detail == "not measured in this run; did you mean 'auroc/Hernia'?"
+
+
 def test_incomplete_evidence_outranks_a_failed_gate():
     gate = Gate(metric="balanced_accuracy", variant="pact-int8", at_least=0.9)
     failed, passed = judge([gate], [measurement(0.1)]), judge([gate], [measurement(0.95)])

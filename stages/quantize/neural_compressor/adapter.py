@@ -102,10 +102,12 @@ def quantize_with_neural_compressor(
     preprocessing = preprocessing_of(proto, model)
     indices = choose_calibration_images(data, settings.images, settings.seed, key="images")
     chosen = indices if settings.mode != "dynamic" else indices[:0]
+    # Only tuning asks for the accuracy; the images may be many.
+    tuned_on = slice(None) if settings.mode == "tuned" else slice(0)
     arrays: dict[str, NDArray[np.generic]] = {
         "images": preprocessing.to_input(data.train.images[chosen]),
-        "validation_images": preprocessing.to_input(data.validation.images),
-        "validation_labels": data.validation.labels,
+        "validation_images": preprocessing.to_input(data.validation.images[tuned_on]),
+        "validation_labels": data.validation.labels[tuned_on],
     }
     job = {
         "task": "quantize",

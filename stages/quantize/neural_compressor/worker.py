@@ -90,14 +90,16 @@ def _quantize(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _accuracy(model: Any, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], batch_size: int = 64) -> float:
+    """Return the share of right answers; of yes/no labels [n, classes] the share of right decisions, yes above 0."""
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     correct = 0
     for start in range(0, len(images), batch_size):
         part = slice(start, start + batch_size)
         logits = session.run(None, {name: images[part]})[0]
-        correct += int(np.count_nonzero(np.argmax(logits, axis=1) == labels[part]))
-    return correct / len(images)
+        answers = np.argmax(logits, axis=1) if labels.ndim == 1 else logits > 0
+        correct += int(np.count_nonzero(answers == labels[part]))
+    return correct / labels.size
 
 
 def _optimize_graph(job: dict[str, Any]) -> dict[str, Any]:

@@ -101,6 +101,21 @@ def test_tuning_records_what_it_tried(float_model: OnnxModel, tuning_data: Prepa
 
 @pytest.mark.long
 @pytest.mark.usefixtures("_worker")
+def test_tuning_of_yes_no_labels_counts_decisions(float_model: OnnxModel, tmp_path: Path) -> None:
+    pixels = prepared_data().validation.images
+    decisions = (logits(float_model.path, pixels) > 0).astype(np.int64)
+    decisions[0] = 1 - decisions[0]
+    result = quantize_with_neural_compressor(
+        float_model, "inc", settings(mode="tuned"), prepared_data(labels=decisions), tmp_path / "inc.onnx"
+    )
+    # One of 33 images has every label turned round.
+    assert result.notes["baseline_accuracy"] == pytest.approx(32 / 33)
+    tuned = float(np.mean((logits(result.path, pixels) > 0) == decisions))
+    assert result.notes["tuned_accuracy"] == pytest.approx(tuned)
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("_worker")
 def test_tuning_leaves_in_float_what_accuracy_needs(tmp_path: Path) -> None:
     # Rows of the head that differ by less than an eighth-bit step: as integers they are alike.
     rng = np.random.default_rng(5)
