@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from stages.network.custom import build_custom, is_custom
 from stages.network.settings import PactSettings
 
 if TYPE_CHECKING:
@@ -121,8 +122,6 @@ def check_network_name(name: str) -> None:
     Raises:
         ValueError: the name is neither.
     """
-    from stages.network.custom import is_custom
-
     if name not in NETWORKS and not is_custom(name):
         raise ValueError(
             f"expected one of {', '.join(NETWORKS)}, or your own `module:function`, found {name!r}; "
@@ -143,8 +142,6 @@ def build_network(name: str, channels: int, classes: int, seed: int) -> nn.Modul
         UsageError: the user's module is missing, or its function gives no network.
     """
     import torch
-
-    from stages.network.custom import build_custom
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
