@@ -8,10 +8,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.artifacts import Task
+
 SplitName = Literal["train", "validation", "test"]
+__all__ = ["SPLITS", "PreparedData", "PreparedSplit", "SplitName", "Task"]
+
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
-Task = Literal["multi_class", "multi_label"]
-"""multi_class: an image has exactly one class; multi_label: any number of them, none included."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,9 @@ from pipeline.errors import UsageError
 JSON = Any
 """A value that `json` can write: dictionaries with string keys, lists, strings, numbers, booleans and None."""
 
+Task = Literal["multi_class", "multi_label"]
+"""multi_class: an image has exactly one class; multi_label: any number of them, none included."""
+
 
 # --- hashes ---
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -18,7 +17,7 @@ from pipeline.artifacts import JSON, sha256_of_json
 from pipeline.comparison import ComparisonSettings
 from pipeline.errors import UsageError
 from pipeline.gates import Gate
-from pipeline.settings import Settings
+from pipeline.settings import Settings, without_paths
 from stages.export.settings import ExportSettings, PactExportSettings
 from stages.quantize import QUANTIZERS
 from stages.train.settings import TrainSettings
@@ -95,17 +94,18 @@ class Configuration(Settings):
 
     def as_json(self) -> dict[str, JSON]:
         """Return the whole configuration, defaults included, as JSON values."""
-        values: dict[str, JSON] = self.model_dump(mode="json")
-        values["variants"] = {name: settings.model_dump(mode="json") for name, settings in self.variants.items()}
-        values["data"]["source"] = self.data.source.model_dump(mode="json")
+        return self._values("json")
+
+    def _values(self, mode: Literal["json", "python"]) -> dict[str, JSON]:
+        values: dict[str, JSON] = self.model_dump(mode=mode)
+        values["variants"] = {name: settings.model_dump(mode=mode) for name, settings in self.variants.items()}
+        values["data"]["source"] = self.data.source.model_dump(mode=mode)
         return values
 
     @property
     def sha256(self) -> str:
-        """Identity of the configuration; where the images lie is no part of it (their content is)."""
-        values = self.as_json()
-        values["data"]["source"].pop("root", None)
-        return sha256_of_json(values)
+        """Identity of the configuration; where files lie is no part of it (their content is)."""
+        return sha256_of_json(without_paths(self._values("python")))
 
     @property
     def gates_sha256(self) -> str:
@@ -153,8 +153,8 @@ def parse_configuration(values: Mapping[str, Any], where: str, folder: Path) -> 
         UsageError: a key is unknown, a value has the wrong type or is out of bounds.
     """
     try:
-        text = json.dumps(_with_absolute_root(values, folder), default=_refuse)
-        return Configuration.model_validate_json(text)
+        text = json.dumps(dict(values), default=_refuse)
+        return Configuration.model_validate_json(text, context={"folder": folder})
     except ValidationError as error:
         raise UsageError(f"{where}: {_explain(error)}") from error
     except (ValueError, TypeError) as error:
@@ -222,19 +222,6 @@ _PlainLoader.add_implicit_resolver(
 
 def _refuse(value: object) -> None:
     raise TypeError(f"a {type(value).__name__} ({value})")
-
-
-def _with_absolute_root(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Resolve `data.source.root`, the one path of the configuration, against the configuration's folder."""
-    result = dict(values)
-    data = result.get("data")
-    source = data.get("source") if isinstance(data, dict) else None
-    root = source.get("root") if isinstance(source, dict) else None
-    if isinstance(root, str):
-        # os.path, unlike pathlib, leaves an unknown ~user and a loop of links for the data set to refuse.
-        absolute = os.path.realpath(folder / os.path.expanduser(root))  # noqa: PTH111
-        result["data"] = {**data, "source": {**source, "root": absolute}}  # type: ignore[dict-item]
-    return result
 
 
 def _explain(error: ValidationError) -> str:

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pipeline.artifacts import Checkpoint, OnnxModel, RunFolder, read_json, remove_leftovers
+from pipeline.artifacts import Checkpoint, OnnxModel, RunFolder, read_json, remove_leftovers, sha256_of_file
 from pipeline.cache import Ledger, Stage
 from pipeline.config import Configuration
 from pipeline.environment import describe
 from pipeline.errors import StageError, UsageError
 from pipeline.progress import Observer
+from pipeline.settings import without_paths
 
 if TYPE_CHECKING:
     from calibration_data.prepared import PreparedData
@@ -74,13 +75,14 @@ def prepare_images(configuration: Configuration, ledger: Ledger, observer: Obser
 
 def train_network(configuration: Configuration, ledger: Ledger, data: PreparedData, observer: Observer) -> Checkpoint:
     """Train the network, or reuse its checkpoint."""
-    from stages.train.trainer import Epoch, train
+    from stages.train.state import Epoch
+    from stages.train.trainer import train
 
     run = ledger.run
     stage = Stage(
         name="train",
-        inputs={"data": data.sha256},
-        settings=configuration.train.model_dump(mode="json") | {"mean": data.mean, "std": data.std},
+        inputs={"data": data.sha256, **_given_files(configuration)},
+        settings=without_paths(configuration.train.model_dump()) | {"mean": data.mean, "std": data.std},
         source=(*NETWORK_SOURCE, "stages/train"),
         outputs=(run.checkpoint, run.history),
     )
@@ -88,13 +90,13 @@ def train_network(configuration: Configuration, ledger: Ledger, data: PreparedDa
     def tell(epoch: Epoch) -> None:
         observer.say(
             f"  epoch {epoch.epoch:>3}/{configuration.train.epochs}  loss {epoch.train_loss:.4f}  "
-            f"validation balanced accuracy {epoch.validation_balanced_accuracy:.4f}"
+            f"validation {epoch.metric.replace('_', ' ')} {epoch.score:.4f}"
         )
 
     with observer.stage("train") as advance:
         return ledger.perform(
             stage,
-            lambda: train(data, configuration.train, run, stage.key, advance, tell),
+            lambda: train(data, configuration.train, run, stage.key, advance, tell, observer.say),
             lambda: Checkpoint.at(run.checkpoint),
         )
 
@@ -195,7 +197,20 @@ def _add_variant(ledger: Ledger, model: OnnxModel) -> None:
 
 
 def _what_changes_the_images(configuration: Configuration) -> Mapping[str, object]:
-    # Where the images lie does not change them (their content is in the fingerprint), nor does who decodes them.
-    settings = configuration.as_json()["data"]
-    source = {key: value for key, value in settings["source"].items() if key != "root"}
-    return {**{key: value for key, value in settings.items() if key != "workers"}, "source": source}
+    # Not where the images lie (their content is in the fingerprint), and not how many processes decode them.
+    settings = configuration.data
+    values = without_paths(settings.model_dump(exclude={"workers"}))
+    return {**values, "source": without_paths(settings.source.model_dump())}
+
+
+def _given_files(configuration: Configuration) -> dict[str, str]:
+    """Return the digests of the weights that training starts from or learns from."""
+    settings = configuration.train
+    files = {
+        "pretrained": settings.pretrained,
+        "teacher": settings.distillation.teacher if settings.distillation else None,
+    }
+    for key, path in files.items():
+        if path is not None and not path.is_file():
+            raise UsageError(f"train: expected the {key} weights in {path}, found no file. Mend the path.")
+    return {key: sha256_of_file(path) for key, path in files.items() if path is not None}

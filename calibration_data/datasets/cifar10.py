@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterable
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,7 @@ from calibration_data.image_files import (
 from calibration_data.prepared import SplitName
 from pipeline.artifacts import sha256_of_json
 from pipeline.errors import UsageError
+from pipeline.settings import LocalPath
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -66,7 +67,7 @@ class Cifar10Settings(SourceSettings):
     """CIFAR-10 in any edition that is not pickled."""
 
     name: Literal["cifar10"] = Field("cifar10", description="CIFAR-10, binary edition or images in class folders")
-    root: Annotated[Path, Field(strict=False)] = Field(
+    root: LocalPath = Field(
         description="the folder with data_batch_1.bin…, or with train/CLASS/ and test/CLASS/, or an archive of those"
     )
 

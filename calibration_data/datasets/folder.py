@@ -18,6 +18,7 @@ from calibration_data.datasets.class_folders import (
 )
 from calibration_data.image_files import require_folder
 from pipeline.errors import UsageError
+from pipeline.settings import LocalPath
 
 
 def _one_group(pattern: str) -> str:
@@ -34,7 +35,7 @@ class FolderSettings(SourceSettings):
     """A folder with one folder per class."""
 
     name: Literal["folder"] = Field("folder", description="a folder with one folder of images per class")
-    root: Annotated[Path, Field(strict=False)] = Field(description="the folder that holds the class folders")
+    root: LocalPath = Field(description="the folder that holds the class folders")
     group_pattern: Annotated[str, AfterValidator(_one_group)] | None = Field(
         None, description="regular expression whose first group, searched in the file name, names the patient"
     )

@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,7 @@ from calibration_data.image_files import (
 from calibration_data.prepared import SplitName
 from pipeline.artifacts import JSON, read_json
 from pipeline.errors import UsageError
+from pipeline.settings import LocalPath
 
 CLASSES = ("mucosa", "polyp")
 
@@ -69,9 +70,7 @@ class KvasirSegSettings(SourceSettings):
     """Kvasir-SEG as its authors pack it."""
 
     name: Literal["kvasir_seg"] = Field("kvasir_seg", description="polyps and lesion-free mucosa from Kvasir-SEG")
-    root: Annotated[Path, Field(strict=False)] = Field(
-        description=f"the folder with images/, masks/, {_BOXES}, train.txt and val.txt"
-    )
+    root: LocalPath = Field(description=f"the folder with images/, masks/, {_BOXES}, train.txt and val.txt")
 
 
 @dataclass(frozen=True)

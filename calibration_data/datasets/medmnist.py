@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from calibration_data.image_files import require_file, sha256_once
 from calibration_data.prepared import SplitName
 from pipeline.artifacts import atomic_path, sha256_of_json
 from pipeline.errors import UsageError
+from pipeline.settings import LocalPath
 
 SIZES_PX = (28, 64, 128, 224)
 _SPLITS: tuple[tuple[str, SplitName], ...] = (("train", "train"), ("val", "validation"), ("test", "test"))
@@ -37,7 +38,7 @@ class MedMnistSettings(SourceSettings):
     """One file of MedMNIST."""
 
     name: Literal["medmnist"] = Field("medmnist", description="one of the twelve 2-D sets of MedMNIST v2, any size")
-    root: Annotated[Path, Field(strict=False)] = Field(description="the set's file, for example pneumoniamnist.npz")
+    root: LocalPath = Field(description="the set's file, for example pneumoniamnist.npz")
     set: SetName | None = Field(None, description="which set it is; default: what the file is called")
 
 

@@ -12,7 +12,7 @@ import math
 import zlib
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from calibration_data.dataset import Dataset, Frame, Record, SourceSettings
 from calibration_data.image_files import fingerprint_of_files, require_folder, require_inside
 from calibration_data.prepared import SplitName
 from pipeline.errors import UsageError
+from pipeline.settings import LocalPath
 
 CLASSES = tuple(str(digit) for digit in range(10))
 
@@ -36,7 +37,7 @@ class MnistSettings(SourceSettings):
     """The four files of MNIST."""
 
     name: Literal["mnist"] = Field("mnist", description="handwritten digits in MNIST's four IDX files")
-    root: Annotated[Path, Field(strict=False)] = Field(
+    root: LocalPath = Field(
         description="the folder with train-images-idx3-ubyte, t10k-images-idx3-ubyte and their labels, .gz or not"
     )
 

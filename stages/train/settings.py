@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from pipeline.settings import Settings
-from stages.network import NETWORKS, PactSettings
+from pipeline.settings import LocalPath, Settings
+from stages.network import NETWORKS, PactSettings, check_network_name
 
 
 class SaliencyGuidedSettings(Settings):
@@ -20,32 +20,78 @@ class SaliencyGuidedSettings(Settings):
     )
 
 
+class AugmentSettings(Settings):
+    """Random changes of the training images; every image draws its own."""
+
+    flip: Literal["none", "horizontal", "both"] = Field("both", description="mirror each image half of the time")
+    crop: int = Field(0, ge=0, le=512, description="shift by up to this many pixels, over black borders")
+    rotation_degrees: float = Field(0.0, ge=0, le=180, description="turn by up to this angle, either way")
+    colour: float = Field(
+        0.0, ge=0, lt=1, description="change brightness, contrast and saturation by up to this share, for endoscopy"
+    )
+
+
+class DistillationSettings(Settings):
+    """A trained network's answers as soft labels (arXiv 1503.02531)."""
+
+    teacher: LocalPath = Field(description="checkpoint.safetensors of an earlier training on the same classes")
+    weight: float = Field(0.5, gt=0, le=1, description="share of the teacher in the loss")
+    temperature: float = Field(4.0, gt=0, description="T, by which both networks' logits are divided")
+
+
 class TrainSettings(Settings):
     """The network and how it is trained."""
 
-    network: str = Field("cnn-medium", description="architecture by name", json_schema_extra={"enum": list(NETWORKS)})
+    network: str = Field(
+        "cnn-medium",
+        description="architecture by name, or your own `module:function` of (channels, classes)",
+        json_schema_extra={"examples": list(NETWORKS)},
+    )
+    pretrained: LocalPath | None = Field(
+        None, description="weights to start from: safetensors, or a PyTorch checkpoint of tensors alone"
+    )
     pact: PactSettings | None = Field(PactSettings(), description="PACT's settings; null trains in plain float")
     saliency_guided: SaliencyGuidedSettings | None = Field(
         SaliencyGuidedSettings(), description="saliency-guided training's settings; null switches it off"
     )
-    epochs: int = Field(20, ge=1, le=100_000, description="passes over the training images")
-    batch_size: int = Field(64, ge=2, le=100_000, description="images per step")
-    learning_rate: float = Field(0.05, gt=0, description="peak learning rate of SGD with momentum 0.9")
+    epochs: int = Field(20, ge=0, le=100_000, description="passes over the training images; 0: the weights as given")
+    batch_size: int = Field(64, ge=2, le=100_000, description="images per step, over all processes together")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="SGD with Nesterov momentum 0.9, or AdamW")
+    learning_rate: float = Field(0.05, gt=0, description="peak learning rate; 0.001 suits AdamW")
     weight_decay: float = Field(5e-4, ge=0, description="L2 coefficient of the weights")
     warmup_fraction: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the rate rises linearly")
-    augment: Literal["none", "flip"] = Field("flip", description="random horizontal and vertical flips, or nothing")
-    balance_classes: bool = Field(False, description="weight each class's loss by the inverse of its frequency")
+    schedule: Literal["cosine", "step"] = Field(
+        "cosine", description="half a cosine to zero, or a tenth after 30 % and a hundredth after 60 % of the steps"
+    )
+    augment: AugmentSettings = Field(AugmentSettings(), description="random changes of the training images")
+    imbalance: Literal["none", "weighted_loss", "weighted_sampling"] = Field(
+        "none", description="rare classes: nothing, a greater weight in the loss, or drawn more often"
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of each label spread over the others")
+    ema_decay: float | None = Field(
+        None, gt=0, lt=1, description="validate and keep the running mean of the weights, with this decay per step"
+    )
+    distillation: DistillationSettings | None = Field(None, description="a teacher; null trains on the labels alone")
+    patience: int | None = Field(
+        None, ge=1, description="stop after this many epochs without a better one; null trains all epochs"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where there is one")
+    mixed_precision: bool = Field(
+        False, description="compute in bfloat16 where that is safe; validation stays float32"
+    )
+    channels_last: bool = Field(False, description="keep images in NHWC order, which many kernels prefer")
+    deterministic: bool = Field(True, description="the same bytes each time; false allows faster kernels on a GPU")
+    tensorboard: bool = Field(False, description="write train/tensorboard as well; needs the extra `tensorboard`")
     threads: int = Field(
         2,
         ge=1,
         le=1024,
         description="of the computation; another number gives other last bits, and so another network",
     )
-    seed: int = Field(0, ge=0, le=2**32 - 1, description="of initial weights, order, flips and noise")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="of initial weights, order, augmentation and noise")
 
     @field_validator("network")
     @classmethod
     def _network_is_known(cls, name: str) -> str:
-        if name not in NETWORKS:
-            raise ValueError(f"expected one of {', '.join(NETWORKS)}")
+        check_network_name(name)
         return name

@@ -1,51 +1,36 @@
-"""The training loop: seeded, resumable, best epoch by validation data."""
+"""The training loop: seeded, resumable, best epoch by validation data, alone or shared by several processes."""
 
 from __future__ import annotations
 
-import io
 import math
-import pickle
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from calibration_data.prepared import PreparedData, PreparedSplit
-from calibration_data.sampling import choose_calibration_images
-from pipeline.artifacts import JSON, Checkpoint, RunFolder, write_bytes, write_json
-from pipeline.errors import StageError
-from stages.network.checkpoint import NetworkSpec, save_checkpoint
+from calibration_data.prepared import PreparedData
+from calibration_data.sampling import choose_calibration_images, strata
+from pipeline.artifacts import Checkpoint, RunFolder, write_json
+from pipeline.errors import StageError, UsageError
+from stages.network.checkpoint import NetworkSpec, load_checkpoint, save_checkpoint
 from stages.network.normalisation import normalise
 from stages.network.pact import fit_inserted_clips
-from stages.network.quantizers import clip_bounds, keep_clips_positive
-from stages.train.saliency_guided import saliency_guided_loss
+from stages.network.pretrained import build_pretrained
+from stages.network.quantizers import keep_clips_positive
+from stages.train import augmentation, processes
+from stages.train.evaluation import SCORE_OF, evaluate
+from stages.train.objectives import distilled, label_loss, loss_weights
+from stages.train.recipe import build_optimizer, learning_rate, update_mean
+from stages.train.saliency_guided import saliency_guided_terms
 from stages.train.settings import TrainSettings
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch achieved."""
-
-    epoch: int
-    train_loss: float
-    validation_loss: float
-    validation_balanced_accuracy: float
-
-
-@dataclass
-class _Progress:
-    """The mutable state of a training run; everything a resumed run needs."""
-
-    network: nn.Module
-    optimizer: torch.optim.SGD
-    epochs: list[Epoch] = field(default_factory=list)
-    best: dict[str, Tensor] = field(default_factory=dict)
+from stages.train.state import Epoch, State, copy_of, resume, save_state
+from stages.train.tensorboard import epoch_log
 
 
 def train(
@@ -55,11 +40,13 @@ def train(
     resume_key: str,
     progress: Callable[[int, int], None] = lambda done, total: None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Checkpoint:
     """Train the network, write the best epoch's checkpoint and the history, and return the checkpoint.
 
     The state after each epoch is kept in the run folder until the end, so a killed training goes on from there and
-    ends with the same bytes as one that was never interrupted.
+    ends with the same bytes as one that was never interrupted. Under `torchrun` every process calls this; the one of
+    rank 0 writes.
 
     Args:
         data: the prepared images; `test` is never looked at.
@@ -68,174 +55,275 @@ def train(
         resume_key: identity of this training; a state under another key is ignored.
         progress: called with (steps done, steps in all).
         on_epoch: called after each epoch.
+        say: called with what did not fit of pretrained weights.
 
     Raises:
-        StageError: the loss became infinite or NaN; the state of the last complete epoch is kept.
+        UsageError: no GPU where one is asked for; pretrained weights or a teacher that do not fit.
+        StageError: the loss became infinite or NaN; the state of the last complete epoch is kept, and its best
+            network is in `last_good.safetensors`.
     """
-    torch.use_deterministic_algorithms(True)
-    torch.set_num_threads(settings.threads)  # sums are taken in another order with another number
+    device = _begin(settings)
     spec = NetworkSpec(
-        settings.network, data.classes, data.channels, data.image_size, data.mean, data.std, settings.pact
+        settings.network, data.classes, data.channels, data.image_size, data.mean, data.std, settings.pact, data.task
     )
-    state = _start(spec, settings, data)
+    state = _start(spec, settings, data, device, say)
+    loop = _Loop(data, settings, spec, device, processes.together(state.network), _teacher(settings, spec, device))
     state_path = run.checkpoint.with_name("state.pt")
-    _resume(state, state_path, resume_key)
-    steps_per_epoch = math.ceil(len(data.train) / settings.batch_size)
-    for epoch in range(len(state.epochs), settings.epochs):
-        record = _train_one_epoch(state, data, settings, spec, epoch, steps_per_epoch, progress)
-        if _is_best(record, state.epochs):
-            state.best = {name: tensor.clone() for name, tensor in state.network.state_dict().items()}
-        state.epochs.append(record)
-        _save(state, state_path, resume_key)
-        on_epoch(record)
-    state.network.load_state_dict(state.best)
-    write_json(run.history, [asdict(epoch) for epoch in state.epochs])
+    resume(state, state_path, resume_key)
+    leads = processes.rank() == 0
+    with epoch_log(run.checkpoint.with_name("tensorboard") if settings.tensorboard and leads else None) as log:
+        while len(state.epochs) < settings.epochs and not _has_stalled(state.epochs, settings.patience):
+            try:
+                _one_epoch(loop, state, log, progress)
+            except StageError as error:
+                raise _keep_the_best(error, state, spec, run.checkpoint) from None
+            if leads:
+                save_state(state, state_path, resume_key)
+                on_epoch(state.epochs[-1])
+    if state.best:
+        state.network.load_state_dict(state.best)
+    if not leads:
+        return Checkpoint(run.checkpoint, "")
+    write_json(run.history, [epoch.as_json() for epoch in state.epochs])
     checkpoint = save_checkpoint(run.checkpoint, spec, state.network)
     state_path.unlink(missing_ok=True)
     return checkpoint
 
 
-def _start(spec: NetworkSpec, settings: TrainSettings, data: PreparedData) -> _Progress:
-    network = spec.build(settings.seed)
-    if settings.pact:
-        images = data.train.images[choose_calibration_images(data, min(settings.batch_size, len(data.train)), 0)]
-        fit_inserted_clips(network.train(), normalise(torch.from_numpy(images), spec.mean, spec.std))
-    alphas = clip_bounds(network)
-    alpha_ids = {id(alpha) for alpha in alphas}
-    # The paper's λ_α equals the weights' L2 coefficient; norms and biases decay like the rest, as in its recipe.
-    weights = [parameter for parameter in network.parameters() if id(parameter) not in alpha_ids]
-    groups: list[dict[str, Any]] = [{"params": weights, "weight_decay": settings.weight_decay}]
-    if settings.pact:
-        l2 = settings.pact.alpha_l2
-        groups.append({"params": alphas, "weight_decay": settings.weight_decay if l2 is None else l2})
-    optimizer = torch.optim.SGD(groups, lr=settings.learning_rate, momentum=0.9, nesterov=True)
-    return _Progress(network, optimizer)
+@dataclass(frozen=True)
+class _Loop:
+    """What stays the same from step to step."""
+
+    data: PreparedData
+    settings: TrainSettings
+    spec: NetworkSpec
+    device: torch.device
+    network: nn.Module
+    teacher: nn.Module | None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self.data.train) / self.settings.batch_size)
+
+    @property
+    def steps(self) -> int:
+        return self.steps_per_epoch * self.settings.epochs
 
 
-def _train_one_epoch(
-    state: _Progress,
-    data: PreparedData,
-    settings: TrainSettings,
-    spec: NetworkSpec,
-    epoch: int,
-    steps_per_epoch: int,
-    progress: Callable[[int, int], None],
-) -> Epoch:
-    # One generator per epoch, so that a resumed run draws what an uninterrupted one would have drawn.
-    generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
-    order = torch.randperm(len(data.train), generator=generator).numpy()
-    label_weights = _label_weights(data.train.labels, len(data.classes)) if settings.balance_classes else None
-    parameters = list(state.network.parameters())
-    state.network.train()
-    total_loss = 0.0
-    for step in range(steps_per_epoch):
-        chosen = np.sort(order[step * settings.batch_size : (step + 1) * settings.batch_size])
-        if len(chosen) < 2:
-            continue  # batch norm has no variance over a single image
-        images = normalise(torch.from_numpy(data.train.images[chosen]), spec.mean, spec.std)
-        labels = torch.from_numpy(data.train.labels[chosen])
-        if settings.augment == "flip":
-            images = random_flips(images, generator)
-        done, total = epoch * steps_per_epoch + step, settings.epochs * steps_per_epoch
-        for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate(settings, done, total)
-        if settings.saliency_guided:
-            loss, _ = saliency_guided_loss(
-                state.network, images, labels, settings.saliency_guided, generator, label_weights
+@dataclass(frozen=True)
+class _Batch:
+    """Our part of a batch.
+
+    Attributes:
+        images: uint8 [n, channels, height, width], on the CPU.
+        labels: int64 [n] or [n, classes], on the CPU.
+        size: images of the whole batch, over all processes.
+    """
+
+    images: Tensor
+    labels: Tensor
+    size: int
+
+
+def _begin(settings: TrainSettings) -> torch.device:
+    # What cuBLAS wants for results that repeat; it is read when the GPU is first used.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(settings.deterministic)
+    torch.set_num_threads(settings.threads)  # sums are taken in another order with another number
+    has_gpu = torch.cuda.is_available()
+    if settings.device == "cuda" and not has_gpu:
+        raise UsageError(
+            "train.device: expected a GPU that PyTorch can use, found none. Set it to auto or cpu, or install a "
+            "PyTorch with CUDA."
+        )
+    device = torch.device("cuda" if has_gpu and settings.device != "cpu" else "cpu")
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    processes.join(device)
+    return device
+
+
+def _start(
+    spec: NetworkSpec, settings: TrainSettings, data: PreparedData, device: torch.device, say: Callable[[str], None]
+) -> State:
+    if settings.pretrained:
+        network, report = build_pretrained(spec, settings.seed, settings.pretrained)
+        say(report.text())
+    else:
+        network = spec.build(settings.seed)
+    network.to(device)
+    if settings.pact:
+        chosen = choose_calibration_images(data, min(settings.batch_size, len(data.train)), 0)
+        images = torch.from_numpy(data.train.images[chosen]).to(device)
+        fit_inserted_clips(network.train(), normalise(images, spec.mean, spec.std))
+    if settings.channels_last:
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    state = State(network, build_optimizer(network, settings))
+    if settings.ema_decay is not None:
+        state.mean = copy_of(network)
+    return state
+
+
+def _teacher(settings: TrainSettings, spec: NetworkSpec, device: torch.device) -> nn.Module | None:
+    if settings.distillation is None:
+        return None
+    path = settings.distillation.teacher
+    if not path.is_file():
+        raise UsageError(f"train.distillation.teacher: expected a checkpoint at {path}, found nothing.")
+    found, teacher = load_checkpoint(Checkpoint.at(path), settings.network)
+    for key in ("classes", "channels", "image_size", "task"):
+        if getattr(found, key) != getattr(spec, key):
+            raise UsageError(
+                f"train.distillation.teacher: expected {key} {getattr(spec, key)!r}, found "
+                f"{getattr(found, key)!r} in {path}. Take a teacher of the same classes and image form."
             )
-        else:
-            loss = F.cross_entropy(state.network(images), labels, weight=label_weights)
-        if not math.isfinite(loss.item()):
+    return teacher.to(device)
+
+
+def _one_epoch(
+    loop: _Loop, state: State, log: Callable[[Epoch, float], None], progress: Callable[[int, int], None]
+) -> None:
+    """Train for one epoch, validate, and note what it achieved."""
+    settings, epoch = loop.settings, len(state.epochs)
+    # Generators of this epoch alone, so that a resumed run draws what an uninterrupted one would have drawn.
+    seed = settings.seed * 1_000_003 + epoch
+    generator = torch.Generator().manual_seed(seed)
+    noise_generator = torch.Generator(loop.device).manual_seed(seed)
+    weights = _weights_of_loss(loop)
+    parameters = list(state.network.parameters())  # and not the images, whose gradient saliency already took
+    state.network.train()
+    total_loss, seen = 0.0, 0
+    for step, batch in _batches(loop, _order(loop, generator)):
+        done = epoch * loop.steps_per_epoch + step
+        for group in state.optimizer.param_groups:
+            group["lr"] = learning_rate(settings, done, loop.steps)
+        loss = _loss(loop, batch, generator, noise_generator, weights)
+        value = loss.item()
+        if not math.isfinite(value):
             raise StageError(
-                f"train: expected a finite loss, found {loss.item()} in epoch {epoch + 1}, step {step + 1}. "
+                f"train: expected a finite loss, found {value} in epoch {epoch + 1}, step {step + 1}. "
                 "The state after the last complete epoch is kept; lower `train.learning_rate` and run again."
             )
         state.optimizer.zero_grad()
-        loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]
+        share = loss * processes.share_of_loss(batch.size)
+        share.backward(inputs=parameters)  # type: ignore[no-untyped-call]
         state.optimizer.step()
         keep_clips_positive(state.network)
-        total_loss += loss.item() * len(chosen)
-        progress(done + 1, total)
-    validation_loss, balanced_accuracy = evaluate(state.network, data.validation, spec)
-    if not math.isfinite(validation_loss):
+        if settings.ema_decay is not None:
+            update_mean(state.mean, state.network, settings.ema_decay, state.updates)
+            state.updates += 1
+        total_loss += value * batch.size
+        seen += batch.size
+        progress(done + 1, loop.steps)
+    record = _validated(loop, state, epoch, total_loss / max(seen, 1))
+    log(record, state.optimizer.param_groups[0]["lr"])
+    state.epochs.append(record)
+
+
+def _validated(loop: _Loop, state: State, epoch: int, train_loss: float) -> Epoch:
+    """Validate the network, or the running mean of its weights, and keep it if it is the best so far."""
+    trained = copy_of(state.network) if state.mean else {}
+    if state.mean:
+        state.network.load_state_dict(state.mean)
+    loss, score = evaluate(state.network, loop.data.validation, loop.spec)
+    if not math.isfinite(loss):
         raise StageError(
-            f"train: expected a finite validation loss, found {validation_loss} after epoch {epoch + 1}. "
+            f"train: expected a finite validation loss, found {loss} after epoch {epoch + 1}. "
             "The state after the epoch before is kept; lower `train.learning_rate` and run again."
         )
-    return Epoch(epoch + 1, total_loss / len(data.train), validation_loss, balanced_accuracy)
+    record = Epoch(epoch + 1, train_loss, loss, SCORE_OF[loop.spec.task], score)
+    if all(record.is_better_than(earlier) for earlier in state.epochs):
+        state.best = copy_of(state.network)
+    if trained:
+        state.network.load_state_dict(trained)
+    return record
 
 
-def learning_rate(settings: TrainSettings, step: int, steps: int) -> float:
-    """Return the rate of a step: a linear rise to the peak, then a half cosine to zero."""
-    warmup = settings.warmup_fraction * steps
-    if step < warmup:
-        return settings.learning_rate * (step + 1) / (warmup + 1)
-    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+def _loss(
+    loop: _Loop, batch: _Batch, generator: torch.Generator, noise_generator: torch.Generator, weights: Tensor | None
+) -> Tensor:
+    """Return the mean loss over our part of a batch, with its graph."""
+    settings, spec, ours = loop.settings, loop.spec, processes.part_of(batch.size)
+    draws = augmentation.draw(batch.size, settings.augment, generator).part(ours, loop.device)
+    pixels = batch.images.to(loop.device, non_blocking=True)
+    labels = batch.labels.to(loop.device, non_blocking=True)
+    images = normalise(augmentation.augment(pixels, settings.augment, draws), spec.mean, spec.std)
+    if settings.channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    with torch.autocast(loop.device.type, torch.bfloat16, enabled=settings.mixed_precision):
+        if settings.saliency_guided is None:
+            logits, divergence = loop.network(images).float(), None
+        else:
+            shape = (batch.size, *images.shape[1:])
+            noise = torch.rand(shape, generator=noise_generator, device=loop.device)[ours]
+            logits, divergence = saliency_guided_terms(
+                loop.network, images, labels, spec.task, settings.saliency_guided, noise
+            )
+            logits = logits.float()
+        if loop.teacher is not None:
+            with torch.no_grad():
+                answers = loop.teacher(images).float()
+    loss = label_loss(logits, labels, spec.task, settings.label_smoothing, weights)
+    if settings.distillation is not None:
+        loss = distilled(
+            loss, logits, answers, spec.task, settings.distillation.weight, settings.distillation.temperature
+        )
+    if divergence is not None and settings.saliency_guided is not None:
+        loss = loss + settings.saliency_guided.weight * divergence
+    return loss
 
 
-def random_flips(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Return the images, each flipped left-right and upside down with probability one half each."""
-    for dimension in (2, 3):
-        flipped = torch.rand(len(images), generator=generator) < 0.5
-        images = torch.where(flipped[:, None, None, None], images.flip(dimension), images)
-    return images
+def _weights_of_loss(loop: _Loop) -> Tensor | None:
+    if loop.settings.imbalance != "weighted_loss":
+        return None
+    return loss_weights(loop.data.train.labels, len(loop.data.classes)).to(loop.device)
 
 
-def evaluate(
-    network: nn.Module, split: PreparedSplit, spec: NetworkSpec, batch_size: int = 256
-) -> tuple[float, float]:
-    """Return cross entropy and balanced accuracy (mean recall of the classes present) on a split."""
-    network.eval()
-    logits = []
-    with torch.no_grad():
-        for start in range(0, len(split), batch_size):
-            pixels = torch.from_numpy(split.images[start : start + batch_size])
-            logits.append(network(normalise(pixels, spec.mean, spec.std)))
-    scores, labels = torch.cat(logits), torch.from_numpy(split.labels)
-    correct = (scores.argmax(1) == labels).double()
-    recalls = [correct[labels == label].mean().item() for label in np.unique(split.labels)]
-    return F.cross_entropy(scores, labels).item(), sum(recalls) / len(recalls)
+def _order(loop: _Loop, generator: torch.Generator) -> NDArray[np.int64]:
+    """Return the epoch's images in their order, int64 [n], indices into the training split."""
+    count = len(loop.data.train)
+    if loop.settings.imbalance != "weighted_sampling":
+        return torch.randperm(count, generator=generator).numpy()
+    of_class = strata(loop.data.train.labels, len(loop.data.classes))
+    rarity = torch.from_numpy(1.0 / np.bincount(of_class)[of_class])
+    return torch.multinomial(rarity, count, replacement=True, generator=generator).numpy()
 
 
-def _label_weights(labels: NDArray[np.int64], classes: int) -> Tensor:
-    counts = np.bincount(labels, minlength=classes)
-    return torch.from_numpy((len(labels) / (classes * np.maximum(counts, 1))).astype(np.float32))
+def _batches(loop: _Loop, order: NDArray[np.int64]) -> Iterator[tuple[int, _Batch]]:
+    """Yield (step, our part of its batch); the next one is read from disk while this one is trained on."""
+    split, size = loop.data.train, loop.settings.batch_size
+    # Each process needs an image, and batch norm has no variance over a single one.
+    least = max(2, processes.count())
+    chosen = [np.sort(order[start : start + size]) for start in range(0, len(order), size)]
+    chosen = [batch for batch in chosen if len(batch) >= least]
+
+    def read(batch: NDArray[np.int64]) -> _Batch:
+        ours = batch[processes.part_of(len(batch))]
+        return _Batch(torch.from_numpy(split.images[ours]), torch.from_numpy(split.labels[ours]), len(batch))
+
+    with ThreadPoolExecutor(1) as reader:
+        pending = [reader.submit(read, batch) for batch in chosen[:1]]
+        for step in range(len(chosen)):
+            batch = pending.pop().result()
+            if step + 1 < len(chosen):
+                pending.append(reader.submit(read, chosen[step + 1]))
+            yield step, batch
 
 
-def _is_best(record: Epoch, earlier: list[Epoch]) -> bool:
-    def quality(epoch: Epoch) -> tuple[float, float]:
-        return epoch.validation_balanced_accuracy, -epoch.validation_loss
-
-    return all(quality(record) > quality(epoch) for epoch in earlier)
-
-
-def _save(state: _Progress, path: Path, key: str) -> None:
-    record: dict[str, JSON] = {
-        "key": key,
-        "network": state.network.state_dict(),
-        "optimizer": state.optimizer.state_dict(),
-        "best": state.best,
-        "epochs": [asdict(epoch) for epoch in state.epochs],
-    }
-    # Through memory, because torch reports a full disk as a RuntimeError of its own.
-    content = io.BytesIO()
-    torch.save(record, content)
-    write_bytes(path, content.getvalue())
+def _has_stalled(epochs: list[Epoch], patience: int | None) -> bool:
+    if patience is None or len(epochs) <= patience:
+        return False
+    best = epochs[0]
+    for epoch in epochs[1:]:
+        best = epoch if epoch.is_better_than(best) else best
+    return epochs[-1].epoch - best.epoch >= patience
 
 
-def _resume(state: _Progress, path: Path, key: str) -> None:
-    if not path.exists():
-        return
-    try:
-        record = torch.load(path, weights_only=True)
-        if record["key"] != key:
-            return
-        state.network.load_state_dict(record["network"])
-        state.optimizer.load_state_dict(record["optimizer"])
-    except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise StageError(
-            f"{path}: expected the state of an interrupted training, found a damaged file ({type(error).__name__}). "
-            "Delete it to train from the beginning."
-        ) from error
-    state.best = record["best"]
-    state.epochs = [Epoch(**epoch) for epoch in record["epochs"]]
+def _keep_the_best(error: StageError, state: State, spec: NetworkSpec, checkpoint: Path) -> StageError:
+    if not state.best or processes.rank() != 0:
+        return error
+    path = checkpoint.with_name("last_good.safetensors")
+    state.network.load_state_dict(state.best)
+    save_checkpoint(path, spec, state.network)
+    return StageError(f"{error} The best network so far is in {path.name}.")

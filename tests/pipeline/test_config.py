@@ -82,7 +82,7 @@ def test_paths_are_relative_to_the_configuration(read, tmp_path):
         (SMALL + "\ntrain: {epocs: 3}", r"`train\.epocs` is no key.*`epochs`"),
         (SMALL.replace("method: static", "method: static, calibratoin: minmax"), r"calibratoin.*`calibration`"),
         (SMALL + "\ntrain: {epochs: many}", r'`train\.epochs`: .*integer.*found "many"'),
-        (SMALL + "\ntrain: {epochs: 0}", r"`train\.epochs`: .*greater than or equal to 1.*found 0"),
+        (SMALL + "\ntrain: {epochs: -1}", r"`train\.epochs`: .*greater than or equal to 0.*found -1"),
         (SMALL + "\ntrain: {network: alexnet}", r"`train\.network`: expected one of cnn-small.*alexnet"),
         (SMALL.replace("variant: static-int8", "variant: statik"), r"'statik'.*static-int8"),
         (SMALL.replace("metric: accuracy", "metric: acuracy"), r"acuracy.*did you mean 'accuracy'"),

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 VALUES = {
     "name": "tiny",
     "data": {"source": {"name": "digits"}, "image_size": 12, "channels": 1},
-    "train": {"network": "cnn-small", "epochs": 4, "augment": "none", "threads": 1},
+    "train": {"network": "cnn-small", "epochs": 4, "augment": {"flip": "none"}, "threads": 1},
     "variants": {
         "fp16": {"method": "fp16"},
         "static-int8": {"method": "static", "images": 32},

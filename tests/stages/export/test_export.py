@@ -19,7 +19,7 @@ from stages.network.checkpoint import load_checkpoint
 from stages.network.normalisation import normalise
 from stages.network.quantized_layer import QuantizedLayer
 from stages.network.quantizers import clip_bounds, set_rounding
-from stages.train.settings import TrainSettings
+from stages.train.settings import AugmentSettings, TrainSettings
 from stages.train.trainer import train
 
 SAFE = PactExportSettings(target="x86-avx2")  # exact on every processor
@@ -28,7 +28,7 @@ SAFE = PactExportSettings(target="x86-avx2")  # exact on every processor
 @pytest.fixture(scope="module", params=["cnn-small", "resnet8"])
 def trained(request, stripes, tmp_path_factory):
     run = RunFolder(tmp_path_factory.mktemp(request.param))
-    settings = TrainSettings(threads=1, network=request.param, epochs=2, batch_size=24, augment="none")
+    settings = TrainSettings(threads=1, network=request.param, epochs=2, batch_size=24, augment=AugmentSettings(flip="none"))
     return train(stripes, settings, run, "key"), run
 
 

@@ -3,17 +3,20 @@
 import itertools
 import json
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
-from pipeline.artifacts import RunFolder, sha256_of_file
-from pipeline.errors import StageError
+from pipeline.artifacts import Checkpoint, RunFolder, sha256_of_file
+from pipeline.errors import StageError, UsageError
 from stages.network import PactSettings
 from stages.network.checkpoint import load_checkpoint
 from stages.network.quantizers import clip_bounds
-from stages.train.settings import SaliencyGuidedSettings, TrainSettings
-from stages.train.trainer import learning_rate, random_flips, train
+from stages.train.recipe import learning_rate
+from stages.train.settings import AugmentSettings, DistillationSettings, SaliencyGuidedSettings, TrainSettings
+from stages.train.trainer import train
 
 COMBINATIONS = [
     pytest.param(None, None, id="plain"),
@@ -24,7 +27,14 @@ COMBINATIONS = [
 
 
 def settings(**changes):
-    values = {"network": "cnn-small", "epochs": 3, "batch_size": 24, "augment": "none", "threads": 1, **changes}
+    values = {
+        "network": "cnn-small",
+        "epochs": 3,
+        "batch_size": 24,
+        "augment": AugmentSettings(flip="none"),
+        "threads": 1,
+        **changes,
+    }
     return TrainSettings(**values)
 
 
@@ -47,7 +57,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(stripes, t
 
 def test_a_training_killed_after_an_epoch_ends_with_the_same_bytes(stripes, tmp_path):
     whole, killed = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "killed")
-    expected = train(stripes, settings(augment="flip"), whole, "key")
+    expected = train(stripes, settings(augment=AugmentSettings()), whole, "key")
 
     class Killed(Exception):
         pass
@@ -57,10 +67,12 @@ def test_a_training_killed_after_an_epoch_ends_with_the_same_bytes(stripes, tmp_
             raise Killed
 
     with pytest.raises(Killed):
-        train(stripes, settings(augment="flip"), killed, "key", on_epoch=kill)
+        train(stripes, settings(augment=AugmentSettings()), killed, "key", on_epoch=kill)
     assert not killed.checkpoint.exists()
     epochs = []
-    resumed = train(stripes, settings(augment="flip"), killed, "key", on_epoch=lambda e: epochs.append(e.epoch))
+    resumed = train(
+        stripes, settings(augment=AugmentSettings()), killed, "key", on_epoch=lambda e: epochs.append(e.epoch)
+    )
     assert epochs == [3]
     assert resumed.sha256 == expected.sha256
     assert sha256_of_file(killed.history) == sha256_of_file(whole.history)
@@ -121,16 +133,19 @@ def test_l2_shrinks_alpha_as_the_weights_are_shrunk(stripes, tmp_path):
 def test_an_infinite_loss_stops_and_keeps_the_last_complete_epoch(stripes, tmp_path, monkeypatch):
     calls = itertools.count()
 
-    def loss(logits, labels, weight=None):
+    def loss(logits, labels, *_):
         value = torch.nn.functional.nll_loss(torch.log_softmax(logits, 1), labels)
         return value * math.nan if next(calls) == 7 else value  # 5 steps an epoch: the third step of the second
 
-    monkeypatch.setattr("stages.train.trainer.F.cross_entropy", loss)
+    monkeypatch.setattr("stages.train.trainer.label_loss", loss)
     run = RunFolder(tmp_path)
-    with pytest.raises(StageError, match=r"nan in epoch 2, step 2"):
+    with pytest.raises(StageError, match=r"nan in epoch 2, step 3.*last_good\.safetensors"):
         train(stripes, settings(saliency_guided=None), run, "key")
     assert run.checkpoint.with_name("state.pt").exists()
     assert not run.checkpoint.exists()
+    monkeypatch.undo()
+    _, kept = load_checkpoint(Checkpoint.at(run.checkpoint.with_name("last_good.safetensors")))
+    assert all(torch.isfinite(tensor).all() for tensor in kept.state_dict().values())
 
 
 def test_rate_rises_to_its_peak_and_falls_to_zero():
@@ -157,17 +172,97 @@ def test_the_number_of_threads_is_part_of_the_settings_and_of_the_process(stripe
     assert settings(threads=2).model_dump() != settings(threads=1).model_dump()
 
 
-def test_flips_keep_the_pixels_and_happen_half_of_the_time():
-    images = torch.arange(12.0).reshape(1, 1, 3, 4).repeat(4000, 1, 1, 1)
-    flipped = random_flips(images, torch.Generator().manual_seed(0))
-    corners = flipped[:, 0, 0, 0]
-    counts = [(corners == value).sum().item() for value in (0.0, 3.0, 8.0, 11.0)]
-    assert sum(counts) == 4000
-    assert all(850 < count < 1150 for count in counts)
-    assert (flipped.flatten(1).sort(dim=1).values == torch.arange(12.0)).all()
-
-
 def test_progress_counts_every_step(stripes, tmp_path):
     calls = []
     train(stripes, settings(epochs=2), RunFolder(tmp_path), "key", lambda done, total: calls.append((done, total)))
     assert calls == [(step, 10) for step in range(1, 11)]
+
+
+def test_the_step_schedule_falls_tenfold_after_30_and_60_percent():
+    recipe = settings(schedule="step", warmup_fraction=0.0, learning_rate=0.1)
+    rates = [learning_rate(recipe, step, 200) for step in (0, 59, 60, 119, 120, 199)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "adamw", "learning_rate": 0.002},
+        {"mixed_precision": True},
+        {"channels_last": True},
+        {"imbalance": "weighted_loss"},
+        {"imbalance": "weighted_sampling"},
+        {"label_smoothing": 0.1},
+        {"ema_decay": 0.9},
+        {"augment": AugmentSettings(flip="none", crop=1, colour=0.1)},
+    ],
+    ids=str,
+)
+def test_every_part_of_the_recipe_learns_the_stripes_and_resumes_to_the_same_bytes(stripes, tmp_path, changes):
+    whole, killed = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "killed")
+    recipe = settings(**{"saliency_guided": None, **changes})
+    expected = train(stripes, recipe, whole, "key")
+    assert max(epoch["validation_balanced_accuracy"] for epoch in json.loads(whole.history.read_text())) >= 0.9
+
+    def kill(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(stripes, recipe, killed, "key", on_epoch=kill)
+    assert train(stripes, recipe, killed, "key").sha256 == expected.sha256
+
+
+def test_training_stops_after_as_many_epochs_without_a_better_one_as_patience_allows(stripes, tmp_path, monkeypatch):
+    # The second is the best; the third scores less, the fourth as much with the same loss.
+    scores = iter([(1.0, 0.5), (0.9, 0.8), (0.8, 0.6), (0.9, 0.8), (0.1, 0.9)])
+    monkeypatch.setattr("stages.train.trainer.evaluate", lambda *_: next(scores))
+    run = RunFolder(tmp_path)
+    train(stripes, settings(epochs=9, patience=2), run, "key")
+    assert len(json.loads(run.history.read_text())) == 4
+
+
+def test_a_teacher_of_other_classes_is_refused(stripes, tmp_path):
+    teacher = train(stripes, settings(epochs=1, pact=None), RunFolder(tmp_path / "teacher"), "key")
+    others = replace(stripes, classes=("a", "b", "c"))
+    recipe = settings(distillation=DistillationSettings(teacher=teacher.path))
+    with pytest.raises(UsageError, match=r"expected classes \('a', 'b', 'c'\), found \('horizontal'"):
+        train(others, recipe, RunFolder(tmp_path / "student"), "key")
+
+
+def test_a_student_that_learns_from_the_teacher_alone_comes_to_answer_like_it(stripes, tmp_path):
+    teacher = train(stripes, settings(pact=None, saliency_guided=None), RunFolder(tmp_path / "teacher"), "key")
+    misled = replace(stripes, train=replace(stripes.train, labels=(stripes.train.labels + 1) % 3))
+    distillation = DistillationSettings(teacher=teacher.path, weight=1.0, temperature=2.0)
+    recipe = settings(distillation=distillation, saliency_guided=None, epochs=5)
+    run = RunFolder(tmp_path / "student")
+    train(misled, recipe, run, "key")
+    # The labels of its training images are all wrong; only the teacher can have told it.
+    assert json.loads(run.history.read_text())[-1]["validation_balanced_accuracy"] >= 0.9
+
+
+def test_a_multi_label_task_learns_each_label(stripes, tmp_path):
+    # Two labels that are not exclusive: "varies by row" (horizontal, diagonal), "varies by column".
+    answers = np.array([[1, 0], [0, 1], [1, 1]])
+    splits = {
+        name: replace(stripes.split(name), labels=answers[stripes.split(name).labels])
+        for name in ("train", "validation", "test")
+    }
+    data = replace(stripes, classes=("rows", "columns"), task="multi_label", **splits)
+    run = RunFolder(tmp_path)
+    train(data, settings(epochs=4), run, "key")
+    assert json.loads(run.history.read_text())[-1]["validation_auroc_macro"] >= 0.95
+
+
+def test_zero_epochs_ship_the_weights_as_they_were_given(stripes, tmp_path):
+    run = RunFolder(tmp_path)
+    trained = train(stripes, settings(epochs=1, pact=None), run, "key")
+    again = RunFolder(tmp_path / "again")
+    same = train(stripes, settings(epochs=0, pact=None, pretrained=trained.path), again, "key")
+    assert same.sha256 == trained.sha256
+    assert json.loads(again.history.read_text()) == []
+
+
+def test_a_gpu_that_is_not_there_is_named(stripes, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError, match=r"train\.device: expected a GPU"):
+        train(stripes, settings(device="cuda"), RunFolder(tmp_path), "key")

@@ -1,0 +1,115 @@
+"""The state of a training between two epochs, on disk: what a killed training goes on from."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.artifacts import JSON, write_bytes
+from pipeline.errors import StageError
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch achieved.
+
+    Attributes:
+        epoch: its number, from 1.
+        train_loss: mean over the training images, as minimised.
+        validation_loss: of the labels alone.
+        metric: name of the score.
+        score: on the validation data; the best epoch has the greatest.
+    """
+
+    epoch: int
+    train_loss: float
+    validation_loss: float
+    metric: str
+    score: float
+
+    def as_json(self) -> dict[str, JSON]:
+        """Return the epoch as the history holds it, the score under its metric's name."""
+        return {
+            "epoch": self.epoch,
+            "train_loss": self.train_loss,
+            "validation_loss": self.validation_loss,
+            f"validation_{self.metric}": self.score,
+        }
+
+    def is_better_than(self, other: Epoch) -> bool:
+        """Return whether the score is greater, or the loss less at the same score."""
+        return (self.score, -self.validation_loss) > (other.score, -other.validation_loss)
+
+
+@dataclass
+class State:
+    """Everything that a resumed training needs; changed by every step.
+
+    Attributes:
+        network: in training.
+        optimizer: of its parameters.
+        epochs: what was achieved so far.
+        best: the tensors of the best epoch.
+        mean: running mean of the tensors; empty where none is kept.
+        updates: how often the mean was updated.
+    """
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    epochs: list[Epoch] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    mean: dict[str, Tensor] = field(default_factory=dict)
+    updates: int = 0
+
+
+def copy_of(network: nn.Module) -> dict[str, Tensor]:
+    """Return the network's tensors, copied."""
+    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+
+
+def save_state(state: State, path: Path, key: str) -> None:
+    """Write the state; `key` is the identity of the training."""
+    record: dict[str, JSON] = {
+        "key": key,
+        "network": state.network.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "best": state.best,
+        "mean": state.mean,
+        "updates": state.updates,
+        "epochs": [asdict(epoch) for epoch in state.epochs],
+    }
+    # Through memory, because torch reports a full disk as a RuntimeError of its own.
+    content = io.BytesIO()
+    torch.save(record, content)
+    write_bytes(path, content.getvalue())
+
+
+def resume(state: State, path: Path, key: str) -> None:
+    """Take up the state that `save_state` wrote under the same key; do nothing where there is none.
+
+    Raises:
+        StageError: the file is damaged.
+    """
+    if not path.exists():
+        return
+    try:
+        record = torch.load(path, weights_only=True, map_location="cpu")
+        if record["key"] != key:
+            return
+        state.network.load_state_dict(record["network"])
+        state.optimizer.load_state_dict(record["optimizer"])
+        state.best, state.mean, state.updates = record["best"], record["mean"], record["updates"]
+        state.epochs = [Epoch(**epoch) for epoch in record["epochs"]]
+    except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        raise StageError(
+            f"{path}: expected the state of an interrupted training, found a damaged file ({type(error).__name__}). "
+            "Delete it to train from the beginning."
+        ) from error
+    device = next(state.network.parameters()).device
+    state.best = {name: tensor.to(device) for name, tensor in state.best.items()}
+    state.mean = {name: tensor.to(device) for name, tensor in state.mean.items()}
