@@ -29,6 +29,11 @@ _SETTLED_SECONDS = 2.0
 """A file changed more recently is hashed anew: a second change could carry the same time stamp."""
 
 
+def is_image_name(name: str) -> bool:
+    """Return whether a file's name ends like that of an image."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 (names of members, not of files)
+
+
 def read_pixels(path: Path) -> NDArray[np.uint8]:
     """Decode an image file, upright after its EXIF orientation.
 

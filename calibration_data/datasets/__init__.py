@@ -8,6 +8,11 @@ from types import MappingProxyType
 from typing import Any
 
 from calibration_data.dataset import Dataset, SourceSettings
+from calibration_data.datasets.chestxray14 import (
+    ChestXray14Settings,
+    fingerprint_chestxray14,
+    open_chestxray14,
+)
 from calibration_data.datasets.cifar10 import Cifar10Settings, fingerprint_cifar10, open_cifar10
 from calibration_data.datasets.digits import DigitsSettings, fingerprint_digits, open_digits
 from calibration_data.datasets.endoscopy import EndoscopySettings, fingerprint_endoscopy, open_endoscopy
@@ -38,6 +43,13 @@ class DatasetKind:
 
 DATASETS: Mapping[str, DatasetKind] = MappingProxyType(
     {
+        "chestxray14": DatasetKind(
+            ChestXray14Settings,
+            open_chestxray14,
+            fingerprint_chestxray14,
+            "ChestX-ray14: 14 findings, multi-label, official test list, split by patient, boxes as masks",
+            synthetic=False,
+        ),
         "cifar10": DatasetKind(
             Cifar10Settings,
             open_cifar10,

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from calibration_data.dataset import Frame, Record
 from calibration_data.image_files import (
-    IMAGE_SUFFIXES,
     fingerprint_of_files,
+    is_image_name,
     read_pixels,
     read_united_mask,
     require_inside,
@@ -43,12 +43,9 @@ class ClassFolders:
     ignored: tuple[str, ...]
 
 
-def is_image_file(path: Path) -> bool:
-    """Return whether a file's suffix is that of an image."""
-    return path.suffix.lower() in IMAGE_SUFFIXES
-
-
-def scan_class_folders(root: Path, is_image: Callable[[Path], bool] = is_image_file) -> ClassFolders:
+def scan_class_folders(
+    root: Path, is_image: Callable[[Path], bool] = lambda path: is_image_name(path.name)
+) -> ClassFolders:
     """Look through class folders; folders inside a class folder belong to that class.
 
     The masks of `NAME.EXT` are `NAME_mask.EXT` and `NAME_mask_1.EXT`, `NAME_mask_2.EXT`… beside it. Hidden files and
@@ -159,7 +156,7 @@ def _load(root: Path, masks: Mapping[str, Sequence[str]], record: Record) -> Fra
 
 def _is_regular_image(path: Path, is_image: Callable[[Path], bool]) -> bool:
     if not path.is_file():
-        if is_image_file(path):  # a name like an image's
+        if is_image_name(path.name):  # a name like an image's
             raise UsageError(f"{path}: expected an image file, found a pipe or a link to nothing. Remove it.")
         return False
     return is_image(path)

@@ -22,7 +22,7 @@ from typing import IO, BinaryIO
 
 from calibration_data.dataset import BadImageError
 from calibration_data.datasets.unpacking import LARGEST_UNPACKED_BYTES, unpacked_path
-from calibration_data.image_files import IMAGE_SUFFIXES, sha256_once
+from calibration_data.image_files import is_image_name, sha256_once
 from pipeline.artifacts import atomic_path, read_json, write_json
 from pipeline.errors import UsageError
 
@@ -138,7 +138,7 @@ def _copy_images(archive: Path, out: BinaryIO) -> tuple[dict[str, PackedImage], 
     images: dict[str, PackedImage] = {}
     others: set[str] = set()
     for name, stream in _members(archive):
-        if posixpath.splitext(name)[1].lower() not in IMAGE_SUFFIXES:
+        if not is_image_name(name):
             others.add(name)
         elif name in images:
             raise UsageError(f"{archive}: expected each name once, found {name} twice. Pack it again.")

@@ -63,6 +63,39 @@ def tiny_medmnist(root: Path) -> dict:
     return {"root": str(root / "chestmnist.npz")}
 
 
+def tiny_chestxray14(root: Path) -> dict:
+    findings = [
+        "No Finding",
+        "Atelectasis",
+        "Cardiomegaly",
+        "Effusion",
+        "Infiltration",
+        "Mass",
+        "Nodule",
+        "Pneumonia",
+        "Pneumothorax",
+        "Consolidation",
+        "Edema",
+        "Emphysema",
+        "Fibrosis",
+        "Pleural_Thickening",
+        "Hernia",
+    ]
+    (root / "images").mkdir()
+    table = ["Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position"]
+    names = []
+    for index in range(60):
+        names.append(f"{index:08d}_000.png")
+        table.append(f"{names[-1]},{findings[index % 15]},0,{index},50,{'MF'[index % 2]},PA")
+        Image.fromarray(noise(index, 32, 32)).save(root / "images" / names[-1])
+    (root / "Data_Entry_2017.csv").write_text("\n".join(table))
+    (root / "train_val_list.txt").write_text("\n".join(names[:45]))
+    (root / "test_list.txt").write_text("\n".join(names[45:]))
+    boxes = ["Image Index,Finding Label,Bbox [x,y,w,h],,,", f"{names[1]},Atelectasis,100,200,300,400,,,"]
+    (root / "BBox_List_2017.csv").write_text("\n".join(boxes))
+    return {"root": str(root)}
+
+
 def tiny_cifar10(root: Path) -> dict:
     names = [*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"]
     for seed, name in enumerate(names):
@@ -75,6 +108,7 @@ def tiny_cifar10(root: Path) -> dict:
 
 
 TINY: dict[str, Callable[[Path], dict]] = {
+    "chestxray14": tiny_chestxray14,
     "cifar10": tiny_cifar10,
     "digits": lambda root: {},
     "endoscopy": lambda root: {"frames_per_class": 6, "frame_size": 32},
