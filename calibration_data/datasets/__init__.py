@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from calibration_data.dataset import Dataset, SourceSettings
+from calibration_data.datasets.busi import BusiSettings, fingerprint_busi, open_busi
 from calibration_data.datasets.chestxray14 import (
     ChestXray14Settings,
     fingerprint_chestxray14,
@@ -17,6 +18,7 @@ from calibration_data.datasets.cifar10 import Cifar10Settings, fingerprint_cifar
 from calibration_data.datasets.digits import DigitsSettings, fingerprint_digits, open_digits
 from calibration_data.datasets.endoscopy import EndoscopySettings, fingerprint_endoscopy, open_endoscopy
 from calibration_data.datasets.folder import FolderSettings, fingerprint_folder, open_folder
+from calibration_data.datasets.kvasir import KvasirSettings, fingerprint_kvasir, open_kvasir
 from calibration_data.datasets.kvasir_seg import KvasirSegSettings, fingerprint_kvasir_seg, open_kvasir_seg
 from calibration_data.datasets.medmnist import MedMnistSettings, fingerprint_medmnist, open_medmnist
 from calibration_data.datasets.mnist import MnistSettings, fingerprint_mnist, open_mnist
@@ -43,6 +45,13 @@ class DatasetKind:
 
 DATASETS: Mapping[str, DatasetKind] = MappingProxyType(
     {
+        "busi": DatasetKind(
+            BusiSettings,
+            open_busi,
+            fingerprint_busi,
+            "BUSI, breast ultrasound: benign, malignant and normal, with masks of the lesions",
+            synthetic=False,
+        ),
         "chestxray14": DatasetKind(
             ChestXray14Settings,
             open_chestxray14,
@@ -76,6 +85,13 @@ DATASETS: Mapping[str, DatasetKind] = MappingProxyType(
             open_folder,
             fingerprint_folder,
             "your own images: one folder per class, lesion masks beside the images where you have them",
+            synthetic=False,
+        ),
+        "kvasir": DatasetKind(
+            KvasirSettings,
+            open_kvasir,
+            fingerprint_kvasir,
+            "Kvasir v1 or v2: endoscopy of eight classes, with the masks of Kvasir-SEG where they are at hand",
             synthetic=False,
         ),
         "kvasir_seg": DatasetKind(

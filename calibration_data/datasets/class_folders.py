@@ -138,7 +138,7 @@ def records_of(
 
 def loader_of(folders: ClassFolders) -> Callable[[Record], Frame]:
     """Return the function that decodes an image whose id is its path, with its masks united."""
-    return partial(_load, folders.root, dict(folders.masks))
+    return partial(load_image, folders.root, dict(folders.masks))
 
 
 def fingerprint_class_folders(folders: ClassFolders) -> str:
@@ -148,7 +148,12 @@ def fingerprint_class_folders(folders: ClassFolders) -> str:
     return sha256_of_json({"classes": list(folders.classes), "files": files})
 
 
-def _load(root: Path, masks: Mapping[str, Sequence[str]], record: Record) -> Frame:
+def load_image(root: Path, masks: Mapping[str, Sequence[str | Path]], record: Record) -> Frame:
+    """Decode an image whose id is its path below `root`, with the union of its masks.
+
+    Raises:
+        BadImageError: the image or a mask cannot be read, or a mask has another size than the image.
+    """
     pixels = read_pixels(root / record.image_id)
     paths = [root / mask for mask in masks.get(record.image_id, ())]
     return Frame(pixels, read_united_mask(paths, pixels.shape[:2]))

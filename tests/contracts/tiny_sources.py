@@ -63,24 +63,32 @@ def tiny_medmnist(root: Path) -> dict:
     return {"root": str(root / "chestmnist.npz")}
 
 
+def tiny_classes(root: Path, classes: tuple[str, ...], count: int) -> None:
+    for label, name in enumerate(classes):
+        (root / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = noise(100 * label + index, 12, 10, 3)
+            Image.fromarray(pixels).save(root / name / f"{name} ({index}).png")
+
+
+def tiny_busi(root: Path) -> dict:
+    tiny_classes(root, ("benign", "malignant", "normal"), 6)
+    Image.fromarray(noise(7, 12, 10)).save(root / "benign" / "benign (0)_mask.png")
+    return {"root": str(root)}
+
+
+def tiny_kvasir(root: Path) -> dict:
+    upper = ("esophagitis", "normal-pylorus", "normal-z-line")
+    lower = ("dyed-lifted-polyps", "dyed-resection-margins", "normal-cecum", "polyps", "ulcerative-colitis")
+    tiny_classes(root, upper + lower, 4)
+    return {"root": str(root)}
+
+
 def tiny_chestxray14(root: Path) -> dict:
-    findings = [
-        "No Finding",
-        "Atelectasis",
-        "Cardiomegaly",
-        "Effusion",
-        "Infiltration",
-        "Mass",
-        "Nodule",
-        "Pneumonia",
-        "Pneumothorax",
-        "Consolidation",
-        "Edema",
-        "Emphysema",
-        "Fibrosis",
-        "Pleural_Thickening",
-        "Hernia",
-    ]
+    findings = (
+        *("No Finding", "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia"),
+        *("Pneumothorax", "Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia"),
+    )
     (root / "images").mkdir()
     table = ["Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position"]
     names = []
@@ -108,11 +116,13 @@ def tiny_cifar10(root: Path) -> dict:
 
 
 TINY: dict[str, Callable[[Path], dict]] = {
+    "busi": tiny_busi,
     "chestxray14": tiny_chestxray14,
     "cifar10": tiny_cifar10,
     "digits": lambda root: {},
     "endoscopy": lambda root: {"frames_per_class": 6, "frame_size": 32},
     "folder": tiny_folder,
+    "kvasir": tiny_kvasir,
     "kvasir_seg": tiny_kvasir_seg,
     "medmnist": tiny_medmnist,
     "mnist": tiny_mnist,
