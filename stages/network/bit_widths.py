@@ -35,8 +35,8 @@ def bits_of_layers(names: Sequence[str], settings: PactSettings) -> dict[str, Bi
     for pattern in settings.layer_bits:
         if not any(fnmatchcase(name, pattern) for name in inner):
             raise UsageError(
-                "train.pact.layer_bits: expected patterns that name layers between the first and the last (those "
-                f"stay at {EDGE_BITS} bits), found {pattern!r}, which names none. Layers: {', '.join(inner) or 'none'}."
+                "train.pact.layer_bits: expected patterns that name layers between the first and the last ("
+                f"{EDGE_BITS} bits), found {pattern!r}, which names none. Layers: {', '.join(inner) or 'none'}."
             )
     edges = {name: Bits(EDGE_BITS, EDGE_BITS) for name in (names[0], names[-1])}
     return {name: _inner_bits(name, settings) for name in inner} | edges

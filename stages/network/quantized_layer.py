@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from stages.network.quantizers import ClipQuantizer, InputQuantizer, WeightQuantizer
+from stages.network.quantizers import ClipQuantizer, InputQuantizer
+from stages.network.weight_quantizers import AnyWeightQuantizer, per_channel
 
 Grid = ClipQuantizer | InputQuantizer
 _INT32_MAX = 2**31 - 1
@@ -49,11 +50,11 @@ class QuantizedLayer(nn.Module):
     In training it is the two in sequence with fake-quantized weights; in evaluation it computes in integers.
 
     Args:
-        layer: a convolution or linear layer; its `weight` gets a `WeightQuantizer`.
+        layer: a convolution or linear layer; its `weight` gets the quantizer as a parametrization.
         norm: the batch norm that alone follows it, or None.
         grid: the quantizer on whose grid the input lies.
         output: the one that takes the result, or None for the logits.
-        weight_bits: 2 to 8.
+        quantizer: of the weights.
     """
 
     def __init__(
@@ -62,13 +63,13 @@ class QuantizedLayer(nn.Module):
         norm: nn.Module | None,
         grid: Grid,
         output: ClipQuantizer | None,
-        weight_bits: int,
+        quantizer: AnyWeightQuantizer,
     ) -> None:
         super().__init__()
         self.layer = layer
         self.norm = norm
         self._neighbours = (grid, output)  # in a tuple, because they stand elsewhere and are no submodules
-        parametrize.register_parametrization(layer, "weight", WeightQuantizer(weight_bits))
+        parametrize.register_parametrization(layer, "weight", quantizer)
 
     @property
     def grid(self) -> Grid:
@@ -80,9 +81,9 @@ class QuantizedLayer(nn.Module):
         return cast(parametrize.ParametrizationList, self.layer.parametrizations.weight)  # type: ignore[union-attr]
 
     @property
-    def quantizer(self) -> WeightQuantizer:
+    def quantizer(self) -> AnyWeightQuantizer:
         """The quantizer of the weights."""
-        return cast(WeightQuantizer, self._weight[0])
+        return cast(AnyWeightQuantizer, self._weight[0])
 
     @property
     def original_weight(self) -> Tensor:
@@ -92,7 +93,8 @@ class QuantizedLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the layer's result, [batch, out, …], float32; x lies on the input's grid."""
         if not self.training and self.quantizer.rounding:
-            return self._in_integers(x)
+            with torch.autocast(x.device.type, enabled=False):  # half precision cannot count to 255 · 127
+                return self._in_integers(x.float())
         y = cast(Tensor, self.layer(x))
         return cast(Tensor, y if self.norm is None else self.norm(y))
 
@@ -105,7 +107,7 @@ class QuantizedLayer(nn.Module):
         if self.norm is not None:
             factor, shift = _affine(self.norm)
             bias = shift if bias is None else bias * factor + shift
-            weight = weight * factor.sign().to(torch.int8).reshape(_per_channel(weight))
+            weight = weight * per_channel(factor.sign().to(torch.int8), weight)
             scale = (scale.double() * factor.abs()).float().clamp(min=_SMALLEST_SCALE)
         if bias is None:
             return LayerIntegers(weight, scale, None, input_scale * scale)
@@ -119,18 +121,36 @@ class QuantizedLayer(nn.Module):
         counts = x / self.grid.scale.detach()
         counts = counts + (counts.round() - counts).detach()
         weight = integers.weight.to(x.dtype)
-        per_channel = (-1, *[1] * (weight.dim() - 2))
+        channels = (-1, *[1] * (weight.dim() - 2))
         if isinstance(self.layer, nn.Linear):
             sums = F.linear(counts, weight)
-            per_channel = (-1,)
+            channels = (-1,)
         else:
             sums = cast(nn.Conv2d, self.layer)._conv_forward(counts, weight, None)
         if integers.bias is not None:
             # In float64, since a bias may need all 32 bits; then as ONNX Runtime turns an int32 into a float32.
-            sums = (sums.double() + integers.bias.double().reshape(per_channel)).to(x.dtype)
-        y = sums * integers.bias_scale.reshape(per_channel)
+            sums = (sums.double() + integers.bias.double().reshape(channels)).to(x.dtype)
+        y = sums * integers.bias_scale.reshape(channels)
         output = self._neighbours[1]
-        return y if output is None else _decide_ties(y, sums, integers.bias_scale.reshape(per_channel), output)
+        return y if output is None else _decide_ties(y, sums, integers.bias_scale.reshape(channels), output)
+
+
+class FloatNorm(nn.Module):
+    """A batch norm that stands behind no layer; evaluated as one multiplication and one addition per value.
+
+    The exported file takes those same two steps, so that a value on a tie behind it falls on the same side.
+    """
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x normalised; [batch, channels, …]."""
+        if self.training:
+            return cast(Tensor, self.norm(x))
+        factor, shift = (values.to(x.dtype).reshape(-1, *[1] * (x.dim() - 2)) for values in _affine(self.norm))
+        return x * factor + shift
 
 
 def _decide_ties(y: Tensor, sums: Tensor, scale: Tensor, output: ClipQuantizer) -> Tensor:
@@ -158,11 +178,6 @@ def _with_room_for_bias(weight: Tensor, scale: Tensor, bias: Tensor, input_scale
     coarser = scale < least
     if not bool(coarser.any()):
         return weight, scale
-    shape = _per_channel(weight)
     shrink = torch.where(coarser, scale / least.clamp(min=1e-38), torch.ones_like(scale))
-    moved = torch.round(weight * shrink.reshape(shape)).to(torch.int8)
+    moved = torch.round(weight * per_channel(shrink, weight)).to(torch.int8)
     return moved, torch.where(coarser, least, scale)
-
-
-def _per_channel(weight: Tensor) -> tuple[int, ...]:
-    return (-1, *[1] * (weight.dim() - 1))

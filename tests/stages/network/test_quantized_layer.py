@@ -6,6 +6,7 @@ from torch import nn
 
 from stages.network.quantized_layer import QuantizedLayer
 from stages.network.quantizers import ClipQuantizer
+from stages.network.weight_quantizers import WeightQuantizer
 
 
 def layer_with_norm(seed=0, groups=1):
@@ -19,7 +20,7 @@ def layer_with_norm(seed=0, groups=1):
         norm.running_mean.copy_(torch.randn(norm.bias.shape, generator=generator))
         norm.running_var.copy_(torch.rand(norm.bias.shape, generator=generator) + 0.1)
     grid = ClipQuantizer(8, 3.0, signed=False)
-    return QuantizedLayer(conv, norm, grid, None, 8).eval(), grid
+    return QuantizedLayer(conv, norm, grid, None, WeightQuantizer(8)).eval(), grid
 
 
 @pytest.mark.parametrize("groups", [1, 4])
@@ -78,7 +79,9 @@ def test_gradient_of_the_evaluated_layer_is_that_of_the_folded_convolution():
 def test_ties_are_decided_as_the_integer_kernel_decides_them():
     layer, grid = layer_with_norm()
     output = ClipQuantizer(8, 2.0, signed=True)
-    decided = QuantizedLayer(nn.Conv2d(4, 6, 3, padding=1, bias=False), layer.norm, grid, output, 8).eval()
+    decided = QuantizedLayer(
+        nn.Conv2d(4, 6, 3, padding=1, bias=False), layer.norm, grid, output, WeightQuantizer(8)
+    ).eval()
     with torch.no_grad():
         decided.layer.parametrizations.weight.original.copy_(layer.original_weight)
     x = grid(torch.rand(16, 4, 24, 24, generator=torch.Generator().manual_seed(1)) * 4).detach()

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from stages.network.quantizers import (
     ClipQuantizer,
     InputQuantizer,
-    WeightQuantizer,
     clip_bounds,
     keep_clips_positive,
     set_rounding,
 )
+from stages.network.weight_quantizers import WeightQuantizer
 
 numbers = st.floats(-20, 20, width=32)
 
