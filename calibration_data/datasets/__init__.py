@@ -15,6 +15,7 @@ from calibration_data.datasets.chestxray14 import (
     open_chestxray14,
 )
 from calibration_data.datasets.cifar10 import Cifar10Settings, fingerprint_cifar10, open_cifar10
+from calibration_data.datasets.dicom import DicomSettings, fingerprint_dicom, open_dicom
 from calibration_data.datasets.digits import DigitsSettings, fingerprint_digits, open_digits
 from calibration_data.datasets.endoscopy import EndoscopySettings, fingerprint_endoscopy, open_endoscopy
 from calibration_data.datasets.folder import FolderSettings, fingerprint_folder, open_folder
@@ -64,6 +65,13 @@ DATASETS: Mapping[str, DatasetKind] = MappingProxyType(
             open_cifar10,
             fingerprint_cifar10,
             "CIFAR-10: the binary edition, or class folders of images, also in a zip or tar; official test split",
+            synthetic=False,
+        ),
+        "dicom": DatasetKind(
+            DicomSettings,
+            open_dicom,
+            fingerprint_dicom,
+            "your own DICOM files: one folder per class, windowed as the file says, split by patient",
             synthetic=False,
         ),
         "digits": DatasetKind(

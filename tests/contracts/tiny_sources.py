@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from dicom_files import write_dicom
 from PIL import Image
 
 
@@ -77,6 +78,14 @@ def tiny_busi(root: Path) -> dict:
     return {"root": str(root)}
 
 
+def tiny_dicom(root: Path) -> dict:
+    for label, name in enumerate(("ill", "well")):
+        (root / name).mkdir(parents=True)
+        for index in range(6):
+            write_dicom(root / name / f"{index}.dcm", noise(10 * label + index, 12, 10), PatientID=f"{name}{index}")
+    return {"root": str(root)}
+
+
 def tiny_kvasir(root: Path) -> dict:
     upper = ("esophagitis", "normal-pylorus", "normal-z-line")
     lower = ("dyed-lifted-polyps", "dyed-resection-margins", "normal-cecum", "polyps", "ulcerative-colitis")
@@ -119,6 +128,7 @@ TINY: dict[str, Callable[[Path], dict]] = {
     "busi": tiny_busi,
     "chestxray14": tiny_chestxray14,
     "cifar10": tiny_cifar10,
+    "dicom": tiny_dicom,
     "digits": lambda root: {},
     "endoscopy": lambda root: {"frames_per_class": 6, "frame_size": 32},
     "folder": tiny_folder,
