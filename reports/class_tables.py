@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from calibration_data.prepared import Task
 from reports import formats
 from reports.facts import Facts
-from reports.measured import find
+from reports.measured import find, rare_labels
 from reports.tables import Column, Row, Table, cell
 
-CLASS_METRICS = {
-    "sensitivity": ("Sensitivity", "Share of a class's images that were called that class."),
-    "specificity": ("Specificity", "Share of the other classes' images that were not called that class."),
-    "auroc": ("AUROC", "One class against all others; no interval where the sample separates them perfectly."),
+CLASS_METRICS: Mapping[Task, Mapping[str, tuple[str, str]]] = {
+    "multi_class": {
+        "sensitivity": ("Sensitivity", "Share of a class's images that were called that class."),
+        "specificity": ("Specificity", "Share of the other classes' images that were not called that class."),
+        "auroc": ("AUROC", "One class against all others; no interval where the sample separates them perfectly."),
+        "average_precision": (
+            "Average precision",
+            "Mean precision over a class's images, one class against all others; chance scores the class's share. "
+            "With few images an interval covers a little less than 95 %.",
+        ),
+    },
+    "multi_label": {
+        "auroc": ("AUROC", "Images with the label against images without; chance scores 0.5."),
+        "average_precision": (
+            "Average precision",
+            "Mean precision over the images with the label; chance scores the label's share of the images. With few "
+            "images an interval covers a little less than 95 %.",
+        ),
+        "sensitivity": ("Sensitivity", "Share of the images with the label that were answered yes (above 0.5)."),
+        "specificity": ("Specificity", "Share of the images without the label that were answered no."),
+    },
 }
 
 
 def class_tables(facts: Facts) -> tuple[Table, ...]:
-    """Return sensitivity, specificity and AUROC per class; a metric that the run does not list is left out."""
+    """Return each measure per class or label; a metric that the run does not list is left out."""
     tables = []
-    for metric, (heading, meaning) in CLASS_METRICS.items():
+    kind = "Label" if facts.task == "multi_label" else "Class"
+    for metric, (heading, meaning) in CLASS_METRICS[facts.task].items():
         if not any(m.metric.startswith(f"{metric}/") for m in facts.measurements):
             continue
         rows = tuple(
@@ -29,8 +50,22 @@ def class_tables(facts: Facts) -> tuple[Table, ...]:
             for index, name in enumerate(facts.classes)
         )
         columns = tuple(Column(variant) for variant in facts.variant_names)
-        tables.append(Table(f"class-{metric}", f"{heading} per class", "Class", columns, rows, meaning))
+        caption = f"{heading} per {kind.lower()}"
+        tables.append(Table(f"class-{metric}", caption, kind, columns, rows, meaning))
     return tuple(tables)
+
+
+def rare_sentence(facts: Facts) -> str:
+    """Return which labels are too rare to be measured, each with its images; "" where none is."""
+    rare = rare_labels(facts)
+    if not rare:
+        return ""
+    counts = {name: _images(facts, index, others=False) for index, name in enumerate(facts.classes)}
+    listed = ", ".join(f"{name} ({counts[name]})" if counts.get(name) else name for name in rare)
+    return (
+        "Too rare among the test images for an AUROC or an average precision, and left out of the means over labels: "
+        f"{listed}."
+    )
 
 
 def subgroup_table(facts: Facts) -> Table | None:
@@ -56,7 +91,8 @@ def subgroup_table(facts: Facts) -> Table | None:
 def _images(facts: Facts, label: int, *, others: bool) -> str:
     if facts.data is None:
         return ""
-    of_class = int((facts.data.test.labels == label).sum())
-    if others:
-        return formats.count(len(facts.data.test) - of_class, "image") + " of others"
-    return formats.count(of_class, "image")
+    labels = facts.data.test.labels
+    of_class = int(((labels == label) if labels.ndim == 1 else labels[:, label] == 1).sum())
+    if not others:
+        return formats.count(of_class, "image")
+    return formats.count(len(labels) - of_class, "image") + (" of others" if labels.ndim == 1 else " without")

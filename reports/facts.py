@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration_data.prepared import PreparedData
+from calibration_data.prepared import PreparedData, Task
 from pipeline.artifacts import JSON, Measurement, RunFolder, StageRecord, Verdict, read_json
 from pipeline.errors import EdgeproofError, UsageError
 
@@ -46,11 +46,16 @@ class Predictions:
 
     Attributes:
         logits: float32 [n, classes].
-        labels: int64 [n], the true classes.
+        labels: int64 [n], the true classes; of a multi-label task int64 [n, classes], 0 or 1.
     """
 
     logits: NDArray[np.float32]
     labels: NDArray[np.int64]
+
+    @property
+    def task(self) -> Task:
+        """The kind of task that the labels belong to."""
+        return "multi_class" if self.labels.ndim == 1 else "multi_label"
 
     @property
     def top1(self) -> NDArray[np.int64]:
@@ -58,9 +63,16 @@ class Predictions:
         return np.asarray(np.argmax(self.logits, axis=1), dtype=np.int64)
 
     @property
+    def decisions(self) -> NDArray[np.bool_]:
+        """Which labels are answered with yes (probability above 0.5), bool [n, classes]."""
+        return np.asarray(self.logits > 0, dtype=np.bool_)
+
+    @property
     def probabilities(self) -> NDArray[np.float64]:
-        """Softmax of the logits, float64 [n, classes]."""
+        """Softmax of the logits, or each label's sigmoid, float64 [n, classes]."""
         logits = self.logits.astype(np.float64)
+        if self.task == "multi_label":
+            return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logits)), dtype=np.float64)
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float64)
 
@@ -121,6 +133,13 @@ class Facts:
     def classes(self) -> tuple[str, ...]:
         """Class names in label order."""
         return tuple(str(name) for name in self.record.get("classes") or ())
+
+    @property
+    def task(self) -> Task:
+        """Whether an image has one class or any number of labels; from the answers where the images are gone."""
+        if self.data is not None:
+            return self.data.task
+        return next((answers.task for answers in self.predictions.values()), "multi_class")
 
     @property
     def configuration(self) -> Mapping[str, JSON]:
@@ -237,8 +256,10 @@ def _history(path: Path) -> tuple[Mapping[str, JSON], ...]:
 def _predictions(path: Path) -> Predictions:
     with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
         logits, labels = arrays["logits"], arrays["labels"]
-    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
-        raise ValueError(f"expected logits [n, classes] and labels [n], found {logits.shape} and {labels.shape}")
+    if logits.ndim != 2 or labels.shape not in (logits.shape[:1], logits.shape):
+        raise ValueError(
+            f"expected logits [n, classes] and labels [n] or [n, classes], found {logits.shape} and {labels.shape}"
+        )
     return Predictions(logits, labels)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from reports import formats, overlays
-from reports.disagreements import MOST_IMAGES, Disagreement, class_name, disagreements
+from reports.disagreements import MOST_IMAGES, Disagreement, class_name, disagreements, truth_name
 from reports.facts import BASELINE, Facts
 from reports.saliency_choice import ChosenImage, SaliencyChoice, choose_images, map_of
 
@@ -31,7 +33,8 @@ class GridRow:
 
     Attributes:
         title: the image's name.
-        truth: name of the true class.
+        truth: name of the true class, or of the true labels.
+        explained: the label that the maps explain; "" where that is fp32's answer.
         why: why it was chosen.
         original: the image itself.
         maps: one picture per column of the grid.
@@ -39,6 +42,7 @@ class GridRow:
 
     title: str
     truth: str
+    explained: str
     why: str
     original: Picture
     maps: tuple[Picture, ...]
@@ -104,11 +108,20 @@ def _grid_row(facts: Facts, image: ChosenImage, columns: tuple[str, ...], choice
         pictures.append(Picture(url, f"Saliency map of {variant} for {name}{outline}: {caption}", caption))
     return GridRow(
         name,
-        class_name(facts, int(test.labels[image.index])),
+        truth_name(facts, test.labels, image.index),
+        _explained(facts, image.index),
         image.why,
         Picture(overlays.data_url(overlays.picture(pixels, mask)), f"Test image {name}{outline}", ""),
         tuple(pictures),
     )
+
+
+def _explained(facts: Facts, index: int) -> str:
+    """Return the label that fp32's map of an image explains; "" where an image has one class."""
+    if facts.task == "multi_class":
+        return ""
+    maps = facts.saliency[BASELINE]
+    return next((class_name(facts, int(maps.target[k])) for k in np.flatnonzero(maps.image_index == index)), "")
 
 
 def _caption(variant: str, correlation: float | None) -> str:

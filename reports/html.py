@@ -11,11 +11,11 @@ from markupsafe import Markup
 
 from pipeline.artifacts import JSON, Measurement
 from reports import charts, formats
-from reports.class_tables import class_tables, subgroup_table
+from reports.class_tables import class_tables, rare_sentence, subgroup_table
 from reports.disagreements import changes
 from reports.facts import Facts
 from reports.gallery import changed_images, saliency_grid
-from reports.measured import find, latency_settings, reason_of, shown_unit
+from reports.measured import find, headline, latency_settings, reason_of, shown_unit
 from reports.outcome import gate_measurement, outcome
 from reports.variant_tables import accuracy_table, at_a_glance, latency_tables, saliency_tables
 
@@ -74,7 +74,9 @@ def render(facts: Facts) -> str:
         changes=changes(facts),
         changed=shown,
         changed_total=changed_total,
+        deciding=headline(facts).heading,
         class_tables=class_tables(facts),
+        rare=rare_sentence(facts),
         subgroups=subgroup_table(facts),
         splits=_splits(facts),
         history=_history(facts),
@@ -133,6 +135,8 @@ def _gate_row(facts: Facts, index: int) -> GateRow:
         limit = formats.with_unit(verdict.limit, unit)
         interval = formats.interval(*measurement.ci95, unit) if measurement.ci95 else ""
         detail = f"n = {measurement.n}" if measurement.n else ""  # the rest stands in the cells
+        if "labels" in measurement.settings:
+            detail += f", mean over {measurement.settings['labels']} labels"
     return GateRow(verdict.gate, detail, limit, value, interval, verdict.status)
 
 
@@ -158,19 +162,20 @@ def _compact(value: JSON) -> str:
 
 
 def _trade_offs(facts: Facts) -> list[tuple[str, Markup]]:
-    """Return the charts of balanced accuracy against latency and against size, each with its title."""
+    """Return the charts of the headline against latency and against size, each with its title."""
     drawn = []
     settings = latency_settings(facts)
+    heading = headline(facts).heading
+    label = _first_lower(heading) + (", %" if headline(facts).unit == "share" else "")
     if settings:
         p50 = {
             variant: find(facts, "latency_p50_ms", variant, latency=settings[0]) for variant in facts.variant_names
         }
         points = _points(facts, p50)
-        title = f"Balanced accuracy against latency ({settings[0]})"
+        title = f"{heading} against latency ({settings[0]})"
         if points:
-            svg = charts.trade_off(
-                "latency", points, "latency p50, ms", "balanced accuracy, %", _told(title, points, "ms")
-            )
+            told = _told(facts, title, points, "ms")
+            svg = charts.trade_off("latency", points, "latency p50, ms", label, told)
             drawn.append((title, Markup(svg)))  # matplotlib escapes the names it writes
     sizes = {
         record.variant: Measurement("size_bytes", record.size_bytes / 1024, "KiB", record.variant)
@@ -178,25 +183,35 @@ def _trade_offs(facts: Facts) -> list[tuple[str, Markup]]:
     }
     points = _points(facts, sizes)
     if points:
-        title = "Balanced accuracy against size"
-        svg = charts.trade_off("size", points, "size, KiB", "balanced accuracy, %", _told(title, points, "KiB"))
+        title = f"{heading} against size"
+        svg = charts.trade_off("size", points, "size, KiB", label, _told(facts, title, points, "KiB"))
         drawn.append((title, Markup(svg)))
     return drawn
 
 
+def _first_lower(text: str) -> str:
+    return text if text[:2].isupper() else text[:1].lower() + text[1:]
+
+
 def _points(facts: Facts, horizontal: dict[str, Measurement]) -> list[charts.Point]:
     points = []
+    shown = headline(facts)
+    factor = 100 if shown.unit == "share" else 1
     for variant in facts.variant_names:
-        x, y = horizontal.get(variant), find(facts, "balanced_accuracy", variant)
+        x, y = horizontal.get(variant), find(facts, shown.metric, variant)
         if x is None or x.value is None or y.value is None:
             continue
-        y_ci95 = (y.ci95[0] * 100, y.ci95[1] * 100) if y.ci95 else None
-        points.append(charts.Point(variant, x.value, y.value * 100, x.ci95, y_ci95))
+        y_ci95 = (y.ci95[0] * factor, y.ci95[1] * factor) if y.ci95 else None
+        points.append(charts.Point(variant, x.value, y.value * factor, x.ci95, y_ci95))
     return points
 
 
-def _told(title: str, points: list[charts.Point], unit: str) -> str:
-    parts = (f"{p.name} {p.y:.1f} % at {formats.significant(p.x)} {unit}" for p in points)
+def _told(facts: Facts, title: str, points: list[charts.Point], unit: str) -> str:
+    share = headline(facts).unit == "share"
+    parts = (
+        f"{p.name} {f'{p.y:.1f} %' if share else formats.score(p.y)} at {formats.significant(p.x)} {unit}"
+        for p in points
+    )
     return f"{title}: {'; '.join(parts)}."
 
 

@@ -18,6 +18,22 @@ SALIENCY_METRICS = (
 )
 
 
+@dataclass(frozen=True)
+class Headline:
+    """The one measure of the answers that stands beside size and latency."""
+
+    metric: str
+    heading: str
+    unit: str
+
+
+def headline(facts: Facts) -> Headline:
+    """Return the headline of a run: for labels the AUROC, because most are too rare to reach probability 0.5."""
+    if facts.task == "multi_label":
+        return Headline("auroc_macro", "AUROC, macro", "probability")
+    return Headline("balanced_accuracy", "Balanced accuracy", "share")
+
+
 @dataclass(frozen=True, order=True)
 class LatencySetting:
     """Where a latency was measured."""
@@ -97,6 +113,12 @@ def any_measured(facts: Facts, metrics: Iterable[str]) -> bool:
     return any(m.value is not None for m in facts.measurements if m.metric in wanted)
 
 
+def rare_labels(facts: Facts) -> tuple[str, ...]:
+    """Return the labels that the means over labels leave out, because they are too rare among the test images."""
+    lists = (m.settings["too_rare"] for m in facts.measurements if "too_rare" in m.settings)
+    return tuple(dict.fromkeys(str(name) for names in lists for name in names))
+
+
 def _belongs_to(measurement: Measurement, latency: LatencySetting) -> bool:
     """Return whether a latency was taken there, or is absent for the whole provider or the whole variant."""
     if measurement.value is None and "threads" not in measurement.settings:
@@ -105,8 +127,8 @@ def _belongs_to(measurement: Measurement, latency: LatencySetting) -> bool:
 
 
 def shown_unit(measurement: Measurement) -> str:
-    """Return the unit to write: the measurement's own, but an AUROC is read as a probability, not as a percentage."""
-    return "probability" if measurement.metric.startswith("auroc") else measurement.unit
+    """Return the unit to write: the measurement's own, but areas under a curve are read as numbers from 0 to 1."""
+    return "probability" if measurement.metric.startswith(("auroc", "average_precision")) else measurement.unit
 
 
 def _why_absent(facts: Facts, variant: str) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from reports import formats, markdown
-from reports.class_tables import class_tables, subgroup_table
+from reports.class_tables import class_tables, rare_sentence, subgroup_table
 from reports.disagreements import changes
 from reports.facts import BASELINE, Facts
+from reports.measured import rare_labels
 from reports.outcome import outcome
 from reports.tables import Table
 from reports.variant_tables import COMPARED_WITH_BASELINE, accuracy_table, latency_tables, saliency_tables
@@ -26,7 +27,8 @@ def render(facts: Facts) -> str:
         "Intervals are 95 %.",
         *_tables((accuracy_table(facts), *saliency_tables(facts), *latency_tables(facts))),
         _changes(facts),
-        "## Per class and subgroup",
+        "## Per label and subgroup" if facts.task == "multi_label" else "## Per class and subgroup",
+        markdown.escape(rare_sentence(facts)),
         *_tables(class_tables(facts), "Not measured."),
         *_tables(tuple(table for table in (subgroup_table(facts),) if table), "No subgroups are recorded."),
         "## Limits",
@@ -39,8 +41,11 @@ def _summary(facts: Facts) -> str:
     verdict = outcome(facts)
     synthetic = " The images are synthetic." if facts.synthetic else ""
     classes = markdown.escape(", ".join(facts.classes) or "unknown")
+    number = formats.count(len(facts.classes), "class", "classes")
+    if facts.task == "multi_label":
+        number = f"{formats.count(len(facts.classes), 'label')}, of which an image has any number"
     return (
-        f"An image classifier for {formats.count(len(facts.classes), 'class', 'classes')}: {classes}. "
+        f"An image classifier for {number}: {classes}. "
         f"{verdict.headline}. {markdown.escape(verdict.sentence)}{synthetic}"
     )
 
@@ -91,8 +96,9 @@ def _tables(tables: tuple[Table, ...], otherwise: str = "") -> list[str]:
 
 
 def _changes(facts: Facts) -> str:
+    kind = "yes/no answers" if facts.task == "multi_label" else "answers"
     lines = [
-        f"- {markdown.escape(item.variant)}: {item.changed} of {item.images} answers differ from fp32's; "
+        f"- {markdown.escape(item.variant)}: {item.changed} of {item.answers} {kind} differ from fp32's; "
         f"{item.broken} became wrong, {item.mended} became right."
         for item in changes(facts)
     ]
@@ -105,6 +111,8 @@ def _limits(facts: Facts) -> str:
         limits.append("The images were generated. The numbers have no clinical meaning.")
     if facts.data is not None:
         limits.append(f"Measured on {formats.count(len(facts.data.test), 'test image')} of one data set.")
+    if rare_labels(facts):
+        limits.append(f"Too rare to be judged: {markdown.escape(', '.join(rare_labels(facts)))}.")
     cpu = facts.environment.get("cpu")
     if isinstance(cpu, dict) and cpu.get("model"):
         limits.append(

@@ -37,4 +37,4 @@ def render(facts: Facts) -> str:
 
 def _gate_line(gate: str, status: str, detail: str) -> str:
     word = formats.NOT_MEASURED if status == "missing" else status
-    return f"Gate {markdown.escape(gate)} {word}: {markdown.escape(detail)}"
+    return f"Gate {markdown.escape(gate)} {word}: {markdown.escape(detail.removeprefix(f'{word}: '))}"

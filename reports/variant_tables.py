@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from calibration_data.prepared import Task
 from pipeline.artifacts import Measurement
 from reports import formats
 from reports.facts import BASELINE, RANDOM_MAP, Facts
@@ -10,7 +13,9 @@ from reports.measured import (
     LatencySetting,
     any_measured,
     find,
+    headline,
     latency_settings,
+    rare_labels,
     saliency_methods,
 )
 from reports.tables import REFERENCE, Cell, Column, Row, Table, absent, cell, speedup_cell
@@ -19,23 +24,32 @@ COMPARED_WITH_BASELINE = frozenset(
     {"agreement", "logits_sqnr_db", "saliency_spearman", "saliency_ssim", "saliency_top10_overlap", "latency_speedup"}
 )
 MOST_LATENCY_COLUMNS = 9
-SALIENCY_LEGEND = (
-    "Pointing game: share of images whose map peaks inside the lesion. Mass in mask: share of the map's weight "
-    "inside the lesion. Every map explains fp32's answer, also where that is wrong. Read each number against the "
-    "random map's."
-)
+SALIENCY_LEGENDS: Mapping[Task, str] = {
+    "multi_class": "Pointing game: share of images whose map peaks inside the lesion. Mass in mask: share of the "
+    "map's weight inside the lesion. Every map explains fp32's answer, also where that is wrong. Read each number "
+    "against the random map's.",
+    "multi_label": "Pointing game: share of images whose map peaks inside the finding. Mass in mask: share of the "
+    "map's weight inside the finding. A map explains the label whose finding the mask shows, and without a mask the "
+    "one that fp32 scores highest. Read each number against the random map's.",
+}
+ANSWER_LEGENDS: Mapping[Task, str] = {
+    "multi_class": "Agreement: share of images with fp32's top-1 answer.",
+    "multi_label": "Accuracy and agreement: share of all yes/no decisions, at probability 0.5. Balanced accuracy: "
+    "mean over the labels of half the sum of sensitivity and specificity.",
+}
 
 
 def at_a_glance(facts: Facts) -> Table:
     """Return the few numbers that decide, one row per variant."""
     settings = latency_settings(facts)
     methods = saliency_methods(facts)
+    deciding = headline(facts)
     rows = []
     for variant in facts.variant_names:
         cells = (
             _size(facts, variant),
             _ratio(facts, variant),
-            cell(find(facts, "balanced_accuracy", variant)),
+            cell(find(facts, deciding.metric, variant)),
             _against_baseline(facts, "agreement", variant),
             _against_baseline(facts, "saliency_spearman", variant, saliency_method=methods[0] if methods else None),
             _against_baseline(facts, "latency_speedup", variant, latency=settings[0] if settings else None),
@@ -44,7 +58,7 @@ def at_a_glance(facts: Facts) -> Table:
     columns = (
         Column("Size"),
         Column("Size, × fp32"),
-        Column("Balanced accuracy"),
+        Column(deciding.heading),
         Column("Agreement with fp32"),
         Column("Saliency Spearman with fp32"),
         Column(f"Speed-up over fp32 ({settings[0]})" if settings else "Speed-up over fp32"),
@@ -65,11 +79,15 @@ def accuracy_table(facts: Facts) -> Table:
         "accuracy": "Accuracy",
         "balanced_accuracy": "Balanced accuracy",
         "auroc_macro": "AUROC, macro",
+        "average_precision_macro": "Average precision, macro",
         "ece": "ECE",
         "brier": "Brier score",
         "agreement": "Agreement with fp32",
         "logits_sqnr_db": "SQNR of the logits",
     }
+    # Average precision is younger than the format of a run.
+    if not any(m.metric == "average_precision_macro" for m in facts.measurements):
+        del metrics["average_precision_macro"]
     rows = tuple(
         _row(
             facts,
@@ -89,10 +107,21 @@ def accuracy_table(facts: Facts) -> Table:
         "Variant",
         (Column("Size"), Column("Size, × fp32"), *(Column(heading) for heading in metrics.values())),
         rows,
-        "Agreement: share of images with fp32's top-1 answer. SQNR: power of fp32's logits over the power of the "
+        f"{ANSWER_LEGENDS[facts.task]} SQNR: power of fp32's logits over the power of the "
         "difference; 20 dB is an error of a tenth. ECE and Brier score: lower is better; ECE has no "
-        "interval, because a bootstrap of it is biased upwards.",
+        f"interval, because a bootstrap of it is biased upwards.{_resampled(facts)}{_left_out(facts)}",
     )
+
+
+def _resampled(facts: Facts) -> str:
+    """Return whether the intervals draw groups of images."""
+    groups = find(facts, "accuracy", BASELINE).settings.get("resampled")
+    return f" Intervals draw whole groups of images, such as patients: {groups}." if groups else ""
+
+
+def _left_out(facts: Facts) -> str:
+    rare = rare_labels(facts)
+    return f" Means over labels leave out {formats.count(len(rare), 'label')} that are too rare." if rare else ""
 
 
 def saliency_tables(facts: Facts) -> tuple[Table, ...]:
@@ -146,7 +175,7 @@ def _saliency_table(facts: Facts, method: str | None, *, first: bool, last: bool
         "Variant",
         tuple(Column(heading) for heading in headings.values()),
         tuple(rows),
-        SALIENCY_LEGEND if last else "",
+        SALIENCY_LEGENDS[facts.task] if last else "",
     )
 
 

@@ -17,7 +17,9 @@ from calibration_data.prepared import Task
 from stages.validate import label_metrics, map_similarity, metrics
 
 Inputs = Literal["labels", "class", "class_mean", "reference", "maps", "masks", "file", "timing"]
-Interval = Literal["wilson", "mean_of_sensitivities", "bootstrap", "bootstrap_or_wilson", "stratified_bootstrap"]
+Interval = Literal[
+    "wilson", "mean_of_sensitivities", "bootstrap", "bootstrap_or_wilson", "basic_bootstrap", "stratified_bootstrap"
+]
 Sample = Literal["all", "class", "others"]
 
 
@@ -30,9 +32,9 @@ class Definition:
         function: float64 [b] per row of weights, or [m] per map; None for "file" and "timing".
         interval: how its 95 % interval is found: "wilson" for a proportion; "mean_of_sensitivities" by MOVER;
             "bootstrap" over all images; "bootstrap_or_wilson" for a mean of shares, Wilson's where the bootstrap
-            shows no scatter; "stratified_bootstrap" within each class. Where groups hold several images, whole groups
-            are drawn, and a proportion's effective sample size comes from those draws. None where there is no sound
-            interval, and for "file" and "timing".
+            shows no scatter; "basic_bootstrap" where resampling adds a bias; "stratified_bootstrap" within each
+            class. Where groups hold several images, whole groups are drawn, and a proportion's effective sample size
+            comes from those draws. None where there is no sound interval, and for "file" and "timing".
         sample: the images that a "class" metric is a share of, and so its n.
     """
 
@@ -96,9 +98,9 @@ METRICS: Mapping[str, Metric] = {
     "average_precision_macro": Metric("share", True, "class_mean", {
         "multi_class": Definition(
             "mean of the classes' average precisions, one against the rest",
-            metrics.average_precision, "stratified_bootstrap"),
+            metrics.average_precision, "basic_bootstrap"),
         "multi_label": Definition(
-            "mean of the labels' average precisions", label_metrics.average_precision, "bootstrap"),
+            "mean of the labels' average precisions", label_metrics.average_precision, "basic_bootstrap"),
     }),
     "auroc/CLASS": Metric("share", True, "class", {
         "multi_class": Definition(

@@ -26,7 +26,7 @@ Logits = NDArray[np.float32]
 Part = tuple[Callable[..., Floats], int | None]
 """A metric's function and the class that it is asked of; a metric is the mean of its parts."""
 
-RARE_RESAMPLES = "most resamples lack a label that is counted"
+RARE_RESAMPLES = "most resamples lack a class or label that is counted"
 """Why a bootstrap has no interval where labels are rarer than an interval needs."""
 
 
@@ -253,6 +253,8 @@ def _interval(
             right = labels[answers.logits.argmax(axis=1) == labels]
             hits, totals = (np.bincount(one, minlength=len(answers.classes)) for one in (right, labels))
             return statistics.mean_of_proportions_interval(hits, totals)
+        case "basic_bootstrap" if draws is not None:
+            return resampling.basic_interval(value, draws)
         case kind:
             assert draws is not None  # `_draws` has them for every other kind
             interval = resampling.percentile_interval(draws)

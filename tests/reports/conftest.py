@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from label_sample_run import write_label_sample_run
 from sample_run import write_sample_run
 
 from pipeline.artifacts import RunFolder
@@ -14,6 +15,14 @@ from reports import write_report
 def reported_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A complete run with its report; to be read only."""
     run = RunFolder(write_sample_run(tmp_path_factory.mktemp("sample") / "endoscopy-demo"))
+    write_report(run)
+    return run
+
+
+@pytest.fixture(scope="session")
+def labelled_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A complete run of yes/no labels with its report; to be read only."""
+    run = RunFolder(write_label_sample_run(tmp_path_factory.mktemp("labels") / "chest-demo"))
     write_report(run)
     return run
 

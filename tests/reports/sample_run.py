@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.stats import spearmanr
 
+from calibration_data.prepared import SPLITS, SplitName
+from calibration_data.prepared_folder import Columns, Head, Rows, write_prepared
+
 CLASSES = (
     "dyed lifted polyps",
     "dyed resection margins",
@@ -43,17 +46,17 @@ def write_sample_run(root: Path, classes: Sequence[str] = CLASSES) -> Path:
     logits = _logits(rng, labels, len(classes))
     maps = _maps(rng, masks)
     for variant in VARIANTS:
-        _write_npz(root / "validate" / "predictions" / f"{variant}.npz", logits=logits[variant], labels=labels)
-        _write_npz(
+        write_npz(root / "validate" / "predictions" / f"{variant}.npz", logits=logits[variant], labels=labels)
+        write_npz(
             root / "validate" / "saliency" / f"{variant}.npz",
             maps=maps[variant],
             image_index=np.arange(len(labels)),
             target=logits["fp32"].argmax(axis=1).astype(np.int64),
         )
     measurements = _measurements(classes, labels, logits, maps, masks)
-    _write_json(root / "validate" / "measurements.json", measurements)
-    _write_json(root / "train" / "history.json", _history())
-    _write_json(root / "run.json", _record(classes, measurements))
+    write_json(root / "validate" / "measurements.json", measurements)
+    write_json(root / "train" / "history.json", _history())
+    write_json(root / "run.json", _record(classes, measurements))
     return root
 
 
@@ -63,35 +66,36 @@ def write_data(
     images: NDArray[np.uint8],
     labels: NDArray[np.int64],
     masks: NDArray[np.bool_],
+    mask_class: NDArray[np.int64] | None = None,
 ) -> None:
-    """Write the three splits, all with the same images, in the format of `calibration_data.preparation`."""
-    splits = {}
+    """Write the three splits, all with the same images; labels [n] are classes, [n, classes] yes or no."""
     has_mask = masks.any(axis=(1, 2))
-    for split in ("train", "validation", "test"):
-        path = folder / f"{split}.npz"
-        _write_npz(path, images=images, labels=labels, masks=masks, has_mask=has_mask)
+    splits: dict[SplitName, tuple[Rows, Columns]] = {}
+    for split in SPLITS:
         ids = [f"{split}/frame-{index:03d}.png" for index in range(len(labels))]
-        splits[split] = {
-            "file_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-            "n": len(labels),
-            "image_ids": ids,
-            "groups": [f"{split}-patient-{index // 2}" for index in range(len(labels))],
-            "subgroups": ["narrow-band" if index % 3 == 0 else "white light" for index in range(len(labels))],
-            "sha256": [_sha(name) for name in ids],
-        }
-    manifest = {
-        "format_version": 1,
-        "dataset": "endoscopy",
-        "classes": list(classes),
-        "mean": [0.55, 0.35, 0.3],
-        "std": [0.2, 0.15, 0.14],
-        "synthetic": True,
-        "skipped": ["frame-900.png: the file ends before the image does"],
-        "ignored_files": [],
-        "sha256": _sha("data"),
-        "splits": splits,
-    }
-    _write_json(folder / "manifest.json", manifest)
+        rows = Rows(images, masks, np.arange(len(labels)), np.where(has_mask, np.arange(len(labels)), -1))
+        splits[split] = (
+            rows,
+            Columns(
+                labels=labels,
+                mask_class=np.full(len(labels), -1) if mask_class is None else mask_class,
+                image_ids=ids,
+                groups=[f"{split}-patient-{index // 2}" for index in range(len(labels))],
+                subgroups=["narrow-band" if index % 3 == 0 else "white light" for index in range(len(labels))],
+                sha256=[_sha(name) for name in ids],
+            ),
+        )
+    head = Head(
+        dataset="endoscopy",
+        task="multi_class" if labels.ndim == 1 else "multi_label",
+        classes=classes,
+        mean=[0.55, 0.35, 0.3],
+        std=[0.2, 0.15, 0.14],
+        synthetic=True,
+        skipped=["frame-900.png: the file ends before the image does"],
+        ignored_files=[],
+    )
+    write_prepared(folder, head, splits)
 
 
 def _frame(rng: np.random.Generator, label: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
@@ -325,11 +329,11 @@ def _sha(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _write_npz(path: Path, **arrays: NDArray[Any]) -> None:
+def write_npz(path: Path, **arrays: NDArray[Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(path, **arrays)
 
 
-def _write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value), encoding="utf-8")

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from pipeline.artifacts import Measurement, RunFolder
-from reports.class_tables import class_tables, subgroup_table
+from reports.class_tables import class_tables, rare_sentence, subgroup_table
 from reports.facts import Facts, read_facts
 
 
@@ -40,3 +40,24 @@ def test_subgroup_accuracies_are_the_measurements() -> None:
 def test_a_run_without_subgroups_has_no_such_table() -> None:
     whole = Measurement("accuracy", 0.9, "share", "fp32", "cpu", "test", 10)
     assert subgroup_table(Facts({}, measurements=(whole,))) is None
+
+
+def test_labels_come_with_their_images_and_the_rare_ones_by_name(labelled_run: RunFolder) -> None:
+    facts = read_facts(labelled_run)
+    assert facts.data is not None
+    positives = dict(zip(facts.classes, facts.data.test.labels.sum(axis=0), strict=True))
+    tables = {table.key: table for table in class_tables(facts)}
+    assert list(tables) == ["class-auroc", "class-average_precision", "class-sensitivity", "class-specificity"]
+    auroc = {row.name: row for row in tables["class-auroc"].rows}
+    assert auroc["Mass"].detail == f"{positives['Mass']}\N{NO-BREAK SPACE}images"
+    assert auroc["Edema"].cells[0].reason == "only 6 positive images in the test split; min_positives asks for 10"
+    specificity = tables["class-specificity"].rows[0].detail
+    assert specificity == f"{200 - positives['Infiltration']}\N{NO-BREAK SPACE}images without"
+    rare = [name for name, count in positives.items() if count < 10]
+    said = rare_sentence(facts)
+    assert [name in said for name in facts.classes] == [name in rare for name in facts.classes]
+    assert "Edema (6\N{NO-BREAK SPACE}images)" in said
+
+
+def test_a_run_of_classes_names_no_rare_labels(reported_run: RunFolder) -> None:
+    assert rare_sentence(read_facts(reported_run)) == ""

@@ -28,7 +28,7 @@ def facts() -> Facts:
 
 def test_changes_are_counted_by_what_they_did() -> None:
     (change,) = changes(facts())
-    assert (change.changed, change.broken, change.mended, change.otherwise, change.images) == (4, 2, 1, 1, 5)
+    assert (change.changed, change.broken, change.mended, change.otherwise, change.answers) == (4, 2, 1, 1, 5)
 
 
 def test_what_fp32_had_right_comes_first_the_surest_first() -> None:
@@ -41,3 +41,23 @@ def test_what_fp32_had_right_comes_first_the_surest_first() -> None:
 
 def test_without_fp32_nothing_is_compared() -> None:
     assert disagreements(Facts({})) == changes(Facts({})) == ()
+
+
+def label_facts() -> Facts:
+    labels = np.array([[1, 0], [0, 0]])
+    logits = {"fp32": [[2.0, -1.0], [-3.0, 1.0]], "fp16": [[-0.5, -1.0], [-3.0, -2.0]]}
+    return Facts(
+        {"classes": ["mass", "edema"]},
+        variants=tuple(VariantRecord(name, name, "", "", 1, None, {}, {}) for name in logits),
+        predictions={name: Predictions(np.array(of, np.float32), labels) for name, of in logits.items()},
+    )
+
+
+def test_yes_no_answers_are_compared_label_by_label() -> None:
+    (change,) = changes(label_facts())
+    assert (change.changed, change.broken, change.mended, change.otherwise, change.answers) == (2, 1, 1, 0, 4)
+    first, second = disagreements(label_facts())
+    assert (first.question, first.truth, first.baseline.label, first.others[0].label) == ("mass", "mass", "yes", "no")
+    assert first.baseline.probability == pytest.approx(1 / (1 + np.exp(-2)))
+    assert first.others[0].probability == pytest.approx(1 / (1 + np.exp(-0.5)))
+    assert (second.question, second.truth, second.baseline.correct) == ("edema", "no finding", False)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def test_damaged_files_are_left_out_and_told(run: RunFolder) -> None:
     run.predictions("fp16").write_bytes(b"PK\x03\x04 no archive")
     run.predictions("pact-int8").write_bytes(b"")
     np.savez(run.saliency("fp32"), maps=np.zeros((3, 4)), image_index=np.zeros(3), target=np.zeros(3))
-    (run.data / "test.npz").write_bytes(b"\0")
+    (run.data / "test.images.npy").write_bytes(b"\0")
     facts = read_facts(run)
     assert facts.measurements == ()
     assert set(VARIANTS) - set(facts.predictions) == {"fp16", "pact-int8"}
@@ -57,3 +58,16 @@ def test_probabilities_sum_to_1_even_for_huge_logits() -> None:
     predictions = Predictions(np.array([[1e4, 0.0], [-1e4, 0.0]], dtype=np.float32), np.array([0, 0]))
     np.testing.assert_allclose(predictions.probabilities, [[1, 0], [0, 1]], atol=1e-12)
     assert predictions.top1.tolist() == [0, 1]
+
+
+def test_the_task_is_the_datas_or_that_of_the_answers(labelled_run: RunFolder) -> None:
+    facts = read_facts(labelled_run)
+    assert facts.task == replace(facts, data=None).task == "multi_label"
+    assert replace(facts, data=None, predictions={}).task == "multi_class"
+    assert facts.unreadable == ()
+
+
+def test_a_labels_probability_is_its_sigmoid_and_above_half_is_yes() -> None:
+    predictions = Predictions(np.array([[0.0, 800.0, -2.0]], dtype=np.float32), np.array([[0, 1, 0]]))
+    np.testing.assert_allclose(predictions.probabilities, [[0.5, 1.0, 1 / (1 + np.exp(2))]], atol=1e-12)
+    assert predictions.decisions.tolist() == [[False, True, False]]

@@ -87,9 +87,11 @@ def scrub(page: str) -> str:
 
 
 @pytest.mark.parametrize("name", ["index.html", "junit.xml", "summary.md", "model_card.md"])
-def test_gold(reported_run: RunFolder, name: str) -> None:
-    found = scrub((reported_run.report / name).read_text(encoding="utf-8"))
-    gold = GOLD / f"{name}.gold"
+@pytest.mark.parametrize("sample", ["reported_run", "labelled_run"])
+def test_gold(sample: str, name: str, request: pytest.FixtureRequest) -> None:
+    report = request.getfixturevalue(sample).report
+    found = scrub((report / name).read_text(encoding="utf-8"))
+    gold = GOLD / f"{'labels-' if sample == 'labelled_run' else ''}{name}.gold"
     if os.environ.get("EDGEPROOF_WRITE_GOLD"):
         gold.parent.mkdir(exist_ok=True)
         gold.write_text(found, encoding="utf-8")
@@ -188,6 +190,25 @@ def test_a_hostile_name_is_shown_as_it_is(run: RunFolder) -> None:
     page = html.render(facts)
     assert "<script" not in page
     assert Outline(page).text.count("<script>alert('{{ 7*7 }}')</script>") > 10
+
+
+def test_a_report_of_labels_says_what_was_asked_and_what_is_too_rare(labelled_run: RunFolder) -> None:
+    page = Outline((labelled_run.report / "index.html").read_text(encoding="utf-8")).text
+    for said in (
+        "AUROC, macro against size",
+        "explains Infiltration; ",
+        "Yes/no answers that differ from fp32's",
+        "true: no finding",
+        "mean over 10 of 14 labels",
+        "Intervals draw whole groups of images, such as patients: 100 groups.",
+        "left out of the means over labels: Fibrosis",
+    ):
+        assert said in page, said
+    summary = (labelled_run.report / "summary.md").read_text(encoding="utf-8")
+    assert "auroc/Hernia ≥ 0.8 not measured: no positive image in the test split" in summary
+    card = (labelled_run.report / "model_card.md").read_text(encoding="utf-8")
+    assert "labels, of which an image has any number: Infiltration, " in card
+    assert "yes/no answers differ from fp32's" in card
 
 
 @pytest.mark.parametrize(

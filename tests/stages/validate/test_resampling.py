@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.validate import resampling, statistics
+from stages.validate import metrics, resampling, statistics
 
 
 def test_groups_are_numbered_as_they_appear() -> None:
@@ -71,6 +71,38 @@ def test_effective_wilson_covers_95_percent_where_plain_wilson_does_not() -> Non
         plain += low <= 0.8 <= high
     assert 0.91 <= covered / 300 <= 0.985
     assert plain / 300 < 0.88
+
+
+def test_the_basic_interval_covers_a_mean_of_average_precisions_where_percentiles_do_not() -> None:
+    """Six labels on 8 % of 250 images, positives one standard deviation higher: the population's value is 0.254."""
+    rng = np.random.default_rng(3)
+    many = rng.random(1_000_000) < 0.08
+    truth = metrics.area_under_precision_recall(rng.normal(size=len(many)) + many, many, np.ones((1, len(many))))[0]
+    assert truth == pytest.approx(0.254, abs=0.005)
+    covered, percentiles = 0, 0
+    for trial in range(60):
+        positive = rng.random((250, 6)) < 0.08
+        scores = rng.normal(size=(250, 6)) + positive
+
+        def macro(weights: np.ndarray, scores: np.ndarray = scores, positive: np.ndarray = positive) -> np.ndarray:
+            pairs = zip(scores.T, positive.T, strict=True)
+            return np.mean([metrics.area_under_precision_recall(*pair, weights) for pair in pairs], axis=0)
+
+        draws = resampling.resampled({0: macro}, np.zeros(250, np.int64), 300, trial)[0]
+        low, high = resampling.basic_interval(macro(np.ones((1, 250)))[0], draws)
+        covered += low <= truth <= high
+        low, high = resampling.percentile_interval(draws)
+        percentiles += low <= truth <= high
+    assert covered / 60 >= 0.87
+    assert percentiles / 60 < 0.75
+
+
+def test_the_basic_interval_holds_its_value_and_stays_inside_0_and_1() -> None:
+    draws = np.linspace(0.6, 0.9, 1001)
+    low, high = resampling.basic_interval(0.7, draws)
+    assert (low, high) == pytest.approx((2 * 0.7 - 0.8925, 2 * 0.7 - 0.6075))
+    assert resampling.basic_interval(0.55, draws) == pytest.approx((1.1 - 0.8925, 0.55))
+    assert resampling.basic_interval(0.99, draws)[1] == 1.0
 
 
 def test_resamples_that_lack_a_label_are_left_out() -> None:
