@@ -15,6 +15,7 @@ from calibration_data.datasets.chestxray14 import (
     open_chestxray14,
 )
 from calibration_data.datasets.cifar10 import Cifar10Settings, fingerprint_cifar10, open_cifar10
+from calibration_data.datasets.custom import CustomSettings, fingerprint_custom, open_custom
 from calibration_data.datasets.dicom import DicomSettings, fingerprint_dicom, open_dicom
 from calibration_data.datasets.digits import DigitsSettings, fingerprint_digits, open_digits
 from calibration_data.datasets.endoscopy import EndoscopySettings, fingerprint_endoscopy, open_endoscopy
@@ -65,6 +66,13 @@ DATASETS: Mapping[str, DatasetKind] = MappingProxyType(
             open_cifar10,
             fingerprint_cifar10,
             "CIFAR-10: the binary edition, or class folders of images, also in a zip or tar; official test split",
+            synthetic=False,
+        ),
+        "custom": DatasetKind(
+            CustomSettings,
+            open_custom,
+            fingerprint_custom,
+            "a data set that your own Python function returns, named as module:function; it runs your code",
             synthetic=False,
         ),
         "dicom": DatasetKind(

@@ -128,6 +128,7 @@ TINY: dict[str, Callable[[Path], dict]] = {
     "busi": tiny_busi,
     "chestxray14": tiny_chestxray14,
     "cifar10": tiny_cifar10,
+    "custom": lambda root: {"factory": "custom_sources:three_of_each", "options": {"count": 6}},
     "dicom": tiny_dicom,
     "digits": lambda root: {},
     "endoscopy": lambda root: {"frames_per_class": 6, "frame_size": 32},
