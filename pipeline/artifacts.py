@@ -131,15 +131,23 @@ def write_refused(path: Path, error: OSError) -> UsageError:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained network on disk: weights and clips in safetensors, its architecture in the metadata."""
+    """A trained network on disk: weights and clips in safetensors, its architecture in the metadata.
+
+    Attributes:
+        path: the file.
+        sha256: of its bytes.
+        own_network: the user's own `module:function` that the configuration names, None where it names none. Building
+            such a network runs that module, so its name in the file alone is not enough.
+    """
 
     path: Path
     sha256: str
+    own_network: str | None = None
 
     @classmethod
-    def at(cls, path: Path) -> Checkpoint:
+    def at(cls, path: Path, own_network: str | None = None) -> Checkpoint:
         """Return the artifact for a file that exists."""
-        return cls(path, sha256_of_file(path))
+        return cls(path, sha256_of_file(path), own_network)
 
 
 @dataclass(frozen=True)

@@ -243,9 +243,19 @@ def _folder(configuration: Configuration, run: Path | None) -> Any:
     return RunFolder(run or Path("runs") / configuration.name)
 
 
+def _follow_if_another_leads() -> None:
+    """Under `torchrun` only the process of rank 0 does the command; the others train with it and end."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and int(os.environ.get("RANK", "0")) > 0:
+        from pipeline.making import follow_training
+
+        follow_training()
+        raise typer.Exit(0)
+
+
 def _compile_and_validate(configuration: Configuration, run: Path | None, as_json: bool, quiet: bool) -> None:
     from pipeline.flow import compile_and_validate
 
+    _follow_if_another_leads()
     outcome = compile_and_validate(configuration, _folder(configuration, run), _observer(quiet))
     _print(outcome.as_json()) if as_json else _show(outcome)
     raise typer.Exit(outcome.exit_code)
@@ -256,6 +266,7 @@ def _run_until(stage: str, config: Path, run: Path | None, variant: str | None, 
     from pipeline.config import read_configuration
     from pipeline.flow import run_until
 
+    _follow_if_another_leads()
     configuration = read_configuration(config)
     if variant is not None and variant not in configuration.variants:
         raise UsageError(f"--variant: expected one of {', '.join(configuration.variants)}, found {variant!r}.")

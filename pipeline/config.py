@@ -19,6 +19,7 @@ from pipeline.errors import UsageError
 from pipeline.gates import Gate
 from pipeline.settings import Settings, without_paths
 from stages.export.settings import ExportSettings, PactExportSettings
+from stages.network import NETWORKS
 from stages.quantize import QUANTIZERS
 from stages.train.settings import TrainSettings
 from stages.validate.settings import ValidateSettings
@@ -89,6 +90,16 @@ class Configuration(Settings):
             raise ValueError(
                 f"the variant {names[0]!r} ships the integers that PACT trains, and train.pact is null; "
                 "set train.pact, or remove the variant"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _images_are_large_enough(self) -> Self:
+        network = NETWORKS.get(self.train.network)
+        if network is not None and self.data.image_size < network.least_image_size:
+            raise ValueError(
+                f"the network {self.train.network!r} expects images of at least {network.least_image_size} pixels, "
+                f"and data.image_size is {self.data.image_size}; raise it, or choose another network"
             )
         return self
 

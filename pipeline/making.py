@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from pipeline.artifacts import Checkpoint, OnnxModel, RunFolder, read_json, remove_leftovers, sha256_of_file
 from pipeline.cache import Ledger, Stage
 from pipeline.config import Configuration
 from pipeline.environment import describe
 from pipeline.errors import StageError, UsageError
-from pipeline.progress import Observer
+from pipeline.progress import Advance, Observer
 from pipeline.settings import without_paths
+from stages.network import NETWORKS
 
 if TYPE_CHECKING:
     from calibration_data.prepared import PreparedData
+    from stages.train.settings import TrainSettings
 
 NETWORK_SOURCE = (
     "stages/network",
@@ -75,13 +78,14 @@ def prepare_images(configuration: Configuration, ledger: Ledger, observer: Obser
 
 def train_network(configuration: Configuration, ledger: Ledger, data: PreparedData, observer: Observer) -> Checkpoint:
     """Train the network, or reuse its checkpoint."""
+    from stages.train import processes
     from stages.train.state import Epoch
     from stages.train.trainer import train
 
     run = ledger.run
     stage = Stage(
         name="train",
-        inputs={"data": data.sha256, **_given_files(configuration)},
+        inputs={"data": data.sha256, **_given_files(configuration), **own_network_source(configuration)},
         settings=without_paths(configuration.train.model_dump()) | {"mean": data.mean, "std": data.std},
         source=(*NETWORK_SOURCE, "stages/train"),
         outputs=(run.checkpoint, run.history),
@@ -93,12 +97,28 @@ def train_network(configuration: Configuration, ledger: Ledger, data: PreparedDa
             f"validation {epoch.metric.replace('_', ' ')} {epoch.score:.4f}"
         )
 
+    def compute(advance: Advance) -> Checkpoint:
+        processes.tell((run.root, configuration.train, stage.key))
+        return train(data, configuration.train, run, stage.key, advance, tell, observer.say)
+
     with observer.stage("train") as advance:
-        return ledger.perform(
-            stage,
-            lambda: train(data, configuration.train, run, stage.key, advance, tell, observer.say),
-            lambda: Checkpoint.at(run.checkpoint),
+        checkpoint = ledger.perform(
+            stage, partial(compute, advance), lambda: Checkpoint.at(run.checkpoint, configuration.train.network)
         )
+    processes.tell(None)
+    return checkpoint
+
+
+def follow_training() -> None:
+    """Train with the process that leads, as often as it calls, until it lets us go; see `processes`."""
+    from calibration_data.prepared_folder import read_prepared
+    from stages.train import processes
+    from stages.train.trainer import train
+
+    while (message := processes.told()) is not None:
+        root, settings, key = cast("tuple[Path, TrainSettings, str]", message)
+        run = RunFolder(root)
+        train(read_prepared(run.data), settings, run, key)
 
 
 def export_float(
@@ -110,7 +130,7 @@ def export_float(
     path = ledger.run.fp32
     stage = Stage(
         name="export/fp32",
-        inputs={"checkpoint": checkpoint.sha256},
+        inputs={"checkpoint": checkpoint.sha256, **own_network_source(configuration)},
         settings=configuration.export.model_dump(mode="json"),
         source=(*NETWORK_SOURCE, "stages/export"),
         outputs=(path, path.with_suffix(".json")),
@@ -150,7 +170,7 @@ def compile_variants(
         )
         stage = Stage(
             name=f"quantize/{variant}",
-            inputs={"parent": parent, "data": data.sha256},
+            inputs={"parent": parent, "data": data.sha256, **(own_network_source(configuration) if is_pact else {})},
             settings={
                 "variant": variant,
                 "method": settings.model_dump(mode="json"),
@@ -177,6 +197,14 @@ def compile_variants(
         _add_variant(ledger, model)
         models.append(model)
     return models
+
+
+def own_network_source(configuration: Configuration) -> dict[str, str]:
+    """Return the digest of the user's own network code, under its name; nothing where the network is one of ours."""
+    from stages.network.custom import custom_source_sha256
+
+    name = configuration.train.network
+    return {name: custom_source_sha256(name)} if name not in NETWORKS else {}
 
 
 def _add_variant(ledger: Ledger, model: OnnxModel) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from pipeline.artifacts import Checkpoint, write_bytes
+from pipeline.artifacts import Checkpoint, Task, write_bytes
 from pipeline.errors import UsageError
 from stages.network import NETWORKS, PactSettings, build_network
 from stages.network.custom import check_logits, is_custom
@@ -42,7 +41,7 @@ class NetworkSpec:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     pact: PactSettings | None
-    task: Literal["multi_class", "multi_label"] = "multi_class"
+    task: Task = "multi_class"
 
     def build(self, seed: int) -> nn.Module:
         """Return the network with initial weights, with PACT in it where the specification says so.
@@ -98,16 +97,14 @@ def save_checkpoint(path: Path, spec: NetworkSpec, network: nn.Module) -> Checkp
     """Write a network's tensors and specification; the same network gives the same bytes."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(network.state_dict().items())}
     write_bytes(path, save(tensors, metadata={_KEY: spec.to_text()}))
-    return Checkpoint.at(path)
+    return Checkpoint.at(path, spec.network)
 
 
-def load_checkpoint(checkpoint: Checkpoint, allow_custom: str | None = None) -> tuple[NetworkSpec, nn.Module]:
+def load_checkpoint(checkpoint: Checkpoint) -> tuple[NetworkSpec, nn.Module]:
     """Return the specification and the network, in evaluation mode, on the CPU.
 
     Args:
-        checkpoint: written by `save_checkpoint`.
-        allow_custom: `train.network` of the user's configuration. Building a `module:function` network runs that
-            module, so the name in a file is not enough: it must be this one.
+        checkpoint: written by `save_checkpoint`; a user's own network is built only if it is its `own_network`.
 
     Raises:
         UsageError: the file is no checkpoint of this program, its tensors do not fit the network it names, or it
@@ -123,7 +120,7 @@ def load_checkpoint(checkpoint: Checkpoint, allow_custom: str | None = None) -> 
             f"{checkpoint.path}: expected a checkpoint written by `edgeproof train`, found something else ({error}). "
             "Delete it and train again."
         ) from error
-    if spec.network not in NETWORKS and spec.network != allow_custom:
+    if spec.network not in NETWORKS and spec.network != checkpoint.own_network:
         raise UsageError(_foreign_network(checkpoint.path, spec.network))
     network = spec.build(seed=0)
     try:

@@ -1,22 +1,30 @@
 """Several processes training one network, as `torchrun` starts them: who we are, what each one takes, what is shared.
 
+One process leads: it does the whole command and calls the others when it comes to training; they wait for that and
+write nothing.
+
 The numbers are those of one process with the whole batch: the batch norms see the whole batch's statistics, every
-process draws for the whole batch and takes its part, and the loss is divided by the whole batch's size.
+process draws for the whole batch and takes its part, and the loss is divided by the whole batch's size. What remains
+is the order of sums, which moves float weights by about 1e-7; where activations are rounded, it decides a tie now and
+then, and quantized weights drift apart as those of two thread counts do.
 """
 
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+from torch.autograd import Function
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
+
+_PATIENCE = timedelta(days=1)
 
 
 def count() -> int:
@@ -29,16 +37,33 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def join(device: torch.device) -> None:
-    """Meet the other processes; waits for all of them. Does nothing where there are none, or if we have met."""
-    if count() > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+def tell(message: object) -> None:
+    """Send the waiting processes what to train on, or None to let them go; for the one that leads.
+
+    Waits for all of them. Does nothing where there are none.
+    """
+    if count() > 1:
+        _meet()
+        dist.broadcast_object_list([message], src=0, device=torch.device("cpu"))
+        if message is None:
+            dist.destroy_process_group()
 
 
-def leave() -> None:
-    """Part from the other processes."""
-    if dist.is_initialized():
+def told() -> object:
+    """Wait for what the leading process sends."""
+    _meet()
+    received: list[object] = [None]
+    dist.broadcast_object_list(received, src=0, device=torch.device("cpu"))
+    if received[0] is None:
         dist.destroy_process_group()
+    return received[0]
+
+
+def _meet() -> None:
+    if not dist.is_initialized():
+        # The others wait for as long as the leading one prepares the images.
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, timeout=_PATIENCE)
 
 
 def part_of(size: int) -> slice:
@@ -90,5 +115,21 @@ def _batch_norm_over_processes(norm: _BatchNorm, x: Tensor) -> Tensor:
     return centred * scale.view(shape) + norm.bias.view(shape)
 
 
+class _Sum(Function):
+    """The sum over the processes; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total
+
+
 def _sum(x: Tensor) -> Tensor:
-    return cast(Tensor, all_reduce(x))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _Sum.apply(x))  # type: ignore[no-untyped-call]

@@ -140,7 +140,6 @@ def _begin(settings: TrainSettings) -> torch.device:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
-    processes.join(device)
     return device
 
 
@@ -171,7 +170,7 @@ def _teacher(settings: TrainSettings, spec: NetworkSpec, device: torch.device) -
     path = settings.distillation.teacher
     if not path.is_file():
         raise UsageError(f"train.distillation.teacher: expected a checkpoint at {path}, found nothing.")
-    found, teacher = load_checkpoint(Checkpoint.at(path), settings.network)
+    found, teacher = load_checkpoint(Checkpoint.at(path, settings.network))
     for key in ("classes", "channels", "image_size", "task"):
         if getattr(found, key) != getattr(spec, key):
             raise UsageError(

@@ -113,7 +113,7 @@ def test_trying_a_network_leaves_its_mode_and_statistics_alone(package):
 def test_a_checkpoint_comes_back_for_the_configuration_that_names_the_network(package, tmp_path, pact):
     network = spec("userpkg.nets:build", pact).build(seed=3)
     checkpoint = save_checkpoint(tmp_path / "a.safetensors", spec("userpkg.nets:build", pact), network)
-    found, loaded = load_checkpoint(checkpoint, allow_custom="userpkg.nets:build")
+    found, loaded = load_checkpoint(checkpoint)
     images = torch.randn(2, 1, 12, 12)
     assert found.network == "userpkg.nets:build"
     assert torch.equal(loaded(images), network.eval()(images))
@@ -127,7 +127,7 @@ def test_a_checkpoint_cannot_have_code_run_that_the_configuration_does_not_name(
     values = json.loads(own.to_text()) | {"network": "userpkg.nets:build"}
     save_file(tensors, path, metadata={"edgeproof.network": json.dumps(values)})
     with pytest.raises(UsageError, match=r"found 'userpkg\.nets:build'.*would run that module's code"):
-        load_checkpoint(Checkpoint.at(path), allow_custom=allowed)
+        load_checkpoint(Checkpoint.at(path, allowed))
     assert not (package / "imported").exists()
     assert "userpkg" not in sys.modules
 
