@@ -71,7 +71,12 @@ def commented_configuration(name: str, dataset: str, root: str | None) -> str:
     The result parses into a valid configuration.
     """
     kind = DATASETS[dataset]
-    source = {"name": dataset} | ({"root": root or "path/to/images"} if "root" in kind.settings.model_fields else {})
+    source = {"name": dataset}
+    for key, field in kind.settings.model_fields.items():
+        if key == "root":
+            source[key] = root or "path/to/images"
+        elif field.is_required():
+            source[key] = (field.examples or [""])[0]
     start = parse_configuration(
         {"name": name, "data": {"source": source}, "variants": _VARIANTS, "gates": _GATES}, "init", Path.cwd()
     )
@@ -81,7 +86,7 @@ def commented_configuration(name: str, dataset: str, root: str | None) -> str:
         *_comment(f"Methods of variants: pact, {', '.join(QUANTIZERS)}", 0),
         "",
     ]
-    lines = _fields(start, {"data.source.root": source.get("root")}, "", 0)
+    lines = _fields(start, {f"data.source.{key}": value for key, value in source.items()}, "", 0)
     return "\n".join(head + lines) + "\n"
 
 

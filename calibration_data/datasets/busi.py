@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -22,6 +22,7 @@ from calibration_data.datasets.class_folders import (
     scan_class_folders,
 )
 from calibration_data.image_files import require_folder
+from pipeline.settings import LocalPath
 
 CLASSES = ("benign", "malignant", "normal")
 
@@ -30,7 +31,7 @@ class BusiSettings(SourceSettings):
     """BUSI as its authors pack it."""
 
     name: Literal["busi"] = Field("busi", description="breast ultrasound: benign, malignant and normal, with masks")
-    root: Annotated[Path, Field(strict=False)] = Field(description="the folder with benign/, malignant/ and normal/")
+    root: LocalPath = Field(description="the folder with benign/, malignant/ and normal/")
 
 
 def open_busi(settings: BusiSettings) -> Dataset:

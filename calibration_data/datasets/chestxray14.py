@@ -40,6 +40,7 @@ from calibration_data.image_files import (
 )
 from pipeline.artifacts import sha256_of_json
 from pipeline.errors import UsageError
+from pipeline.settings import LocalPath
 
 _SUBGROUP_COLUMNS = {"sex": ("Patient Gender", "Patient Sex"), "view": ("View Position",), "none": ()}
 _NAMED = 3
@@ -50,7 +51,7 @@ class ChestXray14Settings(SourceSettings):
     """ChestX-ray14, whole or in part."""
 
     name: Literal["chestxray14"] = Field("chestxray14", description="chest X-rays with 14 findings; multi-label")
-    root: Annotated[Path, Field(strict=False)] = Field(
+    root: LocalPath = Field(
         description=f"the folder with {ENTRIES[0]}, train_val_list.txt, test_list.txt and {BOXES}"
     )
     image_folders: Annotated[tuple[str, ...], Field(strict=False)] = Field(

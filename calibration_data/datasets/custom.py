@@ -46,7 +46,8 @@ class CustomSettings(SourceSettings):
 
     name: Literal["custom"] = Field("custom", description="a data set that your own Python function returns")
     factory: Annotated[str, AfterValidator(_module_and_function)] = Field(
-        description="`module:function`, found on PYTHONPATH or installed; it is imported and run"
+        description="`module:function`, found on PYTHONPATH or installed; it is imported and run",
+        examples=["my_package.images:chest_ct"],
     )
     options: Mapping[str, str | int | float | bool] | None = Field(
         None, description="passed to the function as its only argument; default: it is called without any"

@@ -11,7 +11,7 @@ import warnings
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -25,6 +25,7 @@ from calibration_data.datasets.class_folders import (
 from calibration_data.datasets.dicom_pixels import Window, read_dicom_pixels
 from calibration_data.image_files import require_folder
 from pipeline.errors import UsageError
+from pipeline.settings import LocalPath
 
 if TYPE_CHECKING:
     pass
@@ -39,7 +40,7 @@ class DicomSettings(SourceSettings):
     """A folder with one folder of DICOM files per class."""
 
     name: Literal["dicom"] = Field("dicom", description="a folder with one folder of DICOM files per class")
-    root: Annotated[Path, Field(strict=False)] = Field(description="the folder that holds the class folders")
+    root: LocalPath = Field(description="the folder that holds the class folders")
     window_center: float | None = Field(
         None, description="middle of the shown range, after rescaling (HU in CT); default: what the file says"
     )

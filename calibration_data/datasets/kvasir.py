@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -29,6 +29,7 @@ from calibration_data.image_files import (
 )
 from pipeline.artifacts import sha256_of_json
 from pipeline.errors import UsageError
+from pipeline.settings import LocalPath
 
 CLASSES = (
     "dyed-lifted-polyps",
@@ -48,8 +49,8 @@ class KvasirSettings(SourceSettings):
     """Kvasir as its authors pack it."""
 
     name: Literal["kvasir"] = Field("kvasir", description="Kvasir v1 or v2: endoscopy of eight classes")
-    root: Annotated[Path, Field(strict=False)] = Field(description="the folder with the eight class folders")
-    masks: Annotated[Path, Field(strict=False)] | None = Field(
+    root: LocalPath = Field(description="the folder with the eight class folders")
+    masks: LocalPath | None = Field(
         None, description="folder of Kvasir-SEG (images/ and masks/), absolute or relative to root; default: no masks"
     )
 
