@@ -146,5 +146,5 @@ def _detail(measurement: Measurement) -> str:
         parts.append(f"n = {measurement.n}")
     if "too_rare" in measurement.settings:
         rare = ", ".join(measurement.settings["too_rare"])
-        parts.append(f"over {measurement.settings['labels']} labels, too rare: {rare}")
+        parts.append(f"over {measurement.settings['labels']} labels, too few images of {rare}")
     return ", ".join(parts)

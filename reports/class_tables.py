@@ -56,15 +56,16 @@ def class_tables(facts: Facts) -> tuple[Table, ...]:
 
 
 def rare_sentence(facts: Facts) -> str:
-    """Return which labels are too rare to be measured, each with its images; "" where none is."""
+    """Return which labels too few images have or lack to be measured, each with its images; "" where none is."""
     rare = rare_labels(facts)
     if not rare:
         return ""
-    counts = {name: _images(facts, index, others=False) for index, name in enumerate(facts.classes)}
-    listed = ", ".join(f"{name} ({counts[name]})" if counts.get(name) else name for name in rare)
+    of_all = f" of {len(facts.data.test)}" if facts.data else ""
+    counts = {name: f"{_images_of(facts, index)}{of_all}" for index, name in enumerate(facts.classes)}
+    listed = ", ".join(f"{name} ({counts[name]})" if facts.data and name in counts else name for name in rare)
     return (
-        "Too rare among the test images for an AUROC or an average precision, and left out of the means over labels: "
-        f"{listed}."
+        "Too few test images have the label, or lack it, for an AUROC or an average precision; left out of the means "
+        f"over labels: {listed}."
     )
 
 
@@ -91,8 +92,16 @@ def subgroup_table(facts: Facts) -> Table | None:
 def _images(facts: Facts, label: int, *, others: bool) -> str:
     if facts.data is None:
         return ""
-    labels = facts.data.test.labels
-    of_class = int(((labels == label) if labels.ndim == 1 else labels[:, label] == 1).sum())
+    of_class = _images_of(facts, label)
     if not others:
         return formats.count(of_class, "image")
-    return formats.count(len(labels) - of_class, "image") + (" of others" if labels.ndim == 1 else " without")
+    what = " without" if facts.task == "multi_label" else " of others"
+    return formats.count(len(facts.data.test) - of_class, "image") + what
+
+
+def _images_of(facts: Facts, label: int) -> int:
+    """Return how many test images have a class or label; 0 where the images are gone."""
+    if facts.data is None:
+        return 0
+    labels = facts.data.test.labels
+    return int(((labels == label) if labels.ndim == 1 else labels[:, label] == 1).sum())

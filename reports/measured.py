@@ -114,7 +114,7 @@ def any_measured(facts: Facts, metrics: Iterable[str]) -> bool:
 
 
 def rare_labels(facts: Facts) -> tuple[str, ...]:
-    """Return the labels that the means over labels leave out, because they are too rare among the test images."""
+    """Return the labels that the means over labels leave out, because too few test images have or lack them."""
     lists = (m.settings["too_rare"] for m in facts.measurements if "too_rare" in m.settings)
     return tuple(dict.fromkeys(str(name) for names in lists for name in names))
 

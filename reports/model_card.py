@@ -112,7 +112,7 @@ def _limits(facts: Facts) -> str:
     if facts.data is not None:
         limits.append(f"Measured on {formats.count(len(facts.data.test), 'test image')} of one data set.")
     if rare_labels(facts):
-        limits.append(f"Too rare to be judged: {markdown.escape(', '.join(rare_labels(facts)))}.")
+        limits.append(f"Too few test images to judge: {markdown.escape(', '.join(rare_labels(facts)))}.")
     cpu = facts.environment.get("cpu")
     if isinstance(cpu, dict) and cpu.get("model"):
         limits.append(

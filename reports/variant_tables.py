@@ -121,7 +121,7 @@ def _resampled(facts: Facts) -> str:
 
 def _left_out(facts: Facts) -> str:
     rare = rare_labels(facts)
-    return f" Means over labels leave out {formats.count(len(rare), 'label')} that are too rare." if rare else ""
+    return f" Means over labels leave out {formats.count(len(rare), 'label')} with too few images." if rare else ""
 
 
 def saliency_tables(facts: Facts) -> tuple[Table, ...]:

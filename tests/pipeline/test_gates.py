@@ -107,7 +107,7 @@ def test_a_label_that_is_too_rare_is_missing_and_a_mean_says_what_it_leaves_out(
         gate.model_copy(update={"metric": "auroc_macro"}),
         measurement(0.8, metric="auroc_macro", settings={"labels": "2 of 3", "too_rare": ["hernia"]}),
     )
-    assert macro.detail == "0.8, n = 100, over 2 of 3 labels, too rare: hernia"
+    assert macro.detail == "0.8, n = 100, over 2 of 3 labels, too few images of hernia"
 
 
 def test_a_mistyped_label_gets_the_nearest_one():

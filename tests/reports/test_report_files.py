@@ -201,7 +201,7 @@ def test_a_report_of_labels_says_what_was_asked_and_what_is_too_rare(labelled_ru
         "true: no finding",
         "mean over 10 of 14 labels",
         "Intervals draw whole groups of images, such as patients: 100 groups.",
-        "left out of the means over labels: Fibrosis",
+        "left out of the means over labels: Fibrosis (0 of 200), ",
     ):
         assert said in page, said
     summary = (labelled_run.report / "summary.md").read_text(encoding="utf-8")

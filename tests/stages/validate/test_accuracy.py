@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -226,3 +228,21 @@ def test_size_is_the_files(make_model: Callable[..., OnnxModel]) -> None:
     model = make_model()
     row = measure_size(model)
     assert (row.value, row.unit) == (len(model.path.read_bytes()), "bytes")
+
+
+@pytest.mark.long
+def test_ten_thousand_images_take_seconds_and_little_memory() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, 10_000)
+    logits = (rng.standard_normal((10_000, 10)) + 2 * np.eye(10)[labels]).astype(np.float32)
+    names = [str(index) for index in range(10)]
+    tracemalloc.start()
+    started = time.perf_counter()
+    rows = measure_accuracy(
+        "int8", logits, labels, names, logits, alone(10_000), [""] * 10_000, AccuracySettings(resamples=2000)
+    )
+    seconds, (_, peak_bytes) = time.perf_counter() - started, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(rows) == 48
+    assert seconds < 20
+    assert peak_bytes < 200e6
