@@ -112,7 +112,7 @@ METRICS: Mapping[str, Metric] = {
     "average_precision/CLASS": Metric("share", True, "class", {
         "multi_class": Definition(
             "mean over the class's images of the precision among all that score as high or higher; by chance the "
-            "share of the class", metrics.average_precision, "stratified_bootstrap"),
+            "share of the class", metrics.average_precision, "bootstrap"),
         "multi_label": Definition(
             "mean over the images with the label of the precision among all that score as high or higher; by chance "
             "the share of the label", label_metrics.average_precision, "bootstrap"),

@@ -237,11 +237,11 @@ def test_ten_thousand_images_take_seconds_and_little_memory() -> None:
     logits = (rng.standard_normal((10_000, 10)) + 2 * np.eye(10)[labels]).astype(np.float32)
     names = [str(index) for index in range(10)]
     tracemalloc.start()
-    started = time.perf_counter()
+    started = time.process_time()
     rows = measure_accuracy(
         "int8", logits, labels, names, logits, alone(10_000), [""] * 10_000, AccuracySettings(resamples=2000)
     )
-    seconds, (_, peak_bytes) = time.perf_counter() - started, tracemalloc.get_traced_memory()
+    seconds, (_, peak_bytes) = time.process_time() - started, tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(rows) == 48
     assert seconds < 20
