@@ -11,7 +11,7 @@ import warnings
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -26,9 +26,6 @@ from calibration_data.datasets.dicom_pixels import Window, read_dicom_pixels
 from calibration_data.image_files import require_folder
 from pipeline.errors import UsageError
 from pipeline.settings import LocalPath
-
-if TYPE_CHECKING:
-    pass
 
 _SUFFIXES = frozenset({".dcm", ".dicom"})
 _MAGIC_OFFSET, _MAGIC = 128, b"DICM"

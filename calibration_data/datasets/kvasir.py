@@ -51,7 +51,7 @@ class KvasirSettings(SourceSettings):
     name: Literal["kvasir"] = Field("kvasir", description="Kvasir v1 or v2: endoscopy of eight classes")
     root: LocalPath = Field(description="the folder with the eight class folders")
     masks: LocalPath | None = Field(
-        None, description="folder of Kvasir-SEG (images/ and masks/), absolute or relative to root; default: no masks"
+        None, description="folder of Kvasir-SEG, with images/ and masks/; default: only masks beside the images"
     )
 
 
@@ -95,7 +95,7 @@ def _segmented(folders: ClassFolders, settings: KvasirSettings) -> dict[str, Pat
     """Return polyp image → its mask in Kvasir-SEG."""
     if settings.masks is None:
         return {}
-    segmented = require_folder(folders.root / settings.masks, "source.masks")
+    segmented = require_folder(settings.masks, "source.masks")
     images, masks = (
         {path.stem: require_inside(segmented, path) for path in sorted(folder.iterdir()) if is_image_name(path.name)}
         for folder in (require_folder(segmented / name, "source.masks") for name in ("images", "masks"))

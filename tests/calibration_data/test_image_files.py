@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import zlib
 from pathlib import Path
@@ -10,13 +11,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from calibration_data import image_files
 from calibration_data.dataset import BadImageError
 from calibration_data.image_files import (
+    decode_pixels,
     fingerprint_of_files,
     read_mask,
     read_pixels,
+    read_united_mask,
+    require_file,
     require_folder,
     require_inside,
+    sha256_once,
 )
 from pipeline.errors import UsageError
 
@@ -231,3 +237,51 @@ def test_links_out_of_the_folder_are_refused(tmp_path):
     (root / "link").symlink_to(tmp_path / "secret")
     with pytest.raises(UsageError, match="found a link that leaves it"):
         require_inside(root.resolve(), root / "link")
+
+
+def test_bytes_are_decoded_like_files(tmp_path):
+    path = saved(tmp_path, Image.fromarray(RAMP))
+    assert np.array_equal(decode_pixels(path.read_bytes()), read_pixels(path))
+    with pytest.raises(BadImageError, match="a file of zero bytes"):
+        decode_pixels(b"")
+
+
+def test_the_masks_of_an_image_are_united(tmp_path):
+    masks = np.zeros((2, 4, 6), dtype=np.uint8)
+    masks[0, :2, :2] = masks[1, 1:3, 1:3] = 255
+    paths = [saved(tmp_path, Image.fromarray(mask), f"{index}.png") for index, mask in enumerate(masks)]
+    united = read_united_mask(paths, (4, 6))
+    assert united is not None
+    assert int(united.sum()) == 4 + 4 - 1
+    assert read_united_mask([], (4, 6)) is None
+    with pytest.raises(BadImageError, match=r"its mask 0\.png: expected 4 × 6 pixels, found 6 × 4"):
+        read_united_mask(paths, (6, 4))
+
+
+def test_a_file_is_hashed_once_while_it_stays_as_it_is(tmp_path, monkeypatch):
+    hashed = []
+    monkeypatch.setattr(
+        image_files,
+        "sha256_of_file",
+        lambda path: hashed.append(path) or hashlib.sha256(path.read_bytes()).hexdigest(),
+    )
+    monkeypatch.setattr(image_files, "_SETTLED_SECONDS", -1.0)  # as if all files were old
+    path = tmp_path / "a"
+    path.write_bytes(b"one")
+    assert {sha256_once(path) for _ in range(3)} == {hashlib.sha256(b"one").hexdigest()}
+    assert len(hashed) == 1
+    path.write_bytes(b"three")
+    assert sha256_once(path) == hashlib.sha256(b"three").hexdigest()
+
+
+def test_a_file_that_has_just_changed_is_hashed_anew(tmp_path):
+    path = tmp_path / "a"
+    for content in (b"one", b"two", b"six"):  # within one tick of the file system's clock
+        path.write_bytes(content)
+        assert sha256_once(path) == hashlib.sha256(content).hexdigest()
+
+
+def test_a_missing_file_is_named_with_what_it_should_be(tmp_path):
+    for path, found in ((tmp_path / "a", "nothing"), (tmp_path, "a folder")):
+        with pytest.raises(UsageError, match=f"expected the list, found {found}"):
+            require_file(path, "the list")
