@@ -10,7 +10,7 @@ from pipeline.artifacts import Checkpoint, Measurement, OnnxModel, read_json, sh
 from pipeline.cache import Ledger, Stage
 from pipeline.config import Configuration
 from pipeline.errors import StageError, UsageError
-from pipeline.making import NETWORK_SOURCE
+from pipeline.making import NETWORK_SOURCE, own_network_source
 from pipeline.progress import Advance, Observer
 from stages.validate import METRICS
 
@@ -140,6 +140,7 @@ def _validate_gradients(
         name="validate/gradients",
         inputs={
             "checkpoint": checkpoint.sha256,
+            **own_network_source(configuration),
             "data": data.sha256,
             "explained": sha256_of_file(run.saliency("fp32")),
         },
