@@ -19,7 +19,7 @@ from calibration_data.decoding import Decoded, decode
 from calibration_data.fitting import Fit, ImageForm
 from calibration_data.prepared import SPLITS, PreparedData
 from calibration_data.prepared_folder import MANIFEST, Columns, Head, Rows, write_prepared
-from calibration_data.splits import SplitSettings, drop_equal_images, split_records
+from calibration_data.splits import SplitSettings, drop_leaking_images, split_records
 from pipeline.artifacts import sha256_of_json, write_refused
 from pipeline.errors import UsageError
 from pipeline.settings import Settings
@@ -51,8 +51,8 @@ class DataSettings(Settings):
     bad_images: Literal["error", "skip"] = Field("error", description="what to do with an image that cannot be read")
     duplicates: Literal["error", "merge", "drop"] = Field(
         "error",
-        description="equal images in two splits: an error; merge: keep them on one side; drop: keep one of each, "
-        "in the official test set before validation before training",
+        description="equal images in two splits: an error; merge: keep them on one side; drop: also leave out of "
+        "training and validation what the authors put into test as well",
     )
     workers: int | None = Field(
         None, ge=0, le=1024, description="processes that decode; 0: none; default: one per core where it pays"
@@ -105,14 +105,14 @@ def prepare(
     (folder / MANIFEST).unlink(missing_ok=True)  # without it, a half-written folder cannot be taken for a whole one
     records, equal = list(dataset.records), list[str]()
     if settings.duplicates == "drop":
-        records, equal = drop_equal_images(records)
+        records, equal = drop_leaking_images(records)
     with _spool(folder) as images, _spool(folder) as masks:
         decoded = _decode_all(records, dataset, settings, images, masks, progress)
         assignment = split_records(
             decoded.records,
             dataset.classes,
             settings.split,
-            "merge" if settings.duplicates == "merge" else "error",
+            "error" if settings.duplicates == "error" else "merge",
             dataset.task,
         )
         size, channels = settings.image_size, settings.channels

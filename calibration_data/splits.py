@@ -93,22 +93,26 @@ def split_records(
     return assignment
 
 
-def drop_equal_images(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
-    """Keep one of each set of equal images: the official test image before validation before training.
+def drop_leaking_images(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
+    """Drop every image whose equal the authors put on a stricter side: test before validation before training.
+
+    Equal images on one side stay, so that a published test set keeps its size.
 
     Returns:
         The records that are kept, in their order, and a line for each of the others.
     """
     rank: dict[SplitName | None, int] = {"test": 0, "validation": 1}
-    first: dict[str, Record] = {}
+    strictest: dict[str, Record] = {}
     for record in sorted(records, key=lambda record: rank.get(record.official_split, 2)):  # stable
-        first.setdefault(record.sha256, record)
-    kept = [record for record in records if first[record.sha256] is record]
-    dropped = [
-        f"{record.image_id}: equal to {first[record.sha256].image_id}, which was kept"
-        for record in records
-        if first[record.sha256] is not record
-    ]
+        strictest.setdefault(record.sha256, record)
+    kept: list[Record] = []
+    dropped: list[str] = []
+    for record in records:
+        other = strictest[record.sha256]
+        if rank.get(other.official_split, 2) == rank.get(record.official_split, 2):
+            kept.append(record)
+        else:
+            dropped.append(f"{record.image_id}: equal to {other.image_id}, which stands in {other.official_split}")
     return kept, dropped
 
 

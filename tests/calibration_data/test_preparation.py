@@ -16,7 +16,7 @@ from calibration_data.fitting import ImageForm, fit_frame
 from calibration_data.preparation import DataSettings, prepare, source_fingerprint
 from calibration_data.prepared import SPLITS
 from calibration_data.prepared_folder import ARRAYS, FILES, read_prepared
-from calibration_data.splits import SplitSettings, drop_equal_images, split_records
+from calibration_data.splits import SplitSettings, drop_leaking_images, split_records
 from pipeline.artifacts import sha256_of_file
 from pipeline.errors import ExitCode, UsageError
 
@@ -355,19 +355,18 @@ def test_images_and_masks_stay_on_disk_until_they_are_taken(two_classes, tmp_pat
             assert isinstance(array.base, np.memmap)
 
 
-def test_of_equal_images_the_one_in_test_is_kept(tmp_path):
+def test_of_equal_images_those_on_the_strictest_side_are_kept():
     records = [
         Record("a", 0, "a", "", "train", "1" * 64),
         Record("b", 0, "b", "", "validation", "1" * 64),
         Record("c", 0, "c", "", "test", "1" * 64),
+        Record("c again", 0, "c2", "", "test", "1" * 64),
         Record("d", 0, "d", "", "train", "2" * 64),
-        Record("e", 0, "e", "", "train", "2" * 64),
+        Record("e", 0, "e", "", None, "2" * 64),
     ]
-    kept, dropped = drop_equal_images(records)
-    assert [record.image_id for record in kept] == ["c", "d"]
-    assert dropped == [
-        "a: equal to c, which was kept", "b: equal to c, which was kept", "e: equal to d, which was kept"
-    ]  # fmt: skip
+    kept, dropped = drop_leaking_images(records)
+    assert [record.image_id for record in kept] == ["c", "c again", "d", "e"]
+    assert dropped == ["a: equal to c, which stands in test", "b: equal to c, which stands in test"]
 
 
 def test_labels_of_a_multi_label_task_are_divided_each_in_the_same_proportions():
