@@ -1,0 +1,215 @@
+"""Time of a training step: plain, saliency-guided, PACT, both, and Brevitas' learned-clip layers on the same network.
+
+    python benchmarks/training.py --network resnet20 --batch 128 --size 32 --threads 2
+
+Every round takes each kind once, in a rotating order, so that what else the machine does falls on all of them; the
+ratios are of one round. Brevitas is the peer where it is installed (`pip install brevitas`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import bootstrap
+from torch import Tensor, nn
+
+from stages.network.checkpoint import NetworkSpec
+from stages.network.normalisation import normalise
+from stages.network.quantizers import keep_clips_positive
+from stages.network.settings import PactSettings
+from stages.train import augmentation
+from stages.train.objectives import label_loss
+from stages.train.recipe import build_optimizer
+from stages.train.saliency_guided import saliency_guided_terms
+from stages.train.settings import AugmentSettings, SaliencyGuidedSettings, TrainSettings
+
+CLASSES = tuple("0123456789")
+BOUNDS = {("saliency-guided", "plain"): 2.5, ("pact", "plain"): 1.5, ("pact", "brevitas"): 1.0}
+"""The ratios that this project holds itself to."""
+
+
+def step_of(
+    network: nn.Module, settings: TrainSettings, images: Tensor, labels: Tensor, channels_last: bool
+) -> Callable[[], None]:
+    """Return one whole optimizer step on a fixed batch."""
+    network.train()
+    if channels_last:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        images = images.contiguous(memory_format=torch.channels_last)
+    optimizer = build_optimizer(network, settings)
+    parameters = list(network.parameters())
+    generator = torch.Generator(images.device).manual_seed(0)
+
+    def step() -> None:
+        if settings.saliency_guided:
+            noise = torch.rand(images.shape, generator=generator, device=images.device)
+            logits, divergence = saliency_guided_terms(
+                network, images, labels, "multi_class", settings.saliency_guided, noise
+            )
+            loss = label_loss(logits, labels, "multi_class", 0.0, None) + divergence
+        else:
+            loss = label_loss(network(images), labels, "multi_class", 0.0, None)
+        optimizer.zero_grad()
+        loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]
+        optimizer.step()
+        keep_clips_positive(network)
+        if images.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return step
+
+
+def brevitas_network(network: nn.Module, bits: int) -> nn.Module:
+    """Return the network with Brevitas' quantized convolutions and ReLUs of learned range in place of its own."""
+    import brevitas.nn as quantized
+    from brevitas.quant import Int8WeightPerChannelFloat, Uint8ActPerTensorFloatMaxInit
+
+    layers = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    for name, module in list(network.named_modules()):
+        width = 8 if name in (layers[0], layers[-1]) else bits
+        new: nn.Module
+        if isinstance(module, nn.Conv2d):
+            new = quantized.QuantConv2d(
+                module.in_channels, module.out_channels, module.kernel_size, stride=module.stride,
+                padding=module.padding, groups=module.groups, bias=module.bias is not None,
+                weight_quant=Int8WeightPerChannelFloat, weight_bit_width=width,
+            )  # fmt: skip
+        elif isinstance(module, nn.Linear):
+            new = quantized.QuantLinear(
+                module.in_features, module.out_features, bias=True,
+                weight_quant=Int8WeightPerChannelFloat, weight_bit_width=width,
+            )  # fmt: skip
+        elif isinstance(module, nn.ReLU | nn.ReLU6):
+            new = quantized.QuantReLU(
+                act_quant=Uint8ActPerTensorFloatMaxInit, bit_width=bits, min_val=0.0, max_val=10.0
+            )
+        else:
+            continue
+        network.set_submodule(name, new)
+    return network
+
+
+def measure(kinds: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+    """Return the seconds of each kind's step in each round."""
+    seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
+    names = list(kinds)
+    for step in kinds.values():
+        step()
+    for number in range(rounds):
+        for kind in names[number % len(names) :] + names[: number % len(names)]:
+            started = time.perf_counter()
+            kinds[kind]()
+            seconds[kind].append(time.perf_counter() - started)
+    return seconds
+
+
+def ratio(numerator: list[float], denominator: list[float]) -> tuple[float, float, float]:
+    """Return the median of the rounds' ratios and its 95 % bootstrap interval."""
+    ratios = np.array(numerator) / np.array(denominator)
+    interval = bootstrap((ratios,), np.median, rng=np.random.default_rng(0), method="percentile").confidence_interval
+    return float(np.median(ratios)), float(interval.low), float(interval.high)
+
+
+def input_seconds(batch: int, size: int, folder: Path) -> float:
+    """Return the seconds that reading a batch from disk and augmenting it take, as training does it."""
+    count = batch * 20
+    path = folder / "images.npy"
+    np.save(path, np.random.default_rng(0).integers(0, 256, (count, 3, size, size), dtype=np.uint8))
+    images = np.load(path, mmap_mode="c")
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).numpy()
+    settings = AugmentSettings(crop=4, rotation_degrees=10, colour=0.2)
+    generator = torch.Generator().manual_seed(0)
+    started = time.perf_counter()
+    for start in range(0, count, batch):
+        pixels = torch.from_numpy(images[np.sort(order[start : start + batch])])
+        draws = augmentation.draw(batch, settings, generator)
+        normalise(augmentation.augment(pixels, settings, draws), (0.5,) * 3, (0.2,) * 3)
+    return (time.perf_counter() - started) / 20
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", default="resnet20")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--size", type=int, default=32, help="image height and width, pixels")
+    parser.add_argument("--bits", type=int, default=4, help="of weights and activations")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--json", type=Path, help="write the figures here as well")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+
+    images = torch.randn(arguments.batch, 3, arguments.size, arguments.size, device=arguments.device)
+    labels = torch.randint(0, len(CLASSES), (arguments.batch,), device=arguments.device)
+    pact = PactSettings(weight_bits=arguments.bits, activation_bits=arguments.bits)
+    kinds: dict[str, Callable[[], None]] = {}
+    for kind, quantized, guided in (
+        ("plain", None, None),
+        ("saliency-guided", None, SaliencyGuidedSettings()),
+        ("pact", pact, None),
+        ("pact+saliency-guided", pact, SaliencyGuidedSettings()),
+    ):
+        settings = TrainSettings(network=arguments.network, pact=quantized, saliency_guided=guided)
+        spec = NetworkSpec(
+            arguments.network, CLASSES, 3, arguments.size, (0.5,) * 3, (0.2,) * 3, quantized, "multi_class"
+        )
+        network = spec.build(0).to(arguments.device)
+        kinds[kind] = step_of(network, settings, images, labels, arguments.channels_last)
+    try:
+        float_spec = NetworkSpec(arguments.network, CLASSES, 3, arguments.size, (0.5,) * 3, (0.2,) * 3, None)
+        peer = brevitas_network(float_spec.build(0), arguments.bits).to(arguments.device)
+        settings = TrainSettings(network=arguments.network, pact=None, saliency_guided=None)
+        kinds["brevitas"] = step_of(peer, settings, images, labels, arguments.channels_last)
+    except ImportError as error:
+        Console(stderr=True).print(f"Brevitas: not measured ({error})")
+
+    seconds = measure(kinds, arguments.rounds)
+    with TemporaryDirectory() as folder:
+        input_s = input_seconds(arguments.batch, arguments.size, Path(folder))
+    table = Table(
+        title=f"{arguments.network}, {arguments.size} px, batch {arguments.batch}, {arguments.bits} bits, "
+        f"{arguments.device}, {arguments.threads} threads, {arguments.rounds} rounds"
+    )
+    for column in ("step", "median ms", "× plain (95 %)", "× Brevitas (95 %)"):
+        table.add_column(column, justify="left" if column == "step" else "right")
+    figures: dict[str, object] = {"input_ms": 1e3 * input_s}
+    for kind, values in seconds.items():
+        row: dict[str, Any] = {
+            "median_ms": 1e3 * float(np.median(values)),
+            "times_plain": ratio(values, seconds["plain"]),
+        }
+        if "brevitas" in seconds:
+            row["times_brevitas"] = ratio(values, seconds["brevitas"])
+        figures[kind] = row
+        shown = [
+            f"{row[key][0]:.2f} ({row[key][1]:.2f} to {row[key][2]:.2f})"
+            for key in ("times_plain", "times_brevitas")
+            if key in row
+        ]
+        table.add_row(kind, f"{row['median_ms']:.0f}", *shown)
+    console = Console()
+    console.print(table)
+    console.print(f"reading and augmenting a batch: {1e3 * input_s:.1f} ms, beside the step, in a thread of its own")
+    for (kind, base), bound in BOUNDS.items():
+        if base in seconds:
+            found = ratio(seconds[kind], seconds[base])[0]
+            console.print(f"{'✓' if found <= bound else '✗'} {kind} ≤ {bound} × {base}: {found:.2f}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

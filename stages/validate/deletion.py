@@ -1,0 +1,64 @@
+"""Deletion and insertion: how fast the answer goes, or comes, as the most salient pixels are taken or given.
+
+Source: Petsiuk et al., "RISE", BMVC 2018, arXiv 1806.07421, section 4.2. An image that lost its pixels lies off the
+distribution that the network knows, so both scores mean something only beside those of a map that knows nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+Images = NDArray[np.uint8]
+Maps = NDArray[np.floating]
+Indices = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+STEPS = 20
+"""How many equal shares of the pixels change one after another."""
+
+
+def deletion_auc(
+    probability: Callable[[Images, Indices], Floats], images: Images, maps: Maps, targets: Indices, fill: Images
+) -> Floats:
+    """Return the mean probability of the target while the most salient pixels go first; low is good.
+
+    Args:
+        probability: (uint8 images [n, c, h, w], int64 targets [n]) → float64 [n], 0 to 1.
+        images: uint8 [n, channels, height, width].
+        maps: [n, height, width]; of equal pixels the one that comes first in reading order goes first.
+        targets: int64 [n], the class that the maps explain.
+        fill: uint8 [channels], what a pixel becomes: the data's mean.
+
+    Returns:
+        float64 [n], the area under the curve by the trapezoid rule, 0 to 1.
+    """
+    return _area(probability, images, np.broadcast_to(fill[:, None, None], images.shape), maps, targets)
+
+
+def insertion_auc(
+    probability: Callable[[Images, Indices], Floats], images: Images, maps: Maps, targets: Indices, fill: Images
+) -> Floats:
+    """Return the mean probability of the target while the most salient pixels come first; high is good.
+
+    As `deletion_auc`, from the fill to the image.
+    """
+    return _area(probability, np.broadcast_to(fill[:, None, None], images.shape), images, maps, targets)
+
+
+def _area(
+    probability: Callable[[Images, Indices], Floats], start: Images, end: Images, maps: Maps, targets: Indices
+) -> Floats:
+    n, height, width = maps.shape
+    pixels = height * width
+    rank = np.empty((n, pixels), dtype=np.int64)
+    order = np.argsort(-maps.reshape(n, pixels), axis=1, kind="stable")
+    np.put_along_axis(rank, order, np.arange(pixels)[None], axis=1)
+    rank = rank.reshape(n, 1, height, width)
+    curve = [
+        probability(np.where(rank < round(pixels * step / STEPS), end, start), targets) for step in range(STEPS + 1)
+    ]
+    return cast("Floats", np.trapezoid(np.stack(curve), dx=1 / STEPS, axis=0))
