@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from stages.network.checkpoint import NetworkSpec
 from stages.network.normalisation import normalise
-from stages.network.quantizers import keep_clips_positive
+from stages.network.quantized_layer import QuantizedLayer
+from stages.network.quantizers import ClipQuantizer, InputQuantizer, keep_clips_positive
 from stages.network.settings import PactSettings
 from stages.train import augmentation
 from stages.train.objectives import label_loss
@@ -69,34 +70,57 @@ def step_of(
     return step
 
 
-def brevitas_network(network: nn.Module, bits: int) -> nn.Module:
-    """Return the network with Brevitas' quantized convolutions and ReLUs of learned range in place of its own."""
-    import brevitas.nn as quantized
-    from brevitas.quant import Int8WeightPerChannelFloat, Uint8ActPerTensorFloatMaxInit
+def brevitas_network(network: nn.Module) -> nn.Module:
+    """Return a network from `insert_pact` with Brevitas' layers of learned range in place of every quantizer of ours.
 
-    layers = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    The same tensors are quantized to the same bits in both.
+    """
+    import brevitas.nn as quantized
+    from brevitas.quant import (
+        Int8ActPerTensorFloatMinMaxInit,
+        Int8WeightPerChannelFloat,
+        Uint8ActPerTensorFloatMaxInit,
+    )
+
     for name, module in list(network.named_modules()):
-        width = 8 if name in (layers[0], layers[-1]) else bits
         new: nn.Module
-        if isinstance(module, nn.Conv2d):
-            new = quantized.QuantConv2d(
-                module.in_channels, module.out_channels, module.kernel_size, stride=module.stride,
-                padding=module.padding, groups=module.groups, bias=module.bias is not None,
-                weight_quant=Int8WeightPerChannelFloat, weight_bit_width=width,
-            )  # fmt: skip
-        elif isinstance(module, nn.Linear):
-            new = quantized.QuantLinear(
-                module.in_features, module.out_features, bias=True,
-                weight_quant=Int8WeightPerChannelFloat, weight_bit_width=width,
-            )  # fmt: skip
-        elif isinstance(module, nn.ReLU | nn.ReLU6):
+        if isinstance(module, QuantizedLayer):
+            new = nn.Sequential(_brevitas_layer(quantized, Int8WeightPerChannelFloat, module), *_norm_of(module))
+        elif isinstance(module, ClipQuantizer) and not module.signed:
             new = quantized.QuantReLU(
-                act_quant=Uint8ActPerTensorFloatMaxInit, bit_width=bits, min_val=0.0, max_val=10.0
+                act_quant=Uint8ActPerTensorFloatMaxInit, bit_width=module.bits, min_val=0.0, max_val=10.0
+            )
+        elif isinstance(module, ClipQuantizer | InputQuantizer):
+            new = quantized.QuantIdentity(
+                act_quant=Int8ActPerTensorFloatMinMaxInit, bit_width=8, min_val=-10.0, max_val=10.0
             )
         else:
             continue
         network.set_submodule(name, new)
     return network
+
+
+def _norm_of(layer: QuantizedLayer) -> list[nn.Module]:
+    return [] if layer.norm is None else [layer.norm]
+
+
+def _brevitas_layer(quantized: Any, weight_quant: Any, layer: QuantizedLayer) -> nn.Module:
+    old, bits = layer.layer, layer.quantizer.bits
+    if isinstance(old, nn.Linear):
+        linear: nn.Module = quantized.QuantLinear(
+            old.in_features,
+            old.out_features,
+            bias=old.bias is not None,
+            weight_quant=weight_quant,
+            weight_bit_width=bits,
+        )
+        return linear
+    assert isinstance(old, nn.Conv2d)
+    convolution: nn.Module = quantized.QuantConv2d(
+        old.in_channels, old.out_channels, old.kernel_size, stride=old.stride, padding=old.padding,
+        groups=old.groups, bias=old.bias is not None, weight_quant=weight_quant, weight_bit_width=bits,
+    )  # fmt: skip
+    return convolution
 
 
 def measure(kinds: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
@@ -169,8 +193,8 @@ def main() -> None:
         network = spec.build(0).to(arguments.device)
         kinds[kind] = step_of(network, settings, images, labels, arguments.channels_last)
     try:
-        float_spec = NetworkSpec(arguments.network, CLASSES, 3, arguments.size, (0.5,) * 3, (0.2,) * 3, None)
-        peer = brevitas_network(float_spec.build(0), arguments.bits).to(arguments.device)
+        spec = NetworkSpec(arguments.network, CLASSES, 3, arguments.size, (0.5,) * 3, (0.2,) * 3, pact)
+        peer = brevitas_network(spec.build(0)).to(arguments.device)
         settings = TrainSettings(network=arguments.network, pact=None, saliency_guided=None)
         kinds["brevitas"] = step_of(peer, settings, images, labels, arguments.channels_last)
     except ImportError as error:
