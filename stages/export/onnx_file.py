@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -44,6 +44,7 @@ def write_onnx(
     variant: str,
     parent_sha256: str,
     path: Path,
+    passes: Sequence[Callable[[onnx.ModelProto], None]] = (),
 ) -> None:
     """Export a network to `path` (atomic, byte-deterministic) with a dynamic batch.
 
@@ -54,6 +55,7 @@ def write_onnx(
         variant: name that the file carries.
         parent_sha256: of the checkpoint.
         path: the file to write.
+        passes: change the model in place, one after the other, before it is described, checked and written.
 
     The file has one input `image`, one output `logits`, opset 21, and passes `onnx.checker` with full checks.
     """
@@ -74,6 +76,8 @@ def write_onnx(
     assert program is not None
     model = program.model_proto
     _strip_traces(model)
+    for rewrite in passes:
+        rewrite(model)
     _describe(model, spec, settings, variant, parent_sha256)
     onnx.checker.check_model(model, full_check=True)
     with atomic_path(path) as temporary:
@@ -103,11 +107,11 @@ def _strip_traces(model: onnx.ModelProto) -> None:
     # The exporter notes source lines and paths of the machine it ran on: nothing that a shipped file should carry,
     # and different bytes on every machine.
     graph = model.graph
-    for part in (*graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
+    for part in (*graph.node, *graph.initializer, *graph.input, *graph.output):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
-    graph.ClearField("metadata_props")
-    graph.ClearField("doc_string")
+    for field in ("metadata_props", "doc_string", "value_info"):  # shapes can be inferred again
+        graph.ClearField(field)
     model.ClearField("metadata_props")
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
+from tempfile import TemporaryDirectory
 
 import numpy as np
+import onnx
 import torch
-import torch.ao.quantization.fx._decomposed  # defines torch.ops.quantized_decomposed
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
@@ -16,80 +16,22 @@ from calibration_data.preprocessing import Preprocessing
 from pipeline.artifacts import Checkpoint, OnnxModel, sha256_of_file
 from pipeline.errors import StageError, UsageError
 from pipeline.processor import CpuTarget, detect_cpu
+from stages.export.constant_modules import ConstantAffine, DequantizedBias, DequantizedWeight, GridQuantizer
 from stages.export.onnx_file import write_onnx
+from stages.export.packed_weights import pack_weights
 from stages.export.settings import ExportSettings, PactExportSettings
 from stages.network.checkpoint import NetworkSpec, load_checkpoint
 from stages.network.normalisation import normalise
-from stages.network.quantized_layer import Grid, LayerIntegers, QuantizedLayer
-from stages.network.quantizers import ClipQuantizer, InputQuantizer
+from stages.network.quantized_layer import FloatNorm, Grid, LayerIntegers, QuantizedLayer
+from stages.network.quantizers import OFF_THE_TIE, ClipQuantizer, InputQuantizer
 
-_QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor
-_DEQUANTIZE = torch.ops.quantized_decomposed.dequantize_per_tensor
-_DEQUANTIZE_CHANNELS = torch.ops.quantized_decomposed.dequantize_per_channel
 MAX_DIFFERENCE = 1e-3
 """Greatest difference between the file's logits and the network's, relative to the logits' range."""
 MIN_AGREEMENT = 0.999
 """Least share of images on which both give the same answer."""
 _BATCH = 64
+_INTEGER_OPERATORS = ("QLinearConv", "QGemm", "QLinearMatMul")
 _INT16_MAX = 2**15 - 1
-_INT32_MAX = 2**31 - 1
-
-
-class GridQuantizer(nn.Module):
-    """QuantizeLinear and DequantizeLinear in uint8; a signed grid has its zero at 128."""
-
-    def __init__(self, scale: float, zero_point: int, clip: tuple[float, float] | None) -> None:
-        super().__init__()
-        self.scale = scale
-        self.zero_point = zero_point
-        self.clip = clip
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return x on the grid; any shape, float32."""
-        if self.clip is not None:
-            x = x.clamp(*self.clip)
-        arguments = (self.scale, self.zero_point, 0, 255, torch.uint8)
-        return cast(Tensor, _DEQUANTIZE(_QUANTIZE(x, *arguments), *arguments))
-
-
-class DequantizedWeight(nn.Module):
-    """A parametrization that ignores the float weight: the stored integers through DequantizeLinear."""
-
-    integers: Tensor
-    scale: Tensor
-    zero_point: Tensor
-
-    def __init__(self, integers: Tensor, scale: Tensor, unsigned: bool) -> None:
-        super().__init__()
-        self.dtype = torch.uint8 if unsigned else torch.int8
-        offset = 128 if unsigned else 0
-        self.register_buffer("integers", (integers.to(torch.int16) + offset).to(self.dtype))
-        self.register_buffer("scale", scale)
-        self.register_buffer("zero_point", torch.full(scale.shape, offset, dtype=torch.int64))
-
-    def forward(self, _: Tensor) -> Tensor:
-        """Return the weight in float32."""
-        bounds = (0, 255) if self.dtype == torch.uint8 else (-128, 127)
-        return cast(Tensor, _DEQUANTIZE_CHANNELS(self.integers, self.scale, self.zero_point, 0, *bounds, self.dtype))
-
-
-class DequantizedBias(nn.Module):
-    """A parametrization that ignores the float bias: stored int32 through DequantizeLinear."""
-
-    integers: Tensor
-    scale: Tensor
-    zero_point: Tensor
-
-    def __init__(self, integers: Tensor, scale: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("integers", integers)
-        self.register_buffer("scale", scale)
-        self.register_buffer("zero_point", torch.zeros(scale.shape, dtype=torch.int64))
-
-    def forward(self, _: Tensor) -> Tensor:
-        """Return the bias in float32."""
-        bounds = (-_INT32_MAX - 1, _INT32_MAX)
-        return cast(Tensor, _DEQUANTIZE_CHANNELS(self.integers, self.scale, self.zero_point, 0, *bounds, torch.int32))
 
 
 def export_pact(
@@ -123,8 +65,10 @@ def export_pact(
     expected = _logits(network, images, spec.mean, spec.std)
     # An unknown processor gets what is exact everywhere.
     target = (detect_cpu().target or "x86-avx2") if settings.target == "auto" else settings.target
+    layers = sum(isinstance(module, QuantizedLayer) for module in network.modules())
     unsigned_layers = to_integers(network, target)
-    write_onnx(network, spec, export, variant, checkpoint.sha256, path)
+    passes = [pack_weights] if settings.weight_storage == "packed" else []
+    write_onnx(network, spec, export, variant, checkpoint.sha256, path, passes)
     parity = _parity(expected, _run(path, export, spec, images))
     if parity["max_difference_relative"] > MAX_DIFFERENCE or parity["top1_agreement"] < MIN_AGREEMENT:
         path.unlink()
@@ -146,6 +90,8 @@ def export_pact(
             "activation_bits": spec.pact.activation_bits,
             "target": target,
             "layers_stored_unsigned": unsigned_layers,
+            "layers": layers,
+            "layers_run_in_integers": _layers_in_integers(path),
             "parity": parity,
         },
     )
@@ -160,6 +106,8 @@ def to_integers(network: fx.GraphModule, target: CpuTarget) -> list[str]:
         network: from `insert_pact`, in evaluation mode.
         target: the processor whose kernels the storage must suit.
     """
+    layers = {name for name, module in network.named_modules() if isinstance(module, QuantizedLayer)}
+    behind_layers = {user.target for node in network.graph.nodes if node.target in layers for user in node.users}
     unsigned_layers = []
     for name, module in list(network.named_modules()):
         if isinstance(module, QuantizedLayer):
@@ -170,7 +118,9 @@ def to_integers(network: fx.GraphModule, target: CpuTarget) -> list[str]:
             network.set_submodule(name, _stored(module.layer, integers, unsigned))
     for name, module in list(network.named_modules()):
         if isinstance(module, ClipQuantizer | InputQuantizer):
-            network.set_submodule(name, _grid_quantizer(module))
+            network.set_submodule(name, _grid_quantizer(module, name in behind_layers))
+        elif isinstance(module, FloatNorm):
+            network.set_submodule(name, ConstantAffine(*module.affine()))
     return unsigned_layers
 
 
@@ -209,13 +159,13 @@ def _stored(layer: nn.Module, integers: LayerIntegers, unsigned: bool) -> nn.Mod
     return layer
 
 
-def _grid_quantizer(quantizer: Grid) -> GridQuantizer:
+def _grid_quantizer(quantizer: Grid, behind_layer: bool) -> GridQuantizer:
     scale = float(quantizer.scale)
     if isinstance(quantizer, InputQuantizer):
-        return GridQuantizer(scale, int(quantizer.zero_point), None)
-    # With 8 bits uint8's own ends are the clip; with fewer the clip must be stated.
-    clip = quantizer.bounds if quantizer.bits < 8 else None
-    return GridQuantizer(scale, 128 if quantizer.signed else 0, clip)
+        return GridQuantizer(scale, int(quantizer.zero_point), 255, behind_layer, 1)
+    zero_point = 128 if quantizer.signed else 0
+    factor = OFF_THE_TIE if quantizer.averages else 1
+    return GridQuantizer(scale, zero_point, quantizer.levels + zero_point, behind_layer, factor)
 
 
 def _logits(network: nn.Module, images: NDArray[np.uint8], mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
@@ -232,6 +182,19 @@ def _run(path: Path, export: ExportSettings, spec: NetworkSpec, images: NDArray[
     preprocessing = Preprocessing(export.input_type, spec.mean, spec.std, spec.image_size)
     logits = [session.run(["logits"], {"image": preprocessing.to_input(batch)})[0] for batch in _batches(images)]
     return torch.from_numpy(np.concatenate(logits))
+
+
+def _layers_in_integers(path: Path) -> int:
+    """Return how many layers ONNX Runtime runs in integers on this machine, once it has optimized the file."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # it warns that what is written here suits this machine only
+    with TemporaryDirectory() as folder:
+        options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
+        onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        nodes = onnx.load(options.optimized_model_filepath).graph.node
+    return sum(node.op_type in _INTEGER_OPERATORS for node in nodes)
 
 
 def _batches(images: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:

@@ -25,3 +25,8 @@ class PactExportSettings(Settings):
     target: CpuTarget | Literal["auto"] = Field(
         "auto", description="processor whose integer kernels decide how weights are stored; auto: this machine's"
     )
+    weight_storage: Literal["packed", "int8"] = Field(
+        "packed",
+        description="weights of two to four bits: packed: two or four in a byte, unpacked as ONNX Runtime loads the "
+        "file, as fast; int8: a byte each, for runtimes that do not know INT4",
+    )

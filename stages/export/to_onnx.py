@@ -4,28 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.nn.utils import parametrize
 
 from pipeline.artifacts import Checkpoint, OnnxModel, sha256_of_file
+from stages.export.constant_modules import ConstantAffine, ConstantClip
 from stages.export.onnx_file import write_onnx
 from stages.export.settings import ExportSettings
 from stages.network.checkpoint import load_checkpoint
-from stages.network.quantized_layer import QuantizedLayer
-from stages.network.quantizers import ClipQuantizer, InputQuantizer
-
-
-class ConstantClip(nn.Module):
-    """clip(x, low, high) with bounds that the exporter sees as constants."""
-
-    def __init__(self, low: float, high: float) -> None:
-        super().__init__()
-        self.low = low
-        self.high = high
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return x clipped; any shape."""
-        return x.clamp(self.low, self.high)
+from stages.network.quantized_layer import FloatNorm, QuantizedLayer
+from stages.network.quantizers import ClipQuantizer, InputQuantizer, set_rounding
 
 
 def export_fp32(checkpoint: Checkpoint, settings: ExportSettings, path: Path) -> OnnxModel:
@@ -45,14 +33,15 @@ def export_fp32(checkpoint: Checkpoint, settings: ExportSettings, path: Path) ->
 
 
 def _without_rounding(network: fx.GraphModule) -> None:
+    set_rounding(network, False)
     for name, module in list(network.named_modules()):
         if isinstance(module, QuantizedLayer):
-            weight = module.original_weight
-            parametrize.remove_parametrizations(module.layer, "weight")
-            module.layer.weight = nn.Parameter(weight.clone())
+            parametrize.remove_parametrizations(module.layer, "weight", leave_parametrized=True)
             network.set_submodule(name, nn.Sequential(module.layer, module.norm or nn.Identity()))
     for name, module in list(network.named_modules()):
         if isinstance(module, ClipQuantizer):
             network.set_submodule(name, ConstantClip(*module.bounds))
+        elif isinstance(module, FloatNorm):
+            network.set_submodule(name, ConstantAffine(*module.affine()))
         elif isinstance(module, InputQuantizer):
             network.set_submodule(name, nn.Identity())

@@ -29,6 +29,7 @@ from stages.network.traced import (
     clip_after,
     grid_of,
     insert_after,
+    is_average,
     is_nonnegative,
     is_relu,
     is_relu6,
@@ -73,6 +74,7 @@ def insert_pact(
     _quantize_layer_inputs(graph_module, layers, settings, InputQuantizer(low, high))
     _quantize_layers(graph_module, layers, settings, bits)
     _keep_other_norms_in_float(graph_module)
+    _tell_clips_of_averages(graph_module)
     graph_module.delete_all_unused_submodules()
     graph_module.graph.lint()
     graph_module.recompile()
@@ -203,3 +205,10 @@ def _keep_other_norms_in_float(graph_module: fx.GraphModule) -> None:
     for number, node in enumerate(norms):
         norm = graph_module.get_submodule(str(node.target))
         replace_call(graph_module, node, f"norm_{number}", FloatNorm(norm))
+
+
+def _tell_clips_of_averages(graph_module: fx.GraphModule) -> None:
+    for node in graph_module.graph.nodes:
+        clip = module_of(graph_module, node)
+        if isinstance(clip, ClipQuantizer):
+            clip.averages = is_average(graph_module, node.all_input_nodes[0])

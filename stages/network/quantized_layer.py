@@ -24,6 +24,7 @@ from stages.network.weight_quantizers import AnyWeightQuantizer, per_channel
 
 Grid = ClipQuantizer | InputQuantizer
 _INT32_MAX = 2**31 - 1
+_EXACT_IN_FLOAT32 = 2**24
 _SMALLEST_SCALE = 1e-30  # for a channel that batch norm multiplies by zero; no scale may be zero itself
 
 
@@ -121,18 +122,24 @@ class QuantizedLayer(nn.Module):
         counts = x / self.grid.scale.detach()
         counts = counts + (counts.round() - counts).detach()
         weight = integers.weight.to(x.dtype)
-        channels = (-1, *[1] * (weight.dim() - 2))
-        if isinstance(self.layer, nn.Linear):
-            sums = F.linear(counts, weight)
-            channels = (-1,)
-        else:
-            sums = cast(nn.Conv2d, self.layer)._conv_forward(counts, weight, None)
+        channels = (-1, *[1] * (weight.dim() - 2)) if weight.dim() > 2 else (-1,)
+        if self.grid.greatest * weight.abs().flatten(1).sum(dim=1).max() <= _EXACT_IN_FLOAT32:
+            sums = self._sums(counts, weight)
+        else:  # in two halves of the bits, so that no partial sum is rounded
+            coarse = (counts.detach() / 16).floor() * 16
+            sums = self._sums(coarse, weight).double() + self._sums(counts - coarse, weight)
+            sums = sums if integers.bias is not None else sums.to(x.dtype)
         if integers.bias is not None:
             # In float64, since a bias may need all 32 bits; then as ONNX Runtime turns an int32 into a float32.
             sums = (sums.double() + integers.bias.double().reshape(channels)).to(x.dtype)
         y = sums * integers.bias_scale.reshape(channels)
         output = self._neighbours[1]
         return y if output is None else _decide_ties(y, sums, integers.bias_scale.reshape(channels), output)
+
+    def _sums(self, counts: Tensor, weight: Tensor) -> Tensor:
+        if isinstance(self.layer, nn.Linear):
+            return F.linear(counts, weight)
+        return cast(Tensor, cast(nn.Conv2d, self.layer)._conv_forward(counts, weight, None))
 
 
 class FloatNorm(nn.Module):
@@ -149,8 +156,13 @@ class FloatNorm(nn.Module):
         """Return x normalised; [batch, channels, …]."""
         if self.training:
             return cast(Tensor, self.norm(x))
-        factor, shift = (values.to(x.dtype).reshape(-1, *[1] * (x.dim() - 2)) for values in _affine(self.norm))
+        factor, shift = (values.reshape(-1, *[1] * (x.dim() - 2)) for values in self.affine())
         return x * factor + shift
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """Return the factor and the shift of each channel, float32 [channels]."""
+        factor, shift = _affine(self.norm)
+        return factor.float(), shift.float()
 
 
 def _decide_ties(y: Tensor, sums: Tensor, scale: Tensor, output: ClipQuantizer) -> Tensor:

@@ -15,6 +15,11 @@ from stages.network.weight_quantizers import LearnedStepWeights, WeightQuantizer
 
 _SMALLEST_STEP = 1e-9
 
+OFF_THE_TIE = 1 + 2**-18
+"""Factor on averages before they are rounded. An average of integers often lies exactly between two steps, and every
+kernel adds up float32 with another error; this moves it to one side by more than that and by far less than a step.
+"""
+
 
 class ClipQuantizer(nn.Module):
     """PACT: y = clip(x, 0, α), rounded to 2^k − 1 steps of α / (2^k − 1); α is learned.
@@ -35,6 +40,7 @@ class ClipQuantizer(nn.Module):
         self.signed = signed
         self.learning: ActivationQuantizerName = learning
         self.rounding = True
+        self.averages = False  # whether the input is an average; `insert_pact` knows
         self.alpha = nn.Parameter(torch.tensor(alpha))
 
     @property
@@ -46,6 +52,11 @@ class ClipQuantizer(nn.Module):
     def lowest(self) -> int:
         """The least integer; two's complement has one more step below zero than above."""
         return -self.levels - 1 if self.signed else 0
+
+    @property
+    def greatest(self) -> int:
+        """The greatest magnitude of an integer on this grid."""
+        return max(self.levels, -self.lowest)
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -60,6 +71,8 @@ class ClipQuantizer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x clipped and, unless `rounding` is off, rounded; any shape, in x's own type."""
+        if self.averages and self.rounding and not self.training:
+            x = x * OFF_THE_TIE
         # LSQ, section 2.2, counts the features of a layer: those of one image, so that the batch plays no part.
         values = x[0].numel() if self.learning == "lsq" else 0
         return clip_and_round(x, self.alpha, self.lowest, self.levels, self.rounding, values)
@@ -79,6 +92,8 @@ class InputQuantizer(nn.Module):
 
     scale: Tensor
     zero_point: Tensor
+    greatest = 255
+    """The greatest magnitude of an integer on this grid, its zero taken off."""
 
     def __init__(self, low: float, high: float) -> None:
         super().__init__()

@@ -32,9 +32,10 @@ _GRID_KEEPING_FUNCTIONS = (
 _GRID_KEEPING_METHODS = (
     "flatten", "reshape", "view", "permute", "transpose", "contiguous", "squeeze", "unsqueeze", "__getitem__"
 )  # fmt: skip
-_SIGN_KEEPING_MODULES = (nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
+_AVERAGING_MODULES = (nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
+_AVERAGING_FUNCTIONS = (F.avg_pool2d, F.adaptive_avg_pool2d, torch.mean)
 _SIGN_KEEPING_FUNCTIONS = (
-    F.avg_pool2d, F.adaptive_avg_pool2d, torch.mean, torch.cat, torch.concat, torch.add, torch.sigmoid, F.sigmoid
+    *_AVERAGING_FUNCTIONS, torch.cat, torch.concat, torch.add, torch.sigmoid, F.sigmoid, operator.add, operator.iadd
 )  # fmt: skip
 
 
@@ -94,6 +95,13 @@ def clip_after(graph_module: fx.GraphModule, node: fx.Node) -> ClipQuantizer | N
     return clips[0] if len(clips) == 1 and isinstance(clips[0], ClipQuantizer) else None
 
 
+def is_average(graph_module: fx.GraphModule, node: fx.Node) -> bool:
+    """Return whether a tensor is an average, looking through what only selects or reorders values."""
+    while _keeps_grid(graph_module, node) and isinstance(node.args[0], fx.Node):
+        node = node.args[0]
+    return _calls(graph_module, node, _AVERAGING_MODULES, _AVERAGING_FUNCTIONS, ("mean",))
+
+
 def is_nonnegative(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     """Return whether a tensor can be seen to hold no negative value."""
     module = module_of(graph_module, node)
@@ -101,8 +109,8 @@ def is_nonnegative(graph_module: fx.GraphModule, node: fx.Node) -> bool:
         return not module.signed
     if isinstance(module, nn.Sigmoid):
         return True
-    keeps_sign = _keeps_grid(graph_module, node) or node.target in (operator.add, operator.iadd)
-    if keeps_sign or _calls(graph_module, node, _SIGN_KEEPING_MODULES, _SIGN_KEEPING_FUNCTIONS, ("mean",)):
+    keeps_sign = _calls(graph_module, node, _AVERAGING_MODULES, _SIGN_KEEPING_FUNCTIONS, ("mean",))
+    if keeps_sign or _keeps_grid(graph_module, node):
         return all(is_nonnegative(graph_module, source) for source in node.all_input_nodes)
     return False
 

@@ -14,7 +14,6 @@ from pipeline.errors import StageError, UsageError
 from stages.export.pact_to_qdq import MAX_DIFFERENCE, export_pact, may_saturate, to_integers
 from stages.export.settings import ExportSettings, PactExportSettings
 from stages.export.to_onnx import export_fp32
-from stages.network import PactSettings
 from stages.network.checkpoint import load_checkpoint
 from stages.network.normalisation import normalise
 from stages.network.quantized_layer import QuantizedLayer
@@ -28,7 +27,9 @@ SAFE = PactExportSettings(target="x86-avx2")  # exact on every processor
 @pytest.fixture(scope="module", params=["cnn-small", "resnet8"])
 def trained(request, stripes, tmp_path_factory):
     run = RunFolder(tmp_path_factory.mktemp(request.param))
-    settings = TrainSettings(threads=1, network=request.param, epochs=2, batch_size=24, augment=AugmentSettings(flip="none"))
+    settings = TrainSettings(
+        threads=1, network=request.param, epochs=2, batch_size=24, augment=AugmentSettings(flip="none")
+    )
     return train(stripes, settings, run, "key"), run
 
 
@@ -154,22 +155,6 @@ def test_the_same_checkpoint_gives_the_same_bytes(trained, float_model, integer_
     images, path = stripes.test.images, tmp_path / "pact.onnx"
     assert export_fp32(checkpoint, ExportSettings(), tmp_path / "fp32.onnx").sha256 == float_model.sha256
     assert export_pact(checkpoint, "pact-int8", SAFE, ExportSettings(), images, path).sha256 == integer_model.sha256
-
-
-@pytest.mark.parametrize("bits", [4, 2])
-def test_fewer_bits_keep_their_levels(stripes, tmp_path, bits):
-    run = RunFolder(tmp_path)
-    pact = PactSettings(weight_bits=bits, activation_bits=bits, alpha_init=4.0)
-    checkpoint = train(
-        stripes, TrainSettings(threads=1, network="cnn-small", epochs=1, pact=pact, saliency_guided=None), run, "key"
-    )
-    images = stripes.test.images
-    model = export_pact(checkpoint, "low", SAFE, ExportSettings(), images, run.model("low"))
-    expected, found = torch_logits(checkpoint, images, rounding=True), run_onnx(model.path, images)
-    assert np.abs(found - expected).max() <= 1e-3 * (expected.max() - expected.min())
-    weights = [numpy_helper.to_array(i) for i in onnx.load(model.path).graph.initializer if len(i.dims) == 4]
-    inner = weights[1].astype(np.int16) - (128 if weights[1].dtype == np.uint8 else 0)
-    assert len(np.unique(inner)) == 2**bits - 1
 
 
 def test_a_network_in_plain_float_has_no_integers_to_ship(stripes, tmp_path):
