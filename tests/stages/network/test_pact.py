@@ -7,8 +7,8 @@ from torch import nn
 
 from pipeline.errors import UsageError
 from stages.network import PactSettings, build_network
-from stages.network.pact import fit_inserted_clips, insert_pact
-from stages.network.quantized_layer import QuantizedLayer
+from stages.network.pact import fit_clips, insert_pact
+from stages.network.quantized_layer import FloatNorm, QuantizedLayer
 from stages.network.quantizers import ClipQuantizer, InputQuantizer, set_rounding
 
 GRAY = ((0.5,), (0.25,))
@@ -89,7 +89,7 @@ def test_inserted_clips_start_at_the_largest_value_they_see_and_leave_statistics
     before = {name: buffer.clone() for name, buffer in network.named_buffers()}
     seen = {}
     set_rounding(network, False)
-    fit_inserted_clips(network, images)
+    fit_clips(network, images)
     for name, clip in clips(network).items():
         clip.register_forward_pre_hook(lambda _, x, name=name: seen.__setitem__(name, x[0].abs().max().item()))
     assert all(torch.equal(buffer, before[name]) for name, buffer in network.named_buffers())
@@ -99,6 +99,70 @@ def test_inserted_clips_start_at_the_largest_value_they_see_and_leave_statistics
     assert inserted
     for name, clip in inserted.items():
         assert clip.alpha.item() == pytest.approx(seen[name], rel=1e-5)
+
+
+def test_bits_of_a_layer_are_those_of_its_weights_and_of_the_relu_that_feeds_it():
+    settings = PactSettings(
+        weight_bits=4, activation_bits=4, layer_bits={"layer2.*.conv2": {"weight_bits": 2, "activation_bits": 3}}
+    )
+    network = insert_pact(build_network("resnet20", 3, 10, seed=0), settings, (0.5,) * 3, (0.2,) * 3)
+    layers = [module for module in network.modules() if isinstance(module, QuantizedLayer)]
+    assert [layer.quantizer.bits for layer in layers] == [8] + [4] * 6 + [4, 2] * 3 + [4] * 6 + [8]
+    fed = [layer.grid.bits for layer in layers[1:-1]]
+    assert fed == [4] * 6 + [4, 3] * 3 + [4] * 6
+
+
+def test_a_relu_that_feeds_two_layers_takes_the_wider_ones_bits():
+    class Fork(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.a, self.b = nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1)
+            self.head = nn.Linear(2, 2)
+
+        def forward(self, x):
+            x = F.relu(self.stem(x))
+            x = F.relu(self.a(x)) + F.relu(self.b(F.max_pool2d(x, 1)))
+            return self.head(x.mean((2, 3)))
+
+    settings = PactSettings(layer_bits={"a": {"activation_bits": 2}, "b": {"activation_bits": 5}})
+    assert insert_pact(Fork(), settings, *GRAY).pact_0.bits == 5
+
+
+def test_dropout_between_the_last_relu_and_the_last_layer_does_not_take_its_eight_bits():
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 1), nn.ReLU(), nn.Flatten(), nn.Dropout())
+    network.append(nn.Linear(8, 2))
+    network = insert_pact(network, PactSettings(weight_bits=2, activation_bits=2), *GRAY)
+    assert [clip.bits for clip in clips(network, "pact_").values()] == [2, 8]
+
+
+def test_a_batch_norm_in_front_of_its_layer_stays_in_float():
+    network = insert_pact(build_network("densenet121", 1, 3, seed=0), PactSettings(weight_bits=4), *GRAY)
+    norms = [module for module in network.modules() if isinstance(module, FloatNorm)]
+    folded = [m for m in network.modules() if isinstance(m, QuantizedLayer) and m.norm is not None]
+    assert (len(norms), len(folded)) == (62, 59)  # of DenseNet-121's 121 batch norms
+    norm = norms[0].norm
+    with torch.no_grad():
+        norm.running_mean.uniform_(-1, 1)
+        norm.weight.uniform_(-2, 2)
+    x = torch.randn(2, norm.num_features, 4, 4)
+    assert torch.allclose(norms[0].eval()(x), norm.eval()(x), atol=1e-5)
+
+
+def test_lsq_starts_every_range_from_what_it_sees():
+    settings = PactSettings(weight_bits=4, activation_bits=4, weight_quantizer="lsq", activation_quantizer="lsq")
+    network = insert_pact(build_network("resnet8", 1, 4, seed=0), settings, *GRAY).train()
+    images = torch.randn(8, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    layer = network.layer_1
+    with torch.no_grad():
+        layer.layer.parametrizations.weight.original.mul_(5)  # as when weights at hand are loaded
+    seen = {}
+    network.pact_1.register_forward_pre_hook(lambda _, x: seen.update(x=x[0]))
+    fit_clips(network, images)
+    weight = layer.original_weight.abs()
+    assert layer.quantizer.alpha.item() == pytest.approx(2 * weight.mean().item() * 7**0.5, rel=1e-5)
+    values = seen["x"].relu()
+    expected = min(2 * values.mean().item() * 15**0.5, values.max().item())
+    assert network.pact_1.alpha.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_network_without_relu_is_refused():
