@@ -28,7 +28,7 @@ class PactSettings(Settings):
         "symmetric",
         description="symmetric: the largest weight of each output channel ends its scale; dorefa: tanh and 2^k "
         "levels, 255 at 8 bits (arXiv 1606.06160); sawb: a clip from the weights' statistics, as symmetric from "
-        "6 bits on (arXiv 1807.06964); lsq: a learned step (arXiv 1902.08153)",
+        "6 bits on (arXiv 1807.06964); lsq: a learned step per layer, as symmetric at 8 bits (arXiv 1902.08153)",
     )
     activation_quantizer: ActivationQuantizerName = Field(
         "pact",
@@ -43,5 +43,13 @@ class PactSettings(Settings):
         10.0, gt=0, description="every clip's initial value; the paper starts large; lsq starts from the activations"
     )
     alpha_l2: float | None = Field(
-        None, ge=0, description="L2 coefficient of the clips; null takes the weight decay, as in the paper"
+        None,
+        ge=0,
+        description="L2 coefficient of the clips; null: pact takes the weight decay, as in its paper, lsq none",
     )
+
+    def clip_l2(self, weight_decay: float) -> float:
+        """Return the L2 coefficient of the clips; LSQ's are not drawn towards zero unless `alpha_l2` says so."""
+        if self.alpha_l2 is not None:
+            return self.alpha_l2
+        return weight_decay if self.activation_quantizer == "pact" else 0.0

@@ -134,10 +134,8 @@ class WeightQuantizer(nn.Module):
 class LearnedStepWeights(nn.Module):
     """LSQ (arXiv 1902.08153) on the weights: one learned step per layer, integers −2^(k−1) … 2^(k−1) − 1.
 
-    At 8 bits −128 is left out, so that a batch norm that turns a channel's sign leaves it in int8.
-
     Args:
-        bits: k, 2 to 8.
+        bits: k, 2 to 7.
         weight: float32 [out, …], from which the step starts.
     """
 
@@ -146,7 +144,7 @@ class LearnedStepWeights(nn.Module):
         self.bits = bits
         self.rounding = True
         self.levels = 2 ** (bits - 1) - 1
-        self.lowest = max(-self.levels - 1, -_INT8_MAX)
+        self.lowest = -self.levels - 1
         self.alpha = nn.Parameter(learned_step_start(weight.detach(), self.levels))
 
     def scale(self, weight: Tensor) -> Tensor:
@@ -171,8 +169,14 @@ AnyWeightQuantizer = WeightQuantizer | LearnedStepWeights
 
 
 def weight_quantizer(name: WeightQuantizerName, bits: int, weight: Tensor) -> AnyWeightQuantizer:
-    """Return the quantizer that the settings name, for weights [out, …]."""
-    return LearnedStepWeights(bits, weight) if name == "lsq" else WeightQuantizer(bits, name)
+    """Return the quantizer that the settings name, for weights [out, …].
+
+    At 8 bits `lsq` is `symmetric`: nothing is left to gain, and at the learning rates that few bits train with a step
+    of 8 bits runs away (the paper divides its rate by ten for them).
+    """
+    if name != "lsq":
+        return WeightQuantizer(bits, name)
+    return LearnedStepWeights(bits, weight) if bits < 8 else WeightQuantizer(bits)
 
 
 def learned_step_start(values: Tensor, levels: int) -> Tensor:

@@ -90,10 +90,10 @@ def test_sawb_keeps_the_gradient_of_what_it_clips():
     assert weight.grad.tolist() == [[1.0, 2.0, 3.0, 4.0]]
 
 
-@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("bits", [2, 4, 7])
 def test_learned_step_and_its_gradient_are_equations_1_to_3(bits):
     high = 2 ** (bits - 1) - 1
-    low = -(2 ** (bits - 1)) if bits < 8 else -127
+    low = -(2 ** (bits - 1))
     quantizer = LearnedStepWeights(bits, WEIGHT)
     with torch.no_grad():
         quantizer.alpha.mul_(0.6)  # so that some weights lie beyond
@@ -119,6 +119,10 @@ def test_sgd_moves_alpha_as_it_would_move_the_step():
     by_step = np.where(v <= -8, -8, np.where(v >= 7, 7, np.round(v) - v)).sum() / math.sqrt(v.size * 7)
     torch.optim.SGD([quantizer.alpha], lr=0.01).step()
     assert quantizer.alpha.item() / 7 == pytest.approx(s - 0.01 * by_step, rel=1e-4)
+
+
+def test_eight_bits_have_no_learned_step():
+    assert torch.equal(weight_quantizer("lsq", 8, WEIGHT)(WEIGHT), WeightQuantizer(8)(WEIGHT))
 
 
 def test_learned_step_starts_at_twice_the_mean_over_the_root_of_the_levels():
