@@ -116,7 +116,6 @@ def fit_clips(network: nn.Module, images: Tensor) -> None:
         hook.remove()
 
 
-fit_inserted_clips = fit_clips
 
 
 def _names_of(layers: list[fx.Node]) -> list[str]:

@@ -22,8 +22,7 @@ def build_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.
     weights = [parameter for parameter in network.parameters() if id(parameter) not in alpha_ids]
     groups: list[dict[str, Any]] = [{"params": weights, "weight_decay": settings.weight_decay}]
     if settings.pact:
-        l2 = settings.pact.alpha_l2
-        groups.append({"params": alphas, "weight_decay": settings.weight_decay if l2 is None else l2})
+        groups.append({"params": alphas, "weight_decay": settings.pact.clip_l2(settings.weight_decay)})
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=settings.learning_rate)
     return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=0.9, nesterov=True)

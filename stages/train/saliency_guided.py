@@ -6,10 +6,12 @@ NeurIPS 2021, arXiv 2111.14338, algorithm 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline.artifacts import Task
 from stages.train.objectives import divergence, explained_score
@@ -17,7 +19,7 @@ from stages.train.settings import SaliencyGuidedSettings
 
 
 def saliency_guided_terms(
-    network: Callable[[Tensor], Tensor],
+    network: nn.Module,
     images: Tensor,
     labels: Tensor,
     task: Task,
@@ -39,13 +41,29 @@ def saliency_guided_terms(
 
     One forward pass serves both the gradient and the loss, so the batch norms normalise with the batch's statistics
     and a pixel's gradient holds its small effect on the other images' logits as well. The authors' code spends a
-    further pass in evaluation mode on it. The masked images, too, enter the running statistics, as in their code.
+    further pass in evaluation mode on it. The masked images stay out of the running statistics, into which their code
+    takes them: no image of that kind is ever evaluated.
     """
     images = images.detach().requires_grad_(True)
     logits = network(images)
     (gradient,) = torch.autograd.grad(explained_score(logits, labels, task).sum(), images, retain_graph=True)
     masked = mask_least_salient(images.detach(), gradient, settings, noise)
-    return logits, divergence(logits.float(), network(masked).float(), task)
+    with _running_statistics_kept(network):
+        masked_logits = network(masked)
+    return logits, divergence(logits.float(), masked_logits.float(), task)
+
+
+@contextmanager
+def _running_statistics_kept(network: nn.Module) -> Iterator[None]:
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
 
 def mask_least_salient(images: Tensor, gradient: Tensor, settings: SaliencyGuidedSettings, noise: Tensor) -> Tensor:

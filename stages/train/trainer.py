@@ -20,7 +20,7 @@ from pipeline.artifacts import Checkpoint, RunFolder, write_json
 from pipeline.errors import StageError, UsageError
 from stages.network.checkpoint import NetworkSpec, load_checkpoint, save_checkpoint
 from stages.network.normalisation import normalise
-from stages.network.pact import fit_inserted_clips
+from stages.network.pact import fit_clips
 from stages.network.pretrained import build_pretrained
 from stages.network.quantizers import keep_clips_positive
 from stages.train import augmentation, processes
@@ -155,7 +155,7 @@ def _start(
     if settings.pact:
         chosen = choose_calibration_images(data, min(settings.batch_size, len(data.train)), 0)
         images = torch.from_numpy(data.train.images[chosen]).to(device)
-        fit_inserted_clips(network.train(), normalise(images, spec.mean, spec.std))
+        fit_clips(network.train(), normalise(images, spec.mean, spec.std))
     if settings.channels_last:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     state = State(network, build_optimizer(network, settings))

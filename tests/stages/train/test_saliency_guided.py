@@ -101,3 +101,11 @@ def test_one_input_gradient_and_two_forward_passes_per_batch():
     (logits.sum() + divergence).backward()
     assert network.calls == [7, 7]  # no per-image loop
     assert network.linear.weight.grad.abs().sum() > 0
+
+
+def test_masked_images_do_not_move_the_running_statistics():
+    network = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(16, 3))
+    images, labels = 5 + torch.randn(6, 1, 4, 4, generator=generator()), torch.zeros(6, dtype=torch.int64)
+    saliency_guided_terms(network, images, labels, "multi_class", SaliencyGuidedSettings(), noise_like(images, 0))
+    assert network[0].running_mean.item() == pytest.approx(0.1 * images.mean().item(), rel=1e-5)
+    assert network[0].momentum == 0.1
