@@ -116,8 +116,6 @@ def fit_clips(network: nn.Module, images: Tensor) -> None:
         hook.remove()
 
 
-
-
 def _names_of(layers: list[fx.Node]) -> list[str]:
     names = [str(node.target) for node in layers]
     if not names:
