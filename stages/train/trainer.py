@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from calibration_data.prepared import PreparedData
-from calibration_data.sampling import choose_calibration_images, strata
+from calibration_data.sampling import choose_calibration_images
 from pipeline.artifacts import Checkpoint, RunFolder, write_json
 from pipeline.errors import StageError, UsageError
 from stages.network.checkpoint import NetworkSpec, load_checkpoint, save_checkpoint
@@ -24,6 +21,7 @@ from stages.network.pact import fit_clips
 from stages.network.pretrained import build_pretrained
 from stages.network.quantizers import keep_clips_positive
 from stages.train import augmentation, processes
+from stages.train.batches import Batch, batches, epoch_order
 from stages.train.evaluation import SCORE_OF, evaluate
 from stages.train.objectives import distilled, label_loss, loss_weights
 from stages.train.recipe import build_optimizer, learning_rate, update_mean
@@ -110,21 +108,6 @@ class _Loop:
         return self.steps_per_epoch * self.settings.epochs
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """Our part of a batch.
-
-    Attributes:
-        images: uint8 [n, channels, height, width], on the CPU.
-        labels: int64 [n] or [n, classes], on the CPU.
-        size: images of the whole batch, over all processes.
-    """
-
-    images: Tensor
-    labels: Tensor
-    size: int
-
-
 def _begin(settings: TrainSettings) -> torch.device:
     # What cuBLAS wants for results that repeat; it is read when the GPU is first used.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -193,7 +176,8 @@ def _one_epoch(
     parameters = list(state.network.parameters())  # and not the images, whose gradient saliency already took
     state.network.train()
     total_loss, seen = 0.0, 0
-    for step, batch in _batches(loop, _order(loop, generator)):
+    order = epoch_order(loop.data, settings.imbalance, generator)
+    for step, batch in enumerate(batches(loop.data.train, order, settings.batch_size)):
         done = epoch * loop.steps_per_epoch + step
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(settings, done, loop.steps)
@@ -240,7 +224,7 @@ def _validated(loop: _Loop, state: State, epoch: int, train_loss: float) -> Epoc
 
 
 def _loss(
-    loop: _Loop, batch: _Batch, generator: torch.Generator, noise_generator: torch.Generator, weights: Tensor | None
+    loop: _Loop, batch: Batch, generator: torch.Generator, noise_generator: torch.Generator, weights: Tensor | None
 ) -> Tensor:
     """Return the mean loss over our part of a batch, with its graph."""
     settings, spec, ours = loop.settings, loop.spec, processes.part_of(batch.size)
@@ -277,37 +261,6 @@ def _weights_of_loss(loop: _Loop) -> Tensor | None:
     if loop.settings.imbalance != "weighted_loss":
         return None
     return loss_weights(loop.data.train.labels, len(loop.data.classes)).to(loop.device)
-
-
-def _order(loop: _Loop, generator: torch.Generator) -> NDArray[np.int64]:
-    """Return the epoch's images in their order, int64 [n], indices into the training split."""
-    count = len(loop.data.train)
-    if loop.settings.imbalance != "weighted_sampling":
-        return torch.randperm(count, generator=generator).numpy()
-    of_class = strata(loop.data.train.labels, len(loop.data.classes))
-    rarity = torch.from_numpy(1.0 / np.bincount(of_class)[of_class])
-    return torch.multinomial(rarity, count, replacement=True, generator=generator).numpy()
-
-
-def _batches(loop: _Loop, order: NDArray[np.int64]) -> Iterator[tuple[int, _Batch]]:
-    """Yield (step, our part of its batch); the next one is read from disk while this one is trained on."""
-    split, size = loop.data.train, loop.settings.batch_size
-    # Each process needs an image, and batch norm has no variance over a single one.
-    least = max(2, processes.count())
-    chosen = [np.sort(order[start : start + size]) for start in range(0, len(order), size)]
-    chosen = [batch for batch in chosen if len(batch) >= least]
-
-    def read(batch: NDArray[np.int64]) -> _Batch:
-        ours = batch[processes.part_of(len(batch))]
-        return _Batch(torch.from_numpy(split.images[ours]), torch.from_numpy(split.labels[ours]), len(batch))
-
-    with ThreadPoolExecutor(1) as reader:
-        pending = [reader.submit(read, batch) for batch in chosen[:1]]
-        for step in range(len(chosen)):
-            batch = pending.pop().result()
-            if step + 1 < len(chosen):
-                pending.append(reader.submit(read, chosen[step + 1]))
-            yield step, batch
 
 
 def _has_stalled(epochs: list[Epoch], patience: int | None) -> bool:
