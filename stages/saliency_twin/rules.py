@@ -1,0 +1,87 @@
+"""The table of rules: how each operator hands a gradient back to its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from stages.saliency_twin import rules_arithmetic as arithmetic
+from stages.saliency_twin import rules_convolution as convolution
+from stages.saliency_twin import rules_elementwise as elementwise
+from stages.saliency_twin import rules_normalisation as normalisation
+from stages.saliency_twin import rules_pooling as pooling
+from stages.saliency_twin import rules_quantized as quantized
+from stages.saliency_twin import rules_resampling as resampling
+from stages.saliency_twin import rules_shape as shape
+from stages.saliency_twin.builder import Backward, Gradients, Step
+
+Rule = Callable[[Backward, Step], Gradients]
+"""Appends what computes the gradients of a node's wanted inputs and returns their names by position."""
+
+RULES: Mapping[str, Rule] = {
+    "Abs": elementwise.absolute,
+    "Add": arithmetic.add,
+    "AveragePool": pooling.average_pool,
+    "BatchNormalization": normalisation.batch_normalization,
+    "Cast": elementwise.cast,
+    "Clip": elementwise.clip,
+    "Concat": shape.concat,
+    "Conv": convolution.conv,
+    "ConvInteger": convolution.conv_integer,
+    "ConvTranspose": convolution.conv_transpose,
+    "DepthToSpace": shape.depth_to_space,
+    "DequantizeLinear": quantized.dequantize,
+    "Div": arithmetic.divide,
+    "Dropout": elementwise.identity,
+    "DynamicQuantizeLinear": quantized.dynamic_quantize,
+    "Elu": elementwise.elu,
+    "Erf": elementwise.erf,
+    "Exp": elementwise.exponential,
+    "Expand": shape.expand,
+    "Flatten": shape.reshape,
+    "Gather": shape.gather,
+    "Gelu": elementwise.gelu,
+    "Gemm": arithmetic.gemm,
+    "GlobalAveragePool": pooling.global_average_pool,
+    "GlobalMaxPool": pooling.global_max_pool,
+    "HardSigmoid": elementwise.hard_sigmoid,
+    "HardSwish": elementwise.hard_swish,
+    "Identity": elementwise.identity,
+    "InstanceNormalization": normalisation.instance_normalization,
+    "LayerNormalization": normalisation.layer_normalization,
+    "LeakyRelu": elementwise.leaky_relu,
+    "Log": elementwise.logarithm,
+    "LogSoftmax": elementwise.log_softmax,
+    "MatMul": arithmetic.matmul,
+    "MatMulInteger": quantized.matmul_integer,
+    "Max": arithmetic.maximum,
+    "MaxPool": pooling.max_pool,
+    "Min": arithmetic.minimum,
+    "Mul": arithmetic.multiply,
+    "Neg": elementwise.negative,
+    "PRelu": elementwise.prelu,
+    "Pad": resampling.pad,
+    "Pow": elementwise.power,
+    "QuantizeLinear": quantized.quantize,
+    "Reciprocal": elementwise.reciprocal,
+    "ReduceMean": pooling.reduce_mean,
+    "ReduceSum": pooling.reduce_sum,
+    "Relu": elementwise.relu,
+    "Reshape": shape.reshape,
+    "Resize": resampling.resize,
+    "Sigmoid": elementwise.sigmoid,
+    "Slice": shape.slice_,
+    "Softmax": elementwise.softmax,
+    "Softplus": elementwise.softplus,
+    "SpaceToDepth": shape.space_to_depth,
+    "Split": shape.split,
+    "Sqrt": elementwise.square_root,
+    "Squeeze": shape.reshape,
+    "Sub": arithmetic.subtract,
+    "Sum": arithmetic.add,
+    "Swish": elementwise.swish,
+    "Tanh": elementwise.tanh,
+    "Transpose": shape.transpose,
+    "Unsqueeze": shape.reshape,
+    "Where": arithmetic.where,
+}
+"""By operator of ai.onnx; `decompositions.DECOMPOSITIONS` leads fused ones back to these."""

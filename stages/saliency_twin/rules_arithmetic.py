@@ -1,0 +1,125 @@
+"""Gradients of sums, products and choices of several tensors; over broadcast axes they are summed."""
+
+from __future__ import annotations
+
+from stages.saliency_twin.builder import Backward, Gradients, Step, refusal
+
+
+def add(graph: Backward, step: Step) -> Gradients:
+    """y = a + b + …: each gets g."""
+    return {p: graph.summed_to(step.gradient, step.y, step.node.input[p]) for p in step.wanted}
+
+
+def subtract(graph: Backward, step: Step) -> Gradients:
+    """y = a − b: da = g, db = −g."""
+    gradients = {0: step.gradient, 1: graph.times(step.gradient, -1)}
+    return {p: graph.summed_to(gradients[p], step.y, step.node.input[p]) for p in step.wanted}
+
+
+def multiply(graph: Backward, step: Step) -> Gradients:
+    """y = a·b: da = g·b, db = g·a."""
+    gradients = {}
+    for position in step.wanted:
+        other = step.node.input[1 - position]
+        constant = graph.forward.constant(other)
+        if constant is not None and constant.size == 1:
+            gradient = graph.times(step.gradient, float(constant.reshape(())))
+        else:
+            gradient = graph.op("Mul", [step.gradient, graph.value(other)])
+        gradients[position] = graph.summed_to(gradient, step.y, step.node.input[position])
+    return gradients
+
+
+def divide(graph: Backward, step: Step) -> Gradients:
+    """y = a/b: da = g/b, db = −g·y/b."""
+    b = graph.value(step.node.input[1])
+    gradients = {}
+    if 0 in step.wanted:
+        gradients[0] = graph.op("Div", [step.gradient, b])
+    if 1 in step.wanted:
+        product = graph.op("Mul", [step.gradient, graph.value(step.y)])
+        gradients[1] = graph.times(graph.op("Div", [product, b]), -1)
+    return {p: graph.summed_to(gradient, step.y, step.node.input[p]) for p, gradient in gradients.items()}
+
+
+def minimum(graph: Backward, step: Step) -> Gradients:
+    """y = min(a, b): the smaller gets g; neither where they are equal, as at a clip's bound."""
+    return _chosen(graph, step, "Less")
+
+
+def maximum(graph: Backward, step: Step) -> Gradients:
+    """y = max(a, b): the greater gets g; neither where they are equal, as at a clip's bound."""
+    return _chosen(graph, step, "Greater")
+
+
+def _chosen(graph: Backward, step: Step, comparison: str) -> Gradients:
+    gradients = {}
+    for position in step.wanted:
+        gradient = step.gradient
+        for other, name in enumerate(step.node.input):
+            if other != position:
+                chosen = graph.op(comparison, [graph.real(step.node.input[position]), graph.real(name)])
+                gradient = graph.masked(chosen, gradient)
+        gradients[position] = graph.summed_to(gradient, step.y, step.node.input[position])
+    return gradients
+
+
+def where(graph: Backward, step: Step) -> Gradients:
+    """y = a where a condition holds, else b: each gets g where it was taken."""
+    condition = graph.value(step.node.input[0])
+    conditions = {1: condition, 2: graph.op("Not", [condition])}
+    return {
+        p: graph.summed_to(graph.masked(conditions[p], step.gradient), step.y, step.node.input[p])
+        for p in step.wanted - {0}
+    }
+
+
+def matmul(graph: Backward, step: Step) -> Gradients:
+    """Y = A·B, in batches: dA = G·Bᵀ, dB = Aᵀ·G."""
+    a, b = step.node.input[:2]
+    if min(len(graph.forward.shape(name)) for name in (a, b)) < 2:
+        raise refusal(step.node, "matrices", "a vector")
+    gradients = {}
+    if 0 in step.wanted:
+        product = graph.mapped(step.gradient, lambda g: graph.op("MatMul", [g, transposed(graph, b)]))
+        gradients[0] = _summed_over_batches(graph, product, step.y, a)
+    if 1 in step.wanted:
+        product = graph.mapped(step.gradient, lambda g: graph.op("MatMul", [transposed(graph, a), g]))
+        gradients[1] = _summed_over_batches(graph, product, step.y, b)
+    return gradients
+
+
+def _summed_over_batches(graph: Backward, gradient: str, output: str, name: str) -> str:
+    inner = graph.forward.shape(name)
+    return graph.summed(gradient, (*graph.forward.shape(output)[:-2], *inner[-2:]), inner)
+
+
+def transposed(graph: Backward, name: str) -> str:
+    """Return a matrix, or a stack of them, with its last two axes exchanged."""
+    rank = len(graph.forward.shape(name))
+    return graph.op("Transpose", [graph.real(name)], {"perm": [*range(rank - 2), rank - 1, rank - 2]})
+
+
+def gemm(graph: Backward, step: Step) -> Gradients:
+    """Y = α·A'·B' + β·C with A' = A or Aᵀ, B' = B or Bᵀ: dA' = α·G·B'ᵀ, dB' = α·A'ᵀ·G, dC = β·G."""
+    a, b = step.node.input[:2]
+    trans_a, trans_b = step.attribute("transA", 0), step.attribute("transB", 0)
+    alpha, gradients = step.attribute("alpha", 1.0), {}
+
+    def product(left: str, right: str, trans_left: int, trans_right: int) -> str:
+        return graph.times(graph.op("Gemm", [left, right], {"transA": trans_left, "transB": trans_right}), alpha)
+
+    if 0 in step.wanted:
+        base, factor = graph.peeled(step.gradient)
+        second = graph.value(b)
+        found = product(second, base, trans_b, 1) if trans_a else product(base, second, 0, 1 - trans_b)
+        gradients[0] = graph.times(found, factor)
+    if 1 in step.wanted:
+        base, factor = graph.peeled(step.gradient)
+        first = graph.value(a)
+        found = product(base, first, 1, trans_a) if trans_b else product(first, base, 1 - trans_a, 0)
+        gradients[1] = graph.times(found, factor)
+    if 2 in step.wanted:
+        scaled = graph.times(step.gradient, step.attribute("beta", 1.0))
+        gradients[2] = graph.summed_to(scaled, step.y, step.node.input[2])
+    return gradients

@@ -1,0 +1,207 @@
+"""Build the twin: forward as in the file, then the rules from the logits back to the image."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+
+from pipeline.errors import StageError, UsageError
+from stages.saliency_twin.builder import Backward, Step
+from stages.saliency_twin.decompositions import operator_key
+from stages.saliency_twin.forward_graph import ForwardGraph, read_graph, reads
+from stages.saliency_twin.rules import RULES, Rule
+
+TARGET = "target"
+SALIENCY = "saliency"
+EXPLAINED_CLASS = "explained_class"
+LEAST_OPSET = 13
+"""From here on axes of reductions and squeezes are inputs; older models are converted up to it."""
+PREDICTED = -1
+"""The target that asks for the class with the largest logit."""
+
+
+def build_twin(model: ModelProto, input_name: str | None = None, logits_name: str | None = None) -> ModelProto:
+    """Return a graph that computes the logits and the gradient of one of them with respect to the image.
+
+    Inputs: the model's own, and `target`, int64 [batch]: the class to explain, −1 for the predicted one; a number
+    beyond the classes gives a map of zeros. Outputs: the tensor that was explained, under its own name; `saliency`,
+    float32 in the image's shape, for a uint8 image the gradient with respect to its float values; `explained_class`,
+    int64 [batch]. The forward half keeps the file's nodes and weights; the backward half is ordinary ONNX.
+
+    What is explained is the tensor named, also where it is a probability behind a Softmax, whose gradient vanishes as
+    it nears 1. Name the tensor before the Softmax to explain the logit; it then becomes the output.
+
+    Args:
+        model: a checked classifier, self-contained. It is not changed. Below opset 13 it is converted up.
+        input_name: the image's input, where the model has several.
+        logits_name: the tensor to explain, float [batch, classes], an output or one within the graph. Not needed
+            where the model has one output.
+
+    Raises:
+        UsageError: a name is missing or ambiguous, an operator has no rule, or a shape is unknown.
+        StageError: the result breaks ONNX's rules.
+    """
+    twin = _prepared(model)
+    image, logits = _image(twin, input_name), _logits(twin, logits_name)
+    forward = read_graph(twin, image.name, logits)
+    batch, classes = _logits_shape(forward)
+    graph = Backward(forward)
+    explained, seed = _seed(graph, logits, classes)
+    saliency = _differentiate(graph, seed)
+    outputs = [
+        next((value for value in twin.graph.output if value.name == logits), None)
+        or helper.make_tensor_value_info(logits, forward.types[logits], [batch, classes]),
+        helper.make_tensor_value_info(SALIENCY, TensorProto.FLOAT, []),
+        helper.make_tensor_value_info(EXPLAINED_CLASS, TensorProto.INT64, [batch]),
+    ]
+    outputs[1].type.tensor_type.shape.CopyFrom(image.type.tensor_type.shape)
+    graph.name_output(saliency, SALIENCY)
+    graph.name_output(explained, EXPLAINED_CLASS)
+    twin.graph.node.extend(graph.nodes)
+    twin.graph.initializer.extend(graph.constants)
+    twin.graph.input.append(helper.make_tensor_value_info(TARGET, TensorProto.INT64, [batch]))
+    del twin.graph.output[:]
+    twin.graph.output.extend(outputs)
+    _keep_what_is_read(twin)
+    try:
+        onnx.checker.check_model(twin, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise StageError(
+            f"expected a twin that onnx.checker accepts, found one that it refuses ({error}). Report this with the "
+            "model; explain it by occlusion meanwhile."
+        ) from error
+    return twin
+
+
+def _prepared(model: ModelProto) -> ModelProto:
+    # A copy of opset 13 or more, without functions of its own, whose tensors leave the twin's names free.
+    twin = ModelProto()
+    twin.CopyFrom(model)
+    if twin.functions:
+        twin = onnx.inliner.inline_local_functions(twin)
+    opset = max((entry.version for entry in twin.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    if opset < LEAST_OPSET:
+        try:
+            twin = onnx.version_converter.convert_version(twin, LEAST_OPSET)
+        except Exception as error:  # the converter raises whatever its C++ raises
+            raise UsageError(
+                f"expected a model of opset {LEAST_OPSET} or one that onnx.version_converter can bring there, found "
+                f"opset {opset} ({error}). Export the model anew with opset {LEAST_OPSET} or more."
+            ) from error
+    del twin.graph.value_info[:]
+    outside = {value.name for value in (*twin.graph.input, *twin.graph.output)}
+    taken = {TARGET, SALIENCY, EXPLAINED_CLASS}
+    if outside & taken:
+        raise UsageError(
+            f"expected a classifier without inputs or outputs called {', '.join(sorted(taken))}, found "
+            f"{', '.join(sorted(outside & taken))}. Give the model itself, not its twin, or rename them."
+        )
+    for node in twin.graph.node:
+        node.input[:] = [f"{name}/of_model" if name in taken else name for name in node.input]
+        node.output[:] = [f"{name}/of_model" if name in taken else name for name in node.output]
+    for tensor in twin.graph.initializer:
+        tensor.name = f"{tensor.name}/of_model" if tensor.name in taken else tensor.name
+    return twin
+
+
+def _image(model: ModelProto, name: str | None) -> ValueInfoProto:
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = {value.name: value for value in model.graph.input if value.name not in weights}
+    if name is None and len(inputs) == 1:
+        return next(iter(inputs.values()))
+    if name not in inputs:
+        raise UsageError(
+            f"expected {'the name of the image input' if name is None else f'an input `{name}`'}, found the inputs "
+            f"{', '.join(inputs) or 'none'}. Name one of them with --input."
+        )
+    return inputs[name]
+
+
+def _logits(model: ModelProto, name: str | None) -> str:
+    outputs = [value.name for value in model.graph.output]
+    if name is None and len(outputs) == 1:
+        return str(outputs[0])
+    made = {output for node in model.graph.node for output in node.output}
+    if name is None or name not in made:
+        raise UsageError(
+            f"expected {'the name of the logits' if name is None else f'a tensor `{name}`'}, found the outputs "
+            f"{', '.join(outputs)}. Name the one to explain with --logits."
+        )
+    return name
+
+
+def _logits_shape(forward: ForwardGraph) -> tuple[int | str | None, int]:
+    shape = forward.shape(forward.logits)
+    if len(shape) != 2:
+        raise UsageError(
+            f"expected logits [batch, classes], found `{forward.logits}` of shape {list(shape)}. Name the logits of "
+            "a classifier with --logits."
+        )
+    return shape[0], forward.size(forward.logits, 1)
+
+
+def _seed(graph: Backward, logits: str, classes: int) -> tuple[str, str]:
+    """Return the class explained and the gradient that starts the way back: 1 at that class, 0 elsewhere."""
+    predicted = graph.op("ArgMax", [logits], {"axis": 1, "keepdims": 0})
+    asked = graph.op("Less", [TARGET, graph.constant(np.array(0, dtype=np.int64))])
+    explained = graph.op("Where", [asked, predicted, TARGET])
+    column = graph.op("Unsqueeze", [explained, graph.integers([1])])
+    chosen = graph.op("Equal", [column, graph.constant(np.arange(classes, dtype=np.int64)[None])])
+    return explained, graph.op("Cast", [chosen], {"to": TensorProto.FLOAT})
+
+
+def _differentiate(graph: Backward, seed: str) -> str:
+    forward = graph.forward
+    if forward.image not in forward.active or forward.logits not in forward.active:
+        raise UsageError(
+            f"expected logits that follow the image through differentiable operators, found none between "
+            f"`{forward.image}` and `{forward.logits}`. Name the image with --input and the logits with --logits."
+        )
+    arrived: dict[str, list[str]] = {forward.logits: [seed]}
+    for node in reversed(forward.nodes):
+        wanted = frozenset(p for p, name in enumerate(node.input) if name in forward.active)
+        gradients = tuple(_gathered(graph, arrived.pop(name, [])) for name in node.output)
+        if any(gradient is not None for gradient in gradients):
+            found = _rule(node)(graph, Step(node, gradients, wanted))
+            for position, gradient in sorted(found.items()):
+                if position in wanted:
+                    arrived.setdefault(node.input[position], []).append(gradient)
+    saliency = _gathered(graph, arrived.get(forward.image, []))
+    assert saliency is not None
+    return saliency
+
+
+def _rule(node: NodeProto) -> Rule:
+    rule = RULES.get(operator_key(node))
+    if rule is None:
+        raise UsageError(
+            f"expected operators with a rule for their gradient, found {operator_key(node)} (node `{node.name}`) "
+            "between the image and the logits. Explain this file by occlusion, which needs no gradient."
+        )
+    return rule
+
+
+def _gathered(graph: Backward, gradients: list[str]) -> str | None:
+    # A tensor with several readers gets the sum of what they hand back.
+    if not gradients:
+        return None
+    return gradients[0] if len(gradients) == 1 else graph.op("Sum", gradients)
+
+
+def _keep_what_is_read(model: ModelProto) -> None:
+    needed = {value.name for value in model.graph.output}
+    kept = []
+    for node in reversed(model.graph.node):
+        if not needed.isdisjoint(node.output):
+            kept.append(node)
+            needed.update(reads(node))
+    del model.graph.node[:]
+    model.graph.node.extend(reversed(kept))
+    constants = [tensor for tensor in model.graph.initializer if tensor.name in needed]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(constants)
+    # Models of IR version 3 list their weights among the inputs.
+    inputs = [value for value in model.graph.input if value.name in needed or value.name == TARGET]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
