@@ -108,6 +108,21 @@ def validate(config: ConfigPath, run: RunPath = None, as_json: AsJson = False, q
 
 
 @app.command()
+def twin(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="an ONNX classifier, ours or not")],
+    output: Annotated[Path | None, typer.Option(help="file to write [default: MODEL.saliency.onnx]")] = None,
+    input_name: Annotated[
+        str | None, typer.Option("--input", help="the image's input, where there are several")
+    ] = None,
+    logits: Annotated[str | None, typer.Option(help="the tensor to explain, where there are several")] = None,
+) -> None:
+    """Write the model's saliency twin: the logits and their gradient with respect to the image, in one ONNX file."""
+    from stages.saliency_twin.twin_file import make_twin
+
+    print(make_twin(model, output, input_name, logits))
+
+
+@app.command()
 def report(run: ExistingRun, as_json: AsJson = False) -> None:
     """Write the report of a run again from its files."""
     from pipeline.artifacts import RunFolder
