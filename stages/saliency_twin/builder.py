@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from pipeline.errors import UsageError
-from stages.saliency_twin.forward_graph import Dimension, ForwardGraph, attributes_of
+from stages.saliency_twin.forward_graph import KEEP_THE_GRID, Dimension, ForwardGraph, attributes_of
 
 PREFIX = "twin/"
 """Of every new tensor's name."""
@@ -98,20 +98,12 @@ class Backward:
         """Append a node with one output and return the output's name."""
         ready = [self._materialised(name) for name in inputs]
         output = self._new_name(op_type)
-        self.nodes.append(helper.make_node(op_type, ready, [output], name=output, **(attributes or {})))
+        self.nodes.append(helper.make_node(op_type, ready, [output], **(attributes or {})))
         return output
-
-    def split(self, name: str, parts: int, axis: int) -> list[str]:
-        """Cut a tensor into parts of length one along an axis."""
-        source = self._materialised(name)
-        outputs = [self._new_name("Split") for _ in range(parts)]
-        sizes = self.integers([1] * parts)
-        self.nodes.append(helper.make_node("Split", [source, sizes], outputs, name=outputs[0], axis=axis))
-        return outputs
 
     def name_output(self, name: str, output: str) -> None:
         """Give a tensor the name of an output."""
-        self.nodes.append(helper.make_node("Identity", [self._materialised(name)], [output], name=output))
+        self.nodes.append(helper.make_node("Identity", [self._materialised(name)], [output]))
 
     def constant(self, content: NDArray[Any]) -> str:
         """Return the name of a constant; the same content is stored once."""
@@ -154,7 +146,7 @@ class Backward:
         if name not in self._scaled:
             return name
         base, factor = self._scaled.pop(name)
-        self.nodes.append(helper.make_node("Mul", [base, self.scalar(factor)], [name], name=name))
+        self.nodes.append(helper.make_node("Mul", [base, self.scalar(factor)], [name]))
         return name
 
     # --- what rules often need ---
@@ -162,7 +154,9 @@ class Backward:
     def masked(self, condition: str, gradient: str) -> str:
         """Return the gradient where the condition holds and 0 elsewhere."""
         base, factor = self.peeled(gradient)
-        return self.times(self.op("Where", [condition, base, self.scalar(0)]), factor)
+        # A product, because ONNX Runtime's Where takes three passes over memory.
+        mask = self.op("Cast", [condition], {"to": TensorProto.FLOAT})
+        return self.times(self.op("Mul", [base, mask]), factor)
 
     def between(self, x: str, low: str | None, high: str | None) -> str | None:
         """Return the condition low < x < high, both strict; None without bounds."""
@@ -264,14 +258,13 @@ class Backward:
         """
         if node.op_type not in ("Conv", "Gemm", "MatMul"):
             return None
-        x, w = (self._dequantizer(name) for name in node.input[:2])
+        x, w = self._grid_of(node.input[0]), self._dequantizer(node.input[1])
         attributes = attributes_of(node)
         per_tensor = x is not None and self.forward.shape(x.input[1]) in ((), (1,))
         plain = attributes.get("alpha", 1.0) == attributes.get("beta", 1.0) == 1.0 and not attributes.get("transA")
         if x is None or w is None or not per_tensor or not plain or w.input[0] in self.forward.varying:
             return None
-        one = self.scalar(1)
-        inputs = [self.op("DequantizeLinear", [x.input[0], one, *x.input[2:]]), self.counts(w)]
+        inputs = [self._in_steps(node.input[0]), self.counts(w)]
         channels = len(self.forward.shape(w.input[1])) == 1
         step = self.op("Mul", [self.value(x.input[1]), self.value(w.input[1])])
         if len(node.input) > 2 and node.input[2]:
@@ -284,7 +277,23 @@ class Backward:
         if channels and node.op_type == "Conv":
             spatial = len(self.forward.shape(w.input[0])) - 2
             step = self.op("Reshape", [step, self.integers([-1, *[1] * spatial])])
-        return self.op("Mul", [self.op(node.op_type, inputs, attributes), step])
+        # Divided, because ONNX Runtime moves a product behind a convolution into its weights: no integers any more.
+        return self.op("Div", [self.op(node.op_type, inputs, attributes), self.op("Reciprocal", [step])])
+
+    def _grid_of(self, name: str) -> NodeProto | None:
+        """Return the DequantizeLinear on whose grid every value of a tensor lies, or None."""
+        producer = self.forward.producers.get(name)
+        while producer is not None and producer.op_type in KEEP_THE_GRID and producer.op_type != "Concat":
+            producer = self.forward.producers.get(producer.input[0])
+        return producer if producer is not None and producer.op_type == "DequantizeLinear" else None
+
+    def _in_steps(self, name: str) -> str:
+        # Values on a grid, counted in its steps: whole numbers.
+        node = self.forward.producers[name]
+        if node.op_type == "DequantizeLinear":
+            return self.op("DequantizeLinear", [node.input[0], self.scalar(1), *node.input[2:]])
+        inputs = [self._in_steps(node.input[0]), *(self.value(read) for read in node.input[1:])]
+        return self.op(node.op_type, inputs, attributes_of(node))
 
     def _dequantizer(self, name: str) -> NodeProto | None:
         node = self.forward.producers.get(name)

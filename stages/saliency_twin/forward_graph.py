@@ -31,6 +31,14 @@ _WITHOUT_DERIVATIVE = frozenset((
 _FOLLOWED_BY_QUANTIZER = frozenset(("Relu", "Clip", "LeakyRelu"))
 """What ONNX Runtime takes into an integer operator along with the quantizer behind it."""
 
+_ON_PIXELS = frozenset(("Cast", "Add", "Sub", "Mul", "Div", "Identity", "Transpose", "Min", "Max", "Clip"))
+"""What stands between an image and its quantizer."""
+KEEP_THE_GRID = frozenset((
+    "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Slice", "Split", "Concat",
+    "MaxPool", "GlobalMaxPool", "Relu",
+))  # fmt: skip
+"""Their values are values of their inputs, or 0."""
+
 
 @dataclass(frozen=True)
 class ForwardGraph:
@@ -166,10 +174,10 @@ class ForwardGraph:
         )
 
     def is_pixels(self, name: str) -> bool:
-        """Return whether a tensor is the image, cast, shifted and scaled, and nothing more."""
+        """Return whether a tensor is the image, cast, shifted, scaled and bounded, and nothing more."""
         while name != self.image:
             node = self.producers.get(name)
-            if node is None or node.op_type not in ("Cast", "Add", "Sub", "Mul", "Div", "Identity", "Transpose"):
+            if node is None or node.op_type not in _ON_PIXELS:
                 return False
             varying = [read for read in node.input if read in self.varying]
             if len(varying) != 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stages.saliency_twin.builder import Backward, Gradients, Step, refusal
+from stages.saliency_twin.forward_graph import INTEGER_TYPES
 
 
 def add(graph: Backward, step: Step) -> Gradients:
@@ -53,6 +54,8 @@ def maximum(graph: Backward, step: Step) -> Gradients:
 
 
 def _chosen(graph: Backward, step: Step, comparison: str) -> Gradients:
+    if graph.forward.types.get(step.y) in INTEGER_TYPES:
+        return dict.fromkeys(step.wanted, step.gradient)  # the bound is part of the quantizer's rule
     gradients = {}
     for position in step.wanted:
         gradient = step.gradient

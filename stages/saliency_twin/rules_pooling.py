@@ -29,8 +29,7 @@ def max_pool(graph: Backward, step: Step) -> Gradients:
     phases = _Phases(graph, windows, channels(graph, step), inputs, outputs)
     parts = phases.of_input(graph.real(step.x))
     base, factor = graph.peeled(step.gradient)
-    y = phases.of_output(graph.real(step.y))
-    left = phases.of_output(base)
+    y, left = graph.real(step.y), base
     taken: list[list[str]] = [[] for _ in parts]
     offsets = list(itertools.product(*map(range, windows.kernel)))
     for offset in offsets:
@@ -55,31 +54,30 @@ class _Phases:
     ) -> None:
         self.graph = graph
         self.windows = windows
-        self.channels = channels
         self.outputs = outputs
-        reach = [
-            (d * (k - 1)) // s for k, d, s in zip(windows.kernel, windows.dilations, windows.strides, strict=True)
-        ]
-        self.reach = reach
-        self.lengths = [o + r for o, r in zip(outputs, reach, strict=True)]
-        whole = [s * length for s, length in zip(windows.strides, self.lengths, strict=True)]
-        self.after = [w - i - b for w, i, b in zip(whole, inputs, windows.begins, strict=True)]
+        self.front = [-1, channels]
+        sizes_of_windows = zip(windows.kernel, windows.dilations, windows.strides, strict=True)
+        self.reach = [d * (k - 1) // s for k, d, s in sizes_of_windows]
+        self.lengths = [o + r for o, r in zip(outputs, self.reach, strict=True)]
+        self.whole = [s * length for s, length in zip(windows.strides, self.lengths, strict=True)]
+        self.after = [w - i - b for w, i, b in zip(self.whole, inputs, windows.begins, strict=True)]
 
     def of_input(self, x: str) -> list[str]:
-        rank = len(self.outputs)
         padding = [0, 0, *self.windows.begins, 0, 0, *self.after]
         if any(padding):
             x = self.graph.op("Pad", [x, self.graph.integers(padding), self.graph.scalar(-math.inf)])
-        pairs = [size for pair in zip(self.lengths, self.windows.strides, strict=True) for size in pair]
-        x = self.graph.op("Reshape", [x, self.graph.integers([-1, self.channels, *pairs])])
-        order = [3 + 2 * a for a in range(rank)] + [0, 1] + [2 + 2 * a for a in range(rank)]
-        x = self.graph.op("Transpose", [x], {"perm": order})
-        count = math.prod(self.windows.strides)
-        x = self.graph.op("Reshape", [x, self.graph.integers([count, -1, self.channels, *self.lengths])])
-        return self.graph.split(x, count, axis=0) if count > 1 else [x]
-
-    def of_output(self, y: str) -> str:
-        return self.graph.op("Reshape", [y, self.graph.integers([1, -1, self.channels, *self.outputs])])
+        parts = [x]
+        # Axis by axis, the last first. A transposition would do the same at ten times the cost.
+        for axis, stride in reversed(list(enumerate(self.windows.strides))):
+            if stride > 1:
+                shape = [*self.whole[:axis], self.lengths[axis], stride, *self.lengths[axis + 1 :]]
+                paired = [self._reshaped(part, shape) for part in parts]
+                parts = [
+                    self.graph.op("Gather", [pair, self.graph.constant(np.array(phase))], {"axis": 3 + axis})
+                    for phase in range(stride)
+                    for pair in paired
+                ]
+        return parts
 
     def place(self, offset: tuple[int, ...]) -> tuple[int, list[int]]:
         phase, shifts = 0, []
@@ -92,30 +90,34 @@ class _Phases:
         if not any(self.reach):
             return part
         ends = [shift + size for shift, size in zip(shifts, self.outputs, strict=True)]
-        axes = [3 + axis for axis in range(len(shifts))]
+        axes = [2 + axis for axis in range(len(shifts))]
         return self.graph.op("Slice", [part, *(self.graph.integers(values) for values in (shifts, ends, axes))])
 
     def uncut(self, piece: str, shifts: list[int]) -> str:
         if not any(self.reach):
             return piece
         after = [reach - shift for reach, shift in zip(self.reach, shifts, strict=True)]
-        return self.graph.op("Pad", [piece, self.graph.integers([0, 0, 0, *shifts, 0, 0, 0, *after])])
+        return self.graph.op("Pad", [piece, self.graph.integers([0, 0, *shifts, 0, 0, *after])])
 
     def to_input(self, taken: list[list[str]]) -> str:
-        graph, rank = self.graph, len(self.outputs)
-        none = ""
+        graph, none = self.graph, ""
         if not all(taken):  # strides beyond the kernel leave positions that no window reads
             none = graph.op("Mul", [next(pieces[0] for pieces in taken if pieces), graph.scalar(0)])
-        whole = [(graph.op("Sum", pieces) if len(pieces) > 1 else pieces[0]) if pieces else none for pieces in taken]
-        stacked = graph.op("Concat", whole, {"axis": 0}) if len(whole) > 1 else whole[0]
-        shape = [*self.windows.strides, -1, self.channels, *self.lengths]
-        stacked = graph.op("Reshape", [stacked, graph.integers(shape)])
-        order = [rank, rank + 1] + [axis for a in range(rank) for axis in (rank + 2 + a, a)]
-        stacked = graph.op("Transpose", [stacked], {"perm": order})
-        whole_sizes = [s * length for s, length in zip(self.windows.strides, self.lengths, strict=True)]
-        stacked = graph.op("Reshape", [stacked, graph.integers([-1, self.channels, *whole_sizes])])
+        parts = [(graph.op("Sum", pieces) if len(pieces) > 1 else pieces[0]) if pieces else none for pieces in taken]
+        for axis, stride in enumerate(self.windows.strides):
+            if stride > 1:
+                shape = [*self.whole[:axis], self.lengths[axis], 1, *self.lengths[axis + 1 :]]
+                apart = [self._reshaped(part, shape) for part in parts]
+                count = len(apart) // stride
+                joined = [graph.op("Concat", apart[first::count], {"axis": 3 + axis}) for first in range(count)]
+                parts = [
+                    self._reshaped(part, [*self.whole[: axis + 1], *self.lengths[axis + 1 :]]) for part in joined
+                ]
         cut = [0, 0, *(-b for b in self.windows.begins), 0, 0, *(-a for a in self.after)]
-        return graph.op("Pad", [stacked, graph.integers(cut)]) if any(cut) else stacked
+        return graph.op("Pad", [parts[0], graph.integers(cut)]) if any(cut) else parts[0]
+
+    def _reshaped(self, part: str, shape: list[int]) -> str:
+        return self.graph.op("Reshape", [part, self.graph.integers([*self.front, *shape])])
 
 
 def average_pool(graph: Backward, step: Step) -> Gradients:

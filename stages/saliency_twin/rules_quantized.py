@@ -11,13 +11,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from stages.saliency_twin.builder import Backward, Gradients, Step, refusal
+from stages.saliency_twin.forward_graph import KEEP_THE_GRID
 
 _AT_BOUND = 1 - 2**-22
 """α = scale · levels holds only up to float32's last digit; training counts what is closer as on the bound."""
-_KEEP_THE_GRID = frozenset((
-    "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Slice", "Split", "Concat",
-    "MaxPool", "GlobalMaxPool", "Relu",
-))  # fmt: skip
 
 
 def dequantize(graph: Backward, step: Step) -> Gradients:
@@ -33,9 +30,9 @@ def dequantize(graph: Backward, step: Step) -> Gradients:
 def quantize(graph: Backward, step: Step) -> Gradients:
     """q = clip(round(x/s) + z, a, b): dx = g/s where (a − z)·s < x < (b − z)·s.
 
-    A Clip or Min on the integers behind it narrows a and b. On the image itself, which fills its range up to both
-    ends by construction, what rounds onto the last step counts as inside. Where x lies on the same grid already,
-    nothing is clipped.
+    A Clip or Min on the integers behind it narrows a and b. The image itself fills its range up to both ends, and its
+    zero point's rounding moves the range by up to half a step: there, what is less than a step outside counts as
+    inside. Where x lies on the same grid already, nothing is clipped.
     """
     scale = graph.forward.constant(step.node.input[1])
     if scale is None or scale.size != 1:
@@ -46,7 +43,7 @@ def quantize(graph: Backward, step: Step) -> Gradients:
     if _on_grid(graph, step.x, step.node):
         return {0: gradient}
     least, greatest = _bounds(graph, step)
-    slack = 0.5 if graph.forward.is_pixels(step.x) else 0.0
+    slack = 1.0 if graph.forward.is_pixels(step.x) else 0.0
     # In float32, like the clip's own bounds.
     low, high = (
         float(np.float32(scale.reshape(())) * np.float32((bound - zero + reach) * _AT_BOUND))
@@ -109,7 +106,7 @@ def _on_grid(graph: Backward, name: str, quantizer: object) -> bool:
             _same(graph.forward.constant(a), graph.forward.constant(b))
             for a, b in zip(producer.input[1:], quantizer.input[1:], strict=False)  # type: ignore[attr-defined]
         )
-    if producer.op_type not in _KEEP_THE_GRID:
+    if producer.op_type not in KEEP_THE_GRID:
         return False
     sources = [read for read in producer.input if read in graph.forward.varying]
     return all(_on_grid(graph, source, quantizer) for source in sources)
