@@ -1,0 +1,367 @@
+"""Every rule of the twin against finite differences in float64, or where rounding has none, against torch.autograd.
+
+A case is a few lines of ONNX from `x` to `y`. A linear map with random weights makes logits of y. An operator in
+`RULES` or `DECOMPOSITIONS` without a case fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from stages.saliency_twin.decompositions import DECOMPOSITIONS
+from stages.saliency_twin.rules import RULES
+from stages.saliency_twin.twin import build_twin
+
+CLASSES = 3
+DIRECTIONS = 8
+STEP = 1e-5
+
+
+@dataclass(frozen=True)
+class Case:
+    """One small graph.
+
+    Attributes:
+        rule: key in the tables.
+        body: from x to y, in ONNX's text form.
+        shape: of x.
+        constants: drawn from a normal distribution by shape, or given.
+        reference: from x to y in torch, where finite differences do not apply.
+        opset: of ai.onnx.
+        lowest: x is drawn between this and 2.
+    """
+
+    rule: str
+    body: str
+    shape: tuple[int, ...] = (2, 3, 6, 6)
+    constants: dict[str, object] = field(default_factory=dict)
+    reference: Callable[..., torch.Tensor] | None = None
+    opset: int = 21
+    lowest: float = -2.0
+
+
+def scalar(value: float) -> NDArray[np.float64]:
+    return np.array(value)
+
+
+def whole(*values: int) -> NDArray[np.int64]:
+    return np.array(values, dtype=np.int64)
+
+
+SQUARE = (2, 4, 4, 4)
+ELEMENTWISE = {
+    "Abs": "y = Abs(x)",
+    "Elu": "y = Elu <alpha = 0.7> (x)",
+    "Exp": "y = Exp(x)",
+    "HardSigmoid": "y = HardSigmoid <alpha = 0.3, beta = 0.4> (x)",
+    "HardSwish": "d = Add(x, x)  y = HardSwish(d)",
+    "Identity": "y = Identity(x)",
+    "LeakyRelu": "y = LeakyRelu <alpha = 0.2> (x)",
+    "Neg": "y = Neg(x)",
+    "Relu": "y = Relu(x)",
+    "Sigmoid": "y = Sigmoid(x)",
+    "Softplus": "y = Softplus(x)",
+    "Tanh": "y = Tanh(x)",
+    "Dropout": "y = Dropout(x)",
+    "Flatten": "y = Flatten(x)",
+}
+SCALE = 0.02
+
+
+def clipped(
+    x: torch.Tensor, scale: float = SCALE, zero: int = 3, least: int = -128, greatest: int = 127
+) -> torch.Tensor:
+    """Rounded to the grid; the gradient passes strictly between the range's ends."""
+    low, high = (least - zero) * scale, (greatest - zero) * scale
+    inside = ((x > low) & (x < high)).to(x.dtype)
+    rounded = torch.fake_quantize_per_tensor_affine(x.detach().float(), scale, zero, least, greatest).to(x.dtype)
+    return rounded + (x - x.detach()) * inside
+
+
+QUANTIZER = {"s": np.float32(SCALE), "z": np.int8(3)}
+WEIGHT = {"w": np.random.default_rng(3).integers(-100, 100, (4, 3, 3, 3), dtype=np.int8), "sw": np.float32(0.01)}
+MATRIX = {"w": np.random.default_rng(3).integers(-100, 100, (6, 5), dtype=np.int8), "sw": np.float32(0.01)}
+BIAS = np.array([40, -30, 20, 10], dtype=np.int32)
+IN, OUT = "t = Tanh(x)  q = QuantizeLinear(t, s, z)", "y = DequantizeLinear(p, s, z)"
+
+
+def microsoft(operator: str) -> str:
+    return f"com.microsoft.{operator}"
+
+
+def weight(constants: dict[str, object]) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(constants["w"], dtype=np.float64)) * 0.01
+
+
+def float_constant(name: str, shape: tuple[int, ...]) -> torch.Tensor:
+    return torch.from_numpy(drawn(name, shape)).double()
+
+
+def drawn(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    return np.random.default_rng(len(name) + sum(shape)).normal(0, 0.7, shape).astype(np.float32)
+
+
+def unary(operator: str, attributes: str, function: Callable[[torch.Tensor], torch.Tensor]) -> Case:
+    body = f"{IN}  p = com.microsoft.{operator} {attributes} (q, s, z, s, z)  {OUT}"
+    return Case(
+        microsoft(operator), body, constants=QUANTIZER, reference=lambda x: clipped(function(clipped(torch.tanh(x))))
+    )
+
+
+def binary(operator: str, function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Case:
+    body = f"{IN}  r = QuantizeLinear(k, s, z)  p = com.microsoft.{operator}(q, s, z, r, s, z, s, z)  {OUT}"
+    return Case(
+        microsoft(operator), body, constants={**QUANTIZER, "k": (1, 3, 1, 6)},
+        reference=lambda x: clipped(function(clipped(torch.tanh(x)), clipped(float_constant("k", (1, 3, 1, 6))))),
+    )  # fmt: skip
+
+
+CASES = [
+    *(Case(rule, body) for rule, body in ELEMENTWISE.items()),
+    # The reference evaluator computes Erf in float32.
+    Case("Erf", "y = Erf(x)", reference=torch.erf),
+    Case("Gelu", "y = Gelu(x)", reference=F.gelu),
+    Case("Add", "y = Add(x, b)", constants={"b": (3, 1, 6)}),
+    Case("Add", "p = GlobalAveragePool(x)  t = Tanh(p)  y = Add(t, x)"),
+    Case("Sum", "t = Tanh(x)  y = Sum(x, t, b)", constants={"b": (3, 1, 1)}),
+    Case("Sub", "p = GlobalAveragePool(x)  t = Tanh(p)  y = Sub(x, t)"),
+    Case("Mul", "p = GlobalAveragePool(x)  t = Sigmoid(p)  y = Mul(x, t)"),
+    Case("Mul", "y = Mul(two, x)", constants={"two": scalar(2.5)}),
+    Case("Div", "p = GlobalAveragePool(x)  t = Exp(p)  y = Div(x, t)"),
+    Case("Div", "y = Div(b, x)", constants={"b": (3, 1, 1)}, lowest=0.5),
+    Case("Min", "y = Min(x, b)", constants={"b": (3, 1, 1)}),
+    Case("Max", "t = Tanh(x)  y = Max(x, t, b)", constants={"b": scalar(0.3)}),
+    Case("Where", "c = Greater(x, b)  t = Tanh(x)  y = Where(c, t, x)", constants={"b": (1, 1, 1)}),
+    Case("Pow", "y = Pow(x, p)", constants={"p": scalar(2)}),
+    Case("Pow", "y = Pow(x, p)", constants={"p": scalar(1.7)}, lowest=0.5),
+    Case("Sqrt", "y = Sqrt(x)", lowest=0.5),
+    Case("Log", "y = Log(x)", lowest=0.5),
+    Case("Reciprocal", "y = Reciprocal(x)", lowest=0.5),
+    Case("Clip", "y = Clip(x, a, b)", constants={"a": scalar(-0.5), "b": scalar(1.0)}),
+    Case("Clip", "y = Clip(x, , b)", constants={"b": scalar(0.2)}),
+    Case("PRelu", "y = PRelu(x, b)", constants={"b": (3, 1, 1)}),
+    Case("Gelu", 'y = Gelu <approximate = "tanh"> (x)'),
+    Case("Swish", "y = Swish <alpha = 1.3> (x)", opset=24, reference=lambda x: x * torch.sigmoid(1.3 * x)),
+    Case("Softmax", "y = Softmax <axis = 1> (x)"),
+    Case("LogSoftmax", "y = LogSoftmax(x)"),
+    Case("Cast", "h = Cast <to = 11> (x)  y = Cast <to = 1> (h)", reference=lambda x: x),
+    # Convolutions: strides, dilations, groups, one-sided pads, automatic pads, few and many channels, one dimension.
+    Case("Conv", "y = Conv <pads = [1, 1, 1, 1]> (x, w, b)", (2, 8, 5, 5), {"w": (4, 8, 3, 3), "b": (4,)}),
+    Case("Conv", "y = Conv <pads = [0, 1, 2, 1]> (x, w)", constants={"w": (4, 3, 3, 3)}),
+    Case("Conv", "y = Conv <pads = [3, 3, 3, 3]> (x, w)", (2, 8, 5, 5), {"w": (4, 8, 3, 3)}),
+    Case("Conv", "y = Conv <dilations = [2, 1], pads = [2, 0, 2, 1]> (x, w)", (2, 9, 6, 6), {"w": (4, 9, 3, 2)}),
+    Case("Conv", "y = Conv <strides = [2, 3], pads = [1, 0, 0, 1]> (x, w)", (2, 3, 7, 8), {"w": (4, 3, 3, 3)}),
+    Case("Conv", "y = Conv <strides = [2, 2]> (x, w)", (2, 3, 6, 6), {"w": (4, 3, 1, 1)}),
+    Case("Conv", "y = Conv <group = 2, pads = [1, 1, 1, 1]> (x, w)", (2, 4, 5, 5), {"w": (6, 2, 3, 3)}),
+    Case("Conv", "y = Conv <group = 4, strides = [2, 2], pads = [1, 1, 1, 1]> (x, w)", SQUARE, {"w": (8, 1, 3, 3)}),
+    Case("Conv", "y = Conv <group = 4, pads = [1, 1, 1, 1]> (x, w)", SQUARE, {"w": (4, 1, 3, 3)}),
+    Case("Conv", 'y = Conv <auto_pad = "SAME_UPPER", strides = [2, 2]> (x, w)', SQUARE, {"w": (4, 4, 3, 3)}),
+    Case("Conv", 'y = Conv <auto_pad = "SAME_LOWER"> (x, w)', (2, 8, 4, 4), {"w": (4, 8, 2, 2)}),
+    Case("Conv", 'y = Conv <auto_pad = "VALID"> (x, w)', (2, 8, 6, 6), {"w": (4, 8, 3, 3)}),
+    Case("Conv", "y = Conv <strides = [2]> (x, w)", (2, 3, 9), {"w": (4, 3, 3)}),
+    Case("ConvTranspose", "y = ConvTranspose <strides = [2, 2], pads = [1, 1, 1, 1], output_padding = [1, 1]> (x, w)",
+         SQUARE, {"w": (4, 3, 3, 3)}),
+    Case("ConvTranspose", "y = ConvTranspose <group = 2, dilations = [2, 1]> (x, w, b)", SQUARE,
+         {"w": (4, 3, 3, 3), "b": (6,)},
+         lambda x: F.conv_transpose2d(
+             x, float_constant("w", (4, 3, 3, 3)), float_constant("b", (6,)), groups=2, dilation=(2, 1)
+         )),
+    Case("MatMul", "y = MatMul(x, w)", (2, 3, 4), {"w": (4, 5)}),
+    Case("MatMul", "t = Transpose <perm = [0, 2, 1]> (x)  y = MatMul(t, x)", (2, 3, 4)),
+    Case("MatMul", "y = MatMul(w, x)", (2, 3, 4, 5), {"w": (1, 3, 2, 4)}),
+    Case("Gemm", "y = Gemm <alpha = 0.5, beta = 2.0> (x, w, b)", (2, 6), {"w": (6, 5), "b": (5,)}),
+    Case("Gemm", "y = Gemm <transB = 1> (x, w)", (2, 6), {"w": (5, 6)}),
+    Case("Gemm", "t = Transpose(x)  y = Gemm <transA = 1, transB = 1> (t, w)", (2, 6), {"w": (5, 6)}),
+    Case("Gemm", "t = Transpose(x)  u = Tanh(t)  y = Gemm <transA = 1> (u, t)", (2, 6)),
+    Case("Gemm", "t = Tanh(x)  g = Gemm <transB = 1> (t, x)  y = Gemm <beta = 0.5> (g, x, t)", (2, 6)),
+    Case("Gemm", "t = Transpose(x)  u = Tanh(x)  y = Gemm <transA = 1, transB = 1> (t, u)", (2, 6)),
+    # Pools: overlapping windows, pads, gaps between windows, ceil_mode.
+    Case("MaxPool", "y = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x)"),
+    Case("MaxPool", "y = MaxPool <kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1]> (x)", (2, 3, 7, 6)),
+    Case("MaxPool", "y = MaxPool <kernel_shape = [3, 2]> (x)"),
+    Case("MaxPool", "y = MaxPool <kernel_shape = [1, 2], strides = [2, 3]> (x)", (2, 3, 7, 8)),
+    Case("MaxPool", "y = MaxPool <kernel_shape = [2, 2], strides = [2, 2], ceil_mode = 1> (x)", (2, 3, 5, 5)),
+    Case("MaxPool", "y = MaxPool <kernel_shape = [2, 2], strides = [1, 2], dilations = [2, 3]> (x)", (2, 3, 6, 7)),
+    Case("MaxPool", "y = MaxPool <kernel_shape = [3], strides = [2]> (x)", (2, 3, 9)),
+    Case("AveragePool", "y = AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (x)", (2, 3, 7, 6)),
+    Case("AveragePool", "y = AveragePool <kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1]> (x)"),
+    Case("AveragePool", "y = AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1], count_include_pad = 1> (x)"),
+    Case("AveragePool", "y = AveragePool <kernel_shape = [3, 3], strides = [2, 2], ceil_mode = 1> (x)",
+         reference=lambda x: F.avg_pool2d(x, 3, 2, ceil_mode=True)),
+    Case("GlobalAveragePool", "y = GlobalAveragePool(x)"),
+    Case("GlobalMaxPool", "y = GlobalMaxPool(x)"),
+    Case("ReduceMean", "y = ReduceMean <keepdims = 0> (x, a)", constants={"a": whole(2, -1)}),
+    Case("ReduceMean", "y = ReduceMean <axes = [1], keepdims = 1> (x)", opset=17),
+    Case("ReduceSum", "y = ReduceSum <keepdims = 0> (x, a)", constants={"a": whole(1)}),
+    Case("BatchNormalization", "y = BatchNormalization <epsilon = 0.01> (x, g, b, m, v)",
+         constants={"g": (3,), "b": (3,), "m": (3,), "v": np.array([0.5, 1.0, 2.0])}),
+    Case("LayerNormalization", "y = LayerNormalization <axis = -1> (x, g, b)", constants={"g": (6,), "b": (6,)}),
+    Case("LayerNormalization", "y = LayerNormalization <axis = 2, epsilon = 0.1> (x, g)", constants={"g": (6, 6)},
+         opset=17),
+    Case("InstanceNormalization", "y = InstanceNormalization(x, g, b)", constants={"g": (3,), "b": (3,)}),
+    # What only moves values.
+    Case("Concat", "t = Tanh(x)  y = Concat <axis = -3> (x, t, x)"),
+    Case("Split", "a, b, c = Split <axis = 1> (x, sizes)  t = Tanh(c)  y = Concat <axis = 1> (t, a)",
+         (2, 6, 3, 3), {"sizes": whole(1, 2, 3)}),
+    Case("Slice", "y = Slice(x, s, e, a)", constants={"s": whole(1, -4), "e": whole(9, -1), "a": whole(2, 3)}),
+    Case("Slice", "y = Slice(x, s, e, a, p)",
+         constants={"s": whole(1, -1), "e": whole(6, -(2**31)), "a": whole(2, 3), "p": whole(2, -3)}),
+    Case("Gather", "y = Gather <axis = 2> (x, i)", constants={"i": np.array(1, dtype=np.int64)}),
+    Case("Gather", "y = Gather <axis = 1> (x, i)", constants={"i": whole(2, 0, 2)}),
+    Case("Reshape", "y = Reshape(x, r)", constants={"r": whole(0, -1, 4)}),
+    Case("Squeeze", "p = GlobalAveragePool(x)  y = Squeeze(p, a)", constants={"a": whole(2, 3)}),
+    Case("Unsqueeze", "y = Unsqueeze(x, a)", constants={"a": whole(1)}),
+    Case("Transpose", "y = Transpose <perm = [0, 3, 1, 2]> (x)", (2, 3, 4, 5)),
+    Case("Expand", "p = GlobalAveragePool(x)  y = Expand(p, r)", constants={"r": whole(1, 1, 2, 3)}),
+    Case("DepthToSpace", "y = DepthToSpace <blocksize = 2> (x)", (2, 8, 3, 2)),
+    Case("DepthToSpace", 'y = DepthToSpace <blocksize = 2, mode = "CRD"> (x)', (2, 8, 3, 2)),
+    Case("SpaceToDepth", "y = SpaceToDepth <blocksize = 2> (x)"),
+    Case("Pad", "y = Pad(x, p)", constants={"p": whole(0, 0, 1, 2, 0, 0, 0, -1)},
+         reference=lambda x: F.pad(x, (2, -1, 1, 0))),
+    Case("Pad", 'y = Pad <mode = "reflect"> (x, p)', constants={"p": whole(0, 0, 1, 2, 0, 0, 3, 1)}),
+    Case("Pad", 'y = Pad <mode = "edge"> (x, p, , a)', constants={"p": whole(1, 2, 3, 1), "a": whole(2, 3)}),
+    Case("Resize", 'y = Resize <mode = "nearest"> (x, , f)', constants={"f": np.array([1, 1, 2, 3.0])}),
+    Case("Resize", 'y = Resize <mode = "linear"> (x, , f)', constants={"f": np.array([1, 1, 1.5, 2.0])}),
+    Case("Resize", 'y = Resize <mode = "linear", coordinate_transformation_mode = "align_corners"> (x, , , r)',
+         (2, 3, 4, 6), {"r": whole(2, 3, 7, 3)}),
+    # Rounding: straight-through, 0 where the range clips.
+    Case("QuantizeLinear", f"{IN}  y = DequantizeLinear(q, s, z)", constants=QUANTIZER | {"s": np.float32(0.005)},
+         reference=lambda x: clipped(torch.tanh(x), 0.005)),
+    Case("DequantizeLinear", f"{IN}  y = DequantizeLinear(q, s2, z)", constants=QUANTIZER | {"s2": np.float32(0.03)},
+         reference=lambda x: 1.5 * clipped(torch.tanh(x))),
+    Case("QuantizeLinear", f"{IN}  c = Clip(q, a, b)  y = DequantizeLinear(c, s, z)",
+         constants=QUANTIZER | {"a": np.int8(-10), "b": np.int8(20)},
+         reference=lambda x: clipped(torch.tanh(x), least=-10, greatest=20)),
+    Case("DynamicQuantizeLinear", "q, s, z = DynamicQuantizeLinear(x)  c = Cast <to = 1> (q)  y = Mul(c, s)",
+         reference=lambda x: x),
+    Case("MatMulInteger", "q, s, z = DynamicQuantizeLinear(x)  i = MatMulInteger(q, w, z)  f = Cast <to = 1> (i)  "
+         "k = Mul(s, sw)  y = Mul(f, k)", (2, 6), MATRIX, lambda x: x @ weight(MATRIX)),
+    Case("ConvInteger", "q, s, z = DynamicQuantizeLinear(x)  i = ConvInteger <strides = [2, 2]> (q, w, z)  "
+         "f = Cast <to = 1> (i)  k = Mul(s, sw)  y = Mul(f, k)",
+         constants=WEIGHT, reference=lambda x: F.conv2d(x, weight(WEIGHT), stride=2)),
+    Case("QLinearConv", f"{IN}  p = QLinearConv <pads = [1, 1, 1, 1]> (q, s, z, w, sw, zw, s, z, b)  {OUT}",
+         constants=QUANTIZER | WEIGHT | {"zw": np.int8(0), "b": BIAS},
+         reference=lambda x: clipped(
+             F.conv2d(clipped(torch.tanh(x)), weight(WEIGHT), torch.from_numpy(BIAS) * (SCALE * 0.01), padding=1)
+         )),
+    Case("QLinearMatMul", f"{IN}  p = QLinearMatMul(q, s, z, w, sw, zw, s, z)  {OUT}", (2, 6),
+         QUANTIZER | MATRIX | {"zw": np.int8(0)}, lambda x: clipped(clipped(torch.tanh(x)) @ weight(MATRIX))),
+    Case(microsoft("QGemm"), f"{IN}  p = com.microsoft.QGemm(q, s, z, w, sw, zw, , s, z)  {OUT}", (2, 6),
+         QUANTIZER | MATRIX | {"zw": np.int8(0)}, lambda x: clipped(clipped(torch.tanh(x)) @ weight(MATRIX))),
+    Case(microsoft("QGemm"), f"{IN}  y = com.microsoft.QGemm(q, s, z, w, sw, zw)", (2, 6),
+         QUANTIZER | MATRIX | {"zw": np.int8(0)}, lambda x: clipped(torch.tanh(x)) @ weight(MATRIX)),
+    binary("QLinearAdd", torch.add),
+    binary("QLinearMul", torch.mul),
+    Case(microsoft("QLinearConcat"),
+         f"{IN}  p = com.microsoft.QLinearConcat <axis = 1> (s, z, q, s, z, q, s, z)  {OUT}", constants=QUANTIZER, reference=lambda x: clipped(torch.tanh(x)).repeat(1, 2, 1, 1)),
+    unary("QLinearGlobalAveragePool", "<channels_last = 0>", lambda x: x.mean((2, 3), keepdim=True)),
+    unary("QLinearAveragePool", "<kernel_shape = [2, 2]>", lambda x: F.avg_pool2d(x, 2, 1)),
+    unary("QLinearLeakyRelu", "<alpha = 0.1>", lambda x: F.leaky_relu(x, 0.1)),
+    unary("QLinearSigmoid", "", torch.sigmoid),
+    unary("QLinearSoftmax", "<axis = -1, opset = 21>", lambda x: torch.softmax(x, -1)),
+    Case(microsoft("QuantizeLinear"), "t = Tanh(x)  p = com.microsoft.QuantizeLinear(t, s, z)  " + OUT,
+         constants=QUANTIZER, reference=lambda x: clipped(torch.tanh(x))),
+    Case(microsoft("DequantizeLinear"), f"{IN}  y = com.microsoft.DequantizeLinear(q, s, z)", constants=QUANTIZER,
+         reference=lambda x: clipped(torch.tanh(x))),
+    Case(microsoft("MatMulIntegerToFloat"),
+         "q, s, z = DynamicQuantizeLinear(x)  y = com.microsoft.MatMulIntegerToFloat(q, w, s, sw, z)", (2, 6), MATRIX,
+         lambda x: x @ weight(MATRIX)),
+    Case(microsoft("Gelu"), "y = com.microsoft.Gelu(x)", reference=F.gelu),
+    Case(microsoft("BiasGelu"), "y = com.microsoft.BiasGelu(x, b)", constants={"b": (6,)},
+         reference=lambda x: F.gelu(x + float_constant("b", (6,)))),
+    Case(microsoft("QuickGelu"), "y = com.microsoft.QuickGelu <alpha = 1.5> (x)",
+         reference=lambda x: x * torch.sigmoid(1.5 * x)),
+    Case(microsoft("FusedConv"),
+         'y = com.microsoft.FusedConv <activation = "LeakyRelu", activation_params = [0.2]> (x, w, b)',
+         constants={"w": (4, 3, 3, 3), "b": (4,)},
+         reference=lambda x: F.leaky_relu(
+             F.conv2d(x, float_constant("w", (4, 3, 3, 3)), float_constant("b", (4,))), 0.2
+         )),
+    Case(microsoft("FusedGemm"), 'y = com.microsoft.FusedGemm <activation = "Relu"> (x, w, b)', (2, 6),
+         {"w": (6, 5), "b": (5,)},
+         lambda x: F.relu(x @ float_constant("w", (6, 5)) + float_constant("b", (5,)))),
+]  # fmt: skip
+
+
+def test_every_operator_has_a_case() -> None:
+    assert {case.rule for case in CASES} == set(RULES) | set(DECOMPOSITIONS)
+    for case in CASES:
+        assert f"{case.rule} " in f"{case.body} ".replace("(", " ("), case
+
+
+def constants_of(case: Case) -> dict[str, NDArray[np.generic]]:
+    return {
+        name: drawn(name, value) if isinstance(value, tuple) else np.asarray(value)
+        for name, value in case.constants.items()
+    }
+
+
+def built(case: Case, dtype: type[np.floating], projection: NDArray[np.floating] | None) -> onnx.ModelProto:
+    """Return the case as a model from x to y, or with a projection from x to logits."""
+    elements = {np.float32: "float", np.float64: "double"}[dtype]
+    shape = ", ".join(map(str, case.shape))
+    logits = "flat = Flatten <axis = 1> (y)  logits = MatMul(flat, projection)" if projection is not None else ""
+    output = f"{elements}[{case.shape[0]}, {CLASSES}] logits" if projection is not None else f"{elements}[?] y"
+    statements = "\n".join((case.body + "  " + logits).replace(")  ", ")\n").splitlines())
+    model = onnx.parser.parse_model(
+        f'<ir_version: 10, opset_import: ["": {case.opset}, "com.microsoft": 1]>'
+        f" case ({elements}[{shape}] x) => ({output.replace('[?]', '[n]')}) {{ {statements} }}"
+    )
+    given = constants_of(case) | ({} if projection is None else {"projection": projection})
+    for name, value in given.items():
+        is_float = np.issubdtype(value.dtype, np.floating)
+        model.graph.initializer.append(numpy_helper.from_array(value.astype(dtype) if is_float else value, name))
+    return model
+
+
+def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("case", CASES, ids=[f"{i}-{case.rule}" for i, case in enumerate(CASES)])
+def test_a_rule_gives_the_derivative(case: Case) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.uniform(case.lowest, 2, case.shape).astype(np.float32)
+    targets = rng.integers(0, CLASSES, case.shape[0])
+    y = session(built(case, np.float32, None)).run(None, {"x": x})[0]
+    projection = rng.normal(0, 1, (y[0].size, CLASSES)).astype(np.float32)
+    model = built(case, np.float32, projection)
+
+    twin = build_twin(model)
+    logits, saliency, explained = session(twin).run(None, {"x": x, "target": targets})
+
+    assert np.array_equal(logits, session(model).run(None, {"x": x})[0])
+    assert np.array_equal(explained, targets)
+    assert saliency.shape == x.shape
+    assert saliency.dtype == np.float32
+    if case.reference is not None:
+        leaf = torch.from_numpy(x).double().requires_grad_()
+        chosen = case.reference(leaf).flatten(1) @ torch.from_numpy(projection).double()
+        (expected,) = torch.autograd.grad(chosen.gather(1, torch.from_numpy(targets)[:, None]).sum(), leaf)
+        assert np.allclose(saliency, expected.numpy(), rtol=1e-4, atol=1e-5 * np.abs(expected.numpy()).max())
+        return
+    exact = ReferenceEvaluator(built(case, np.float64, projection.astype(np.float64)))
+
+    def chosen_logits(at: NDArray[np.float64]) -> float:
+        found = exact.run(None, {"x": at})[0]
+        return float(found[np.arange(len(targets)), targets].sum())
+
+    for _ in range(DIRECTIONS):
+        direction = rng.normal(0, 1, case.shape)
+        slope = (chosen_logits(x + STEP * direction) - chosen_logits(x - STEP * direction)) / (2 * STEP)
+        found = float(np.sum(saliency.astype(np.float64) * direction))
+        assert found == pytest.approx(slope, rel=2e-4, abs=2e-5 * float(np.linalg.norm(saliency)))
