@@ -253,7 +253,7 @@ CASES = [
     Case("QLinearConv", f"{IN}  p = QLinearConv <pads = [1, 1, 1, 1]> (q, s, z, w, sw, zw, s, z, b)  {OUT}",
          constants=QUANTIZER | WEIGHT | {"zw": np.int8(0), "b": BIAS},
          reference=lambda x: clipped(
-             F.conv2d(clipped(torch.tanh(x)), weight(WEIGHT), torch.from_numpy(BIAS) * (SCALE * 0.01), padding=1)
+             F.conv2d(clipped(torch.tanh(x)), weight(WEIGHT), torch.from_numpy(BIAS * 1.0) * SCALE * 0.01, padding=1)
          )),
     Case("QLinearMatMul", f"{IN}  p = QLinearMatMul(q, s, z, w, sw, zw, s, z)  {OUT}", (2, 6),
          QUANTIZER | MATRIX | {"zw": np.int8(0)}, lambda x: clipped(clipped(torch.tanh(x)) @ weight(MATRIX))),
@@ -264,7 +264,8 @@ CASES = [
     binary("QLinearAdd", torch.add),
     binary("QLinearMul", torch.mul),
     Case(microsoft("QLinearConcat"),
-         f"{IN}  p = com.microsoft.QLinearConcat <axis = 1> (s, z, q, s, z, q, s, z)  {OUT}", constants=QUANTIZER, reference=lambda x: clipped(torch.tanh(x)).repeat(1, 2, 1, 1)),
+         f"{IN}  p = com.microsoft.QLinearConcat <axis = 1> (s, z, q, s, z, q, s, z)  {OUT}",
+         constants=QUANTIZER, reference=lambda x: clipped(torch.tanh(x)).repeat(1, 2, 1, 1)),
     unary("QLinearGlobalAveragePool", "<channels_last = 0>", lambda x: x.mean((2, 3), keepdim=True)),
     unary("QLinearAveragePool", "<kernel_shape = [2, 2]>", lambda x: F.avg_pool2d(x, 2, 1)),
     unary("QLinearLeakyRelu", "<alpha = 0.1>", lambda x: F.leaky_relu(x, 0.1)),
