@@ -310,8 +310,12 @@ class RunFolder:
         return self.root / "validate" / "predictions" / f"{variant}.npz"
 
     def saliency(self, variant: str) -> Path:
-        """Return the path of a variant's saliency maps."""
+        """Return the path of a variant's occlusion maps."""
         return self.root / "validate" / "saliency" / f"{variant}.npz"
+
+    def gradients(self, variant: str) -> Path:
+        """Return the path of a variant's gradient maps."""
+        return self.root / "validate" / "gradients" / f"{variant}.npz"
 
     @property
     def measurements(self) -> Path:

@@ -70,7 +70,7 @@ def compile_and_validate(configuration: Configuration, run: RunFolder, observer:
         models = compile_variants(
             configuration, ledger, data, checkpoint, fp32, tuple(configuration.variants), observer
         )
-        measurements = validate_models(configuration, ledger, data, checkpoint, models, observer)
+        measurements = validate_models(configuration, ledger, data, models, observer)
         return conclude(configuration, ledger, measurements, observer)
 
 
@@ -99,7 +99,7 @@ def run_until(
                 variants = tuple(configuration.variants) if variant is None else (variant,)
                 models = compile_variants(configuration, ledger, data, checkpoint, fp32, variants, observer)
                 if last == "validate":
-                    validate_models(configuration, ledger, data, checkpoint, models, observer)
+                    validate_models(configuration, ledger, data, models, observer)
         return ExitCode.PASSED if ledger.all_succeeded else ExitCode.INCOMPLETE
 
 

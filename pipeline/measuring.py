@@ -1,4 +1,4 @@
-"""The stages that measure: every file's accuracy and saliency, the network's gradients, and latency."""
+"""The stages that measure every file: accuracy, saliency by occlusion and by its twin, and latency."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pipeline.artifacts import Checkpoint, Measurement, OnnxModel, read_json, sha256_of_file, write_json
+from pipeline.artifacts import Measurement, OnnxModel, read_json, sha256_of_file, write_json
 from pipeline.cache import Ledger, Stage
 from pipeline.config import Configuration
-from pipeline.errors import StageError, UsageError
-from pipeline.making import NETWORK_SOURCE, own_network_source
+from pipeline.errors import NotMeasuredError, StageError, UsageError
 from pipeline.progress import Advance, Observer
 from stages.validate import METRICS
 
@@ -28,24 +27,26 @@ def validate_models(
     configuration: Configuration,
     ledger: Ledger,
     data: PreparedData,
-    checkpoint: Checkpoint,
     models: list[OnnxModel],
     observer: Observer,
 ) -> list[Measurement]:
-    """Measure accuracy and saliency of every file, gradient saliency of the network, and latency; write them all."""
+    """Measure accuracy, saliency and latency of every file, and write it all; each file gets its saliency twin."""
     from stages.validate.latency import measure_latency
+    from stages.validate.saliency import unmeasured_saliency
 
     measurements = []
     for model in models:
         try:
             with observer.stage(f"validate {model.variant}") as advance:
                 measurements += _validate_one(configuration, ledger, data, models[0], model, advance)
+                measurements += _explain_by_twin(configuration, ledger, data, models[0], model)
+        except NotMeasuredError as error:
+            observer.say(f"{model.variant}: its occlusion maps stand alone. {error}")
+            measurements += unmeasured_saliency(model.variant, str(error), data.task, "gradient")
         except (StageError, UsageError) as error:
             observer.say(f"✗ {model.variant}: {error}")
             if model is models[0]:
                 raise
-    with observer.stage("validate gradient saliency"):
-        measurements += _validate_gradients(configuration, ledger, data, checkpoint)
     with observer.stage("latency") as advance:
         image = data.test.images[0]
         measurements += measure_latency(models, image, configuration.validation.latency, advance)
@@ -111,46 +112,58 @@ def _validate_one(
     return ledger.perform(stage, compute, partial(_read_measured, path))
 
 
-def _validate_gradients(
-    configuration: Configuration, ledger: Ledger, data: PreparedData, checkpoint: Checkpoint
+def _explain_by_twin(
+    configuration: Configuration,
+    ledger: Ledger,
+    data: PreparedData,
+    fp32: OnnxModel,
+    model: OnnxModel,
 ) -> list[Measurement]:
-    from stages.export.settings import PactExportSettings
-    from stages.train.gradient_maps import gradient_maps
+    """Write the file's saliency twin and measure its gradient maps, on the images and classes explained by occlusion.
+
+    Raises:
+        NotMeasuredError: an operator of the file has no rule.
+    """
+    from stages.saliency_twin.twin_file import make_twin, twin_path
     from stages.validate.saliency import Explanations, measure_saliency
+    from stages.validate.twin_maps import gradient_maps_of_file
 
     run, settings = ledger.run, configuration.validation.saliency
-    path = run.root / "validate" / "measured" / "gradients.json"
+    path = run.root / "validate" / "measured" / f"{model.variant}.gradients.json"
     explained = Explanations.read("fp32", run.saliency("fp32"))
-    pact = [name for name, method in configuration.variants.items() if isinstance(method, PactExportSettings)]
+    is_baseline = model.variant == fp32.variant
 
     def compute() -> list[Measurement]:
-        images, targets = data.test.images[explained.image_index], explained.target
         truth = _masks_of(data, explained.image_index)
-        plain = gradient_maps(checkpoint, images, targets, rounding=False)
-        found = measure_saliency("fp32", plain, None, *truth, data.task, "gradient", settings)
-        found += _random_baseline(plain, truth, data.task, "gradient", settings)
-        if pact and configuration.train.pact:
-            rounded = gradient_maps(checkpoint, images, targets, rounding=True)
-            for name in pact:
-                found += measure_saliency(name, rounded, plain, *truth, data.task, "gradient", settings)
+        try:
+            twin = make_twin(model.path, None, None, None)
+        except UsageError as error:
+            raise NotMeasuredError(str(error)) from error
+        maps = gradient_maps_of_file(twin, data.test.images[explained.image_index], explained.target)
+        Explanations(
+            model.variant, maps, explained.image_index, explained.target, run.gradients(model.variant)
+        ).write()
+        reference = None if is_baseline else Explanations.read("fp32", run.gradients("fp32")).maps
+        found = measure_saliency(model.variant, maps, reference, *truth, data.task, "gradient", settings)
+        if is_baseline:
+            found += _random_baseline(maps, truth, data.task, "gradient", settings)
         write_json(path, [measurement.as_json() for measurement in found])
         return found
 
     stage = Stage(
-        name="validate/gradients",
+        name=f"twin/{model.variant}",
         inputs={
-            "checkpoint": checkpoint.sha256,
-            **own_network_source(configuration),
+            "model": model.sha256,
+            "fp32": fp32.sha256,
             "data": data.sha256,
             "explained": sha256_of_file(run.saliency("fp32")),
         },
         settings={
             "saliency": settings.model_dump(mode="json"),
-            "pact": pact,
             "processor": ledger.head["environment"]["cpu"],
         },
-        source=(*NETWORK_SOURCE, "stages/train/gradient_maps.py", "stages/validate"),
-        outputs=(path,),
+        source=("stages/saliency_twin", "stages/validate", "calibration_data/preprocessing.py"),
+        outputs=(path, twin_path(model.path), run.gradients(model.variant)),
     )
     return ledger.perform(stage, compute, partial(_read_measured, path))
 

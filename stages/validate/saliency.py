@@ -263,8 +263,6 @@ def measure_saliency(
         settings: resamples and seed.
     """
     tag: dict[str, JSON] = {"method": method}
-    # A gradient map comes from the network before it was compiled, so no execution provider took part.
-    provider = "cpu" if method == "occlusion" else None
     usable = has_mask & masks.any(axis=(1, 2))
     reasons = {
         "maps": f"{variant} is the reference itself" if reference_maps is None else "",
@@ -276,7 +274,7 @@ def measure_saliency(
         if definition is None or definition.function is None or metric.inputs not in reasons:
             continue
         if reasons[metric.inputs]:
-            rows.append(not_measured(name, variant, reasons[metric.inputs], provider, "test", tag))
+            rows.append(not_measured(name, variant, reasons[metric.inputs], "cpu", "test", tag))
             continue
         counted = np.ones(len(maps), dtype=np.bool_) if metric.inputs == "maps" else usable
         others = reference_maps if metric.inputs == "maps" else masks[usable]
@@ -286,8 +284,17 @@ def measure_saliency(
         if resampling.come_in_groups(in_sample):
             described["resampled"] = f"{int(in_sample.max()) + 1} groups"
         estimate = _mean(definition, values, in_sample, settings)
-        rows.append(measured(name, variant, estimate, provider, "test", described))
+        rows.append(measured(name, variant, estimate, "cpu", "test", described))
     return rows
+
+
+def unmeasured_saliency(variant: str, reason: str, task: Task, method: Method) -> list[Measurement]:
+    """Return every saliency measurement without a value, with the reason."""
+    return [
+        not_measured(name, variant, reason, "cpu", "test", {"method": method})
+        for name, metric in METRICS.items()
+        if task in metric.definitions and metric.inputs in ("maps", "masks")
+    ]
 
 
 def _mean(

@@ -150,7 +150,7 @@ def test_without_masks_the_reason_is_said() -> None:
         assert [row.value for row in rows] == [None] * 5
         assert rows[0].settings == {"method": "gradient", "reason": "fp32 is the reference itself"}
         assert "mask" in str(rows[-1].settings["reason"])
-        assert rows[0].provider is None
+        assert rows[0].provider == "cpu"
 
 
 def test_identical_maps_claim_no_certainty() -> None:
