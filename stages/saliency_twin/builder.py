@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from pipeline.errors import UsageError
-from stages.saliency_twin.forward_graph import KEEP_THE_GRID, Dimension, ForwardGraph, attributes_of
+from stages.saliency_twin.forward_graph import Dimension, ForwardGraph, attributes_of
+from stages.saliency_twin.recomputation import FLOATS_TO_CAST, value_of
 
 PREFIX = "twin/"
 """Of every new tensor's name."""
-_FLOATS_TO_CAST = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 
 @dataclass(frozen=True)
@@ -203,98 +203,12 @@ class Backward:
         What does not stand in the file, or must not be read there, is computed anew.
         """
         if name not in self._values:
-            self._values[name] = self._value(name)
+            self._values[name] = value_of(self, name)
         return self._values[name]
 
     def real(self, name: str) -> str:
         """Return a forward tensor's value as float32, also where it is an integer."""
         value = self.value(name)
-        if self.forward.types.get(name) in (TensorProto.FLOAT, *_FLOATS_TO_CAST, None):
+        if self.forward.types.get(name) in (TensorProto.FLOAT, *FLOATS_TO_CAST, None):
             return value
         return self.op("Cast", [value], {"to": TensorProto.FLOAT})
-
-    def _value(self, name: str) -> str:
-        producer = self.forward.producers.get(name)
-        if producer is not None and producer.op_type == "DequantizeLinear":
-            return self._dequantized(producer)
-        if producer is None or not self.forward.hidden(name):
-            casts = self.forward.types.get(name) in _FLOATS_TO_CAST
-            return self.op("Cast", [name], {"to": TensorProto.FLOAT}) if casts else name
-        exact = self._in_integers(producer)
-        if exact is not None:
-            return exact
-        inputs = [self.value(read) if read else "" for read in producer.input]
-        return self.op(producer.op_type, inputs, attributes_of(producer))
-
-    def _dequantized(self, node: NodeProto) -> str:
-        scale = self.value(node.input[1])
-        if node.input[0] not in self.forward.varying:
-            return self.op("Mul", [self.counts(node), self._along(scale, node.input[1], node)])
-        # The axis says nothing about one single scale. It keeps ONNX Runtime from merging this node with the file's
-        # own, whose readers decide what runs in integers.
-        return self.op("DequantizeLinear", [node.input[0], scale, *node.input[2:]], {"axis": 0})
-
-    def counts(self, node: NodeProto) -> str:
-        """Return q − z of a DequantizeLinear with constant q, float32; ONNX Runtime computes it once, at load."""
-        counts = self.op("Cast", [self.value(node.input[0])], {"to": TensorProto.FLOAT})
-        if len(node.input) < 3 or not node.input[2]:
-            return counts
-        zero = self.op("Cast", [node.input[2]], {"to": TensorProto.FLOAT})
-        return self.op("Sub", [counts, self._along(zero, node.input[2], node)])
-
-    def _along(self, vector: str, original: str, node: NodeProto) -> str:
-        # A scale or zero point per channel, shaped so that it broadcasts along its axis.
-        shape, rank = self.forward.shape(original), len(self.forward.shape(node.input[0]))
-        if len(shape) != 1 or shape == (1,) or rank == 1:
-            return vector
-        axis = attributes_of(node).get("axis", 1) % rank
-        return self.op("Reshape", [vector, self.integers([-1 if a == axis else 1 for a in range(rank)])])
-
-    def _in_integers(self, node: NodeProto) -> str | None:
-        """Return a layer between integers computed as s_x·s_w·(conv(q_x − z_x, q_w − z_w) + q_b).
-
-        The sum is exact in float32 up to 2^24, like the integer kernel's, so that a value on a bound of the clip
-        behind it (0, often) lies on that bound and not beside it.
-        """
-        if node.op_type not in ("Conv", "Gemm", "MatMul"):
-            return None
-        x, w = self._grid_of(node.input[0]), self._dequantizer(node.input[1])
-        attributes = attributes_of(node)
-        per_tensor = x is not None and self.forward.shape(x.input[1]) in ((), (1,))
-        plain = attributes.get("alpha", 1.0) == attributes.get("beta", 1.0) == 1.0 and not attributes.get("transA")
-        if x is None or w is None or not per_tensor or not plain or w.input[0] in self.forward.varying:
-            return None
-        inputs = [self._in_steps(node.input[0]), self.counts(w)]
-        channels = len(self.forward.shape(w.input[1])) == 1
-        step = self.op("Mul", [self.value(x.input[1]), self.value(w.input[1])])
-        if len(node.input) > 2 and node.input[2]:
-            bias = self._dequantizer(node.input[2])
-            inputs.append(
-                self.op("Div", [self.value(node.input[2]), step])
-                if bias is None
-                else self.op("Cast", [bias.input[0]], {"to": TensorProto.FLOAT})
-            )
-        if channels and node.op_type == "Conv":
-            spatial = len(self.forward.shape(w.input[0])) - 2
-            step = self.op("Reshape", [step, self.integers([-1, *[1] * spatial])])
-        # Divided, because ONNX Runtime moves a product behind a convolution into its weights: no integers any more.
-        return self.op("Div", [self.op(node.op_type, inputs, attributes), self.op("Reciprocal", [step])])
-
-    def _grid_of(self, name: str) -> NodeProto | None:
-        """Return the DequantizeLinear on whose grid every value of a tensor lies, or None."""
-        producer = self.forward.producers.get(name)
-        while producer is not None and producer.op_type in KEEP_THE_GRID and producer.op_type != "Concat":
-            producer = self.forward.producers.get(producer.input[0])
-        return producer if producer is not None and producer.op_type == "DequantizeLinear" else None
-
-    def _in_steps(self, name: str) -> str:
-        # Values on a grid, counted in its steps: whole numbers.
-        node = self.forward.producers[name]
-        if node.op_type == "DequantizeLinear":
-            return self.op("DequantizeLinear", [node.input[0], self.scalar(1), *node.input[2:]])
-        inputs = [self._in_steps(node.input[0]), *(self.value(read) for read in node.input[1:])]
-        return self.op(node.op_type, inputs, attributes_of(node))
-
-    def _dequantizer(self, name: str) -> NodeProto | None:
-        node = self.forward.producers.get(name)
-        return node if node is not None and node.op_type == "DequantizeLinear" else None

@@ -1,0 +1,145 @@
+"""Values of the forward half, for the rules to read without changing how ONNX Runtime runs it.
+
+Where a reader more would keep the runtime from fusing a node into an integer operator, or from computing float16 in
+float32, the logits would be others than the file's. Such values are computed a second time, in nodes that the runtime
+neither fuses nor merges with the file's own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from onnx import NodeProto, TensorProto
+
+from stages.saliency_twin.forward_graph import KEEP_THE_GRID, attributes_of
+
+if TYPE_CHECKING:
+    from stages.saliency_twin.builder import Backward
+
+FLOATS_TO_CAST = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+_ONE_VALUE = ((), (1,))
+
+
+def value_of(graph: Backward, name: str) -> str:
+    """Return the name of a forward tensor's value, float32 if it is real, appending nodes if need be."""
+    producer = graph.forward.producers.get(name)
+    if producer is not None and producer.op_type == "DequantizeLinear":
+        return _dequantized(graph, producer)
+    if producer is None or not graph.forward.hidden(name):
+        return _as_float(graph, name) if graph.forward.types.get(name) in FLOATS_TO_CAST else name
+    exact = _in_integers(graph, producer)
+    if exact is not None:
+        return exact
+    inputs = [graph.value(read) if read else "" for read in producer.input]
+    return graph.op(producer.op_type, inputs, attributes_of(producer))
+
+
+def _as_float(graph: Backward, name: str) -> str:
+    # ONNX Runtime computes float16 in float32 where all neighbours of a node do. A Cast would count as one that does
+    # not, and the node before it would round: other logits. A Sum, which has no float16 kernel on CPUs, is such a
+    # neighbour.
+    same = graph.op("Sum", [name]) if name in graph.forward.varying else name
+    return graph.op("Cast", [same], {"to": TensorProto.FLOAT})
+
+
+def _dequantized(graph: Backward, node: NodeProto) -> str:
+    scale = graph.value(node.input[1])
+    if node.input[0] not in graph.forward.varying:
+        return graph.op("Mul", [_constant_counts(graph, node), _along(graph, scale, node.input[1], node)])
+    rounded = _rounded_anew(graph, node)
+    if rounded is not None:
+        return graph.op("Mul", [rounded, scale])
+    # The axis says nothing about one single scale. It keeps ONNX Runtime from merging this node with the file's own,
+    # whose readers decide what runs in integers.
+    return graph.op("DequantizeLinear", [node.input[0], scale, *node.input[2:]], {"axis": 0})
+
+
+def _constant_counts(graph: Backward, node: NodeProto) -> str:
+    """Return q − z of a DequantizeLinear with constant q, float32; ONNX Runtime computes it once, at load."""
+    counts = graph.op("Cast", [graph.value(node.input[0])], {"to": TensorProto.FLOAT})
+    if len(node.input) < 3 or not node.input[2]:
+        return counts
+    zero = graph.op("Cast", [node.input[2]], {"to": TensorProto.FLOAT})
+    return graph.op("Sub", [counts, _along(graph, zero, node.input[2], node)])
+
+
+def _along(graph: Backward, vector: str, original: str, node: NodeProto) -> str:
+    # A scale or zero point per channel, shaped so that it broadcasts along its axis.
+    shape, rank = graph.forward.shape(original), len(graph.forward.shape(node.input[0]))
+    if len(shape) != 1 or shape == (1,) or rank == 1:
+        return vector
+    axis = attributes_of(node).get("axis", 1) % rank
+    return graph.op("Reshape", [vector, graph.integers([-1 if a == axis else 1 for a in range(rank)])])
+
+
+def _rounded_anew(graph: Backward, node: NodeProto) -> str | None:
+    """Return q − z of an int8 activation, rounded once more, or None where the file's own q may be read.
+
+    On x86 ONNX Runtime turns int8 activations into uint8, but only those with one reader.
+    """
+    quantizer = graph.forward.producers.get(node.input[0])
+    if quantizer is None or quantizer.op_type != "QuantizeLinear" or quantizer.input[0] in graph.forward.virtual:
+        return None
+    if graph.forward.types.get(node.input[0]) != TensorProto.INT8:
+        return None
+    given = graph.forward.constant(quantizer.input[2]) if len(quantizer.input) > 2 else np.zeros(1)
+    if given is None or given.size != 1:
+        return None
+    zero = int(given.reshape(()))
+    steps = graph.op("Div", [graph.value(quantizer.input[0]), graph.value(quantizer.input[1])])
+    bounds = [graph.scalar(-128 - zero), graph.scalar(127 - zero)]
+    return graph.op("Clip", [graph.op("Round", [steps]), *bounds])
+
+
+def _in_integers(graph: Backward, node: NodeProto) -> str | None:
+    """Return a layer between integers computed as s_x·s_w·(conv(q_x − z_x, q_w − z_w) + q_b), or None for another.
+
+    The sum is exact in float32 up to 2^24, like the integer kernel's, so that a value on a bound of the clip behind
+    it (0, often) lies on that bound and not beside it.
+    """
+    if node.op_type not in ("Conv", "Gemm", "MatMul"):
+        return None
+    x, w = _grid_of(graph, node.input[0]), _dequantizer(graph, node.input[1])
+    attributes = attributes_of(node)
+    per_tensor = x is not None and graph.forward.shape(x.input[1]) in _ONE_VALUE
+    plain = attributes.get("alpha", 1.0) == attributes.get("beta", 1.0) == 1.0 and not attributes.get("transA")
+    if x is None or w is None or not per_tensor or not plain or w.input[0] in graph.forward.varying:
+        return None
+    inputs = [_in_steps(graph, node.input[0]), _constant_counts(graph, w)]
+    step = graph.op("Mul", [graph.value(x.input[1]), graph.value(w.input[1])])
+    if len(node.input) > 2 and node.input[2]:
+        bias = _dequantizer(graph, node.input[2])
+        inputs.append(
+            graph.op("Div", [graph.value(node.input[2]), step])
+            if bias is None
+            else graph.op("Cast", [bias.input[0]], {"to": TensorProto.FLOAT})
+        )
+    if graph.forward.shape(w.input[1]) not in _ONE_VALUE and node.op_type == "Conv":
+        spatial = len(graph.forward.shape(w.input[0])) - 2
+        step = graph.op("Reshape", [step, graph.integers([-1, *[1] * spatial])])
+    # Divided, because ONNX Runtime moves a product behind a convolution into its weights: no integers any more.
+    return graph.op("Div", [graph.op(node.op_type, inputs, attributes), graph.op("Reciprocal", [step])])
+
+
+def _grid_of(graph: Backward, name: str) -> NodeProto | None:
+    """Return the DequantizeLinear on whose grid every value of a tensor lies, or None."""
+    producer = graph.forward.producers.get(name)
+    while producer is not None and producer.op_type in KEEP_THE_GRID and producer.op_type != "Concat":
+        producer = graph.forward.producers.get(producer.input[0])
+    return producer if producer is not None and producer.op_type == "DequantizeLinear" else None
+
+
+def _in_steps(graph: Backward, name: str) -> str:
+    # Values on a grid, counted in its steps: whole numbers.
+    node = graph.forward.producers[name]
+    if node.op_type == "DequantizeLinear":
+        rounded = _rounded_anew(graph, node)
+        return rounded or graph.op("DequantizeLinear", [node.input[0], graph.scalar(1), *node.input[2:]])
+    inputs = [_in_steps(graph, node.input[0]), *(graph.value(read) for read in node.input[1:])]
+    return graph.op(node.op_type, inputs, attributes_of(node))
+
+
+def _dequantizer(graph: Backward, name: str) -> NodeProto | None:
+    node = graph.forward.producers.get(name)
+    return node if node is not None and node.op_type == "DequantizeLinear" else None
