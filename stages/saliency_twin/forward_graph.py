@@ -173,7 +173,23 @@ class ForwardGraph:
             for node in readers
         )
 
-    def is_pixels(self, name: str) -> bool:
+    def slack(self, name: str) -> float:
+        """Return by how much a value of this tensor may leave a quantizer's range and still count as inside.
+
+        0 but on the image itself, which fills its range up to both ends by construction, and whose zero point's
+        rounding moves that range by up to half a step: there, one step.
+
+        Args:
+            name: what a QuantizeLinear reads.
+        """
+        steps = [
+            self.constant(node.input[1]) for node in self.readers.get(name, []) if node.op_type == "QuantizeLinear"
+        ]
+        if not steps or not self._is_pixels(name) or any(step is None or step.size != 1 for step in steps):
+            return 0.0
+        return max(float(step.reshape(())) for step in steps if step is not None)
+
+    def _is_pixels(self, name: str) -> bool:
         """Return whether a tensor is the image, cast, shifted, scaled and bounded, and nothing more."""
         while name != self.image:
             node = self.producers.get(name)

@@ -56,12 +56,13 @@ def maximum(graph: Backward, step: Step) -> Gradients:
 def _chosen(graph: Backward, step: Step, comparison: str) -> Gradients:
     if graph.forward.types.get(step.y) in INTEGER_TYPES:
         return dict.fromkeys(step.wanted, step.gradient)  # the bound is part of the quantizer's rule
-    gradients = {}
+    gradients, slack = {}, graph.forward.slack(step.y) * (1 if comparison == "Less" else -1)
     for position in step.wanted:
         gradient = step.gradient
         for other, name in enumerate(step.node.input):
             if other != position:
-                chosen = graph.op(comparison, [graph.real(step.node.input[position]), graph.real(name)])
+                bound = graph.op("Add", [graph.real(name), graph.scalar(slack)]) if slack else graph.real(name)
+                chosen = graph.op(comparison, [graph.real(step.node.input[position]), bound])
                 gradient = graph.masked(chosen, gradient)
         gradients[position] = graph.summed_to(gradient, step.y, step.node.input[position])
     return gradients

@@ -30,9 +30,8 @@ def dequantize(graph: Backward, step: Step) -> Gradients:
 def quantize(graph: Backward, step: Step) -> Gradients:
     """q = clip(round(x/s) + z, a, b): dx = g/s where (a − z)·s < x < (b − z)·s.
 
-    A Clip or Min on the integers behind it narrows a and b. The image itself fills its range up to both ends, and its
-    zero point's rounding moves the range by up to half a step: there, what is less than a step outside counts as
-    inside. Where x lies on the same grid already, nothing is clipped.
+    A Clip or Min on the integers behind it narrows a and b; on the image itself, a step outside is inside. Where x
+    lies on the same grid already, nothing is clipped.
     """
     scale = graph.forward.constant(step.node.input[1])
     if scale is None or scale.size != 1:
@@ -43,7 +42,7 @@ def quantize(graph: Backward, step: Step) -> Gradients:
     if _on_grid(graph, step.x, step.node):
         return {0: gradient}
     least, greatest = _bounds(graph, step)
-    slack = 1.0 if graph.forward.is_pixels(step.x) else 0.0
+    slack = graph.forward.slack(step.x) / one_step
     # In float32, like the clip's own bounds.
     low, high = (
         float(np.float32(scale.reshape(())) * np.float32((bound - zero + reach) * _AT_BOUND))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from pipeline.errors import StageError, UsageError
 from stages.saliency_twin.builder import Backward, Step
 from stages.saliency_twin.decompositions import operator_key
 from stages.saliency_twin.forward_graph import ForwardGraph, read_graph, reads
-from stages.saliency_twin.rules import RULES, Rule
+from stages.saliency_twin.rules import RULES
 
 TARGET = "target"
 SALIENCY = "saliency"
@@ -158,12 +158,13 @@ def _differentiate(graph: Backward, seed: str) -> str:
             f"expected logits that follow the image through differentiable operators, found none between "
             f"`{forward.image}` and `{forward.logits}`. Name the image with --input and the logits with --logits."
         )
+    _check_rules(forward)
     arrived: dict[str, list[str]] = {forward.logits: [seed]}
     for node in reversed(forward.nodes):
         wanted = frozenset(p for p, name in enumerate(node.input) if name in forward.active)
         gradients = tuple(_gathered(graph, arrived.pop(name, [])) for name in node.output)
         if any(gradient is not None for gradient in gradients):
-            found = _rule(node)(graph, Step(node, gradients, wanted))
+            found = RULES[operator_key(node)](graph, Step(node, gradients, wanted))
             for position, gradient in sorted(found.items()):
                 if position in wanted:
                     arrived.setdefault(node.input[position], []).append(gradient)
@@ -172,14 +173,18 @@ def _differentiate(graph: Backward, seed: str) -> str:
     return saliency
 
 
-def _rule(node: NodeProto) -> Rule:
-    rule = RULES.get(operator_key(node))
-    if rule is None:
+def _check_rules(forward: ForwardGraph) -> None:
+    missing = {
+        operator_key(node): node.name
+        for node in reversed(forward.nodes)
+        if not forward.active.isdisjoint(node.output) and operator_key(node) not in RULES
+    }
+    if missing:
+        found = ", ".join(f"{operator} (node `{name}`)" for operator, name in sorted(missing.items()))
         raise UsageError(
-            f"expected operators with a rule for their gradient, found {operator_key(node)} (node `{node.name}`) "
-            "between the image and the logits. Explain this file by occlusion, which needs no gradient."
+            f"expected operators with a rule for their gradient, found {found} between the image and the logits. "
+            "Explain this file by occlusion, which needs no gradient."
         )
-    return rule
 
 
 def _gathered(graph: Backward, gradients: list[str]) -> str | None:
