@@ -90,6 +90,15 @@ def swish(graph: Backward, step: Step) -> Gradients:
     return _product(graph, step, gate, graph.op("Add", [graph.scalar(1), bend]))
 
 
+def mish(graph: Backward, step: Step) -> Gradients:
+    """y = x·t, t = tanh(ln(1 + e^x)): dx = g·(t + x·(1 − t²)·σ(x))."""
+    x = graph.value(step.x)
+    t = graph.op("Tanh", [graph.op("Softplus", [x])])
+    rest = graph.op("Sub", [graph.scalar(1), graph.op("Mul", [t, t])])
+    bend = graph.op("Mul", [graph.op("Mul", [x, rest]), graph.op("Sigmoid", [x])])
+    return _product(graph, step, graph.op("Add", [t, bend]))
+
+
 def tanh(graph: Backward, step: Step) -> Gradients:
     """y = tanh x: dx = g·(1 − y²)."""
     y = graph.value(step.y)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from stages.saliency_twin.builder import Backward, Gradients, Step, refusal
+from stages.saliency_twin.windows import sizes
 
 
 def batch_normalization(graph: Backward, step: Step) -> Gradients:
@@ -31,6 +34,28 @@ def instance_normalization(graph: Backward, step: Step) -> Gradients:
     scale = graph.op("Reshape", [graph.value(step.node.input[1]), graph.integers([-1, *[1] * (rank - 2)])])
     scaled = graph.op("Mul", [step.gradient, scale])
     return {0: _through_statistics(graph, step, scaled, list(range(2, rank)))}
+
+
+def local_response(graph: Backward, step: Step) -> Gradients:
+    """y = x·D^−β, D = k + α/n·Σx² over n channels: dx = g·D^−β − 2αβ/n·x·Σ(g·x·D^(−β−1)), Krizhevsky et al. 2012."""
+    size, beta = step.attribute("size", 1), step.attribute("beta", 0.75)
+    alpha, bias = step.attribute("alpha", 1e-4), step.attribute("bias", 1.0)
+    before, after = (size - 1) // 2, size // 2
+
+    def mean_over_channels(x: str, begin: int, end: int) -> str:
+        channels = graph.forward.size(step.x, 1)
+        flat = graph.op("Reshape", [x, graph.integers([-1, 1, channels, math.prod(sizes(graph, step)[0])])])
+        window = {"kernel_shape": [size, 1], "pads": [begin, 0, end, 0], "count_include_pad": 1}
+        return graph.shaped_like(graph.op("AveragePool", [flat], window), step.x)
+
+    x = graph.value(step.x)
+    squares = mean_over_channels(graph.op("Mul", [x, x]), before, after)
+    base = graph.op("Add", [graph.op("Mul", [squares, graph.scalar(alpha)]), graph.scalar(bias)])
+    scaled = graph.op("Mul", [step.gradient, graph.op("Pow", [base, graph.scalar(-beta)])])
+    # A window that reaches `after` channels up is seen from below by as many.
+    shared = mean_over_channels(graph.op("Div", [graph.op("Mul", [scaled, x]), base]), after, before)
+    rest = graph.op("Mul", [graph.op("Mul", [x, shared]), graph.scalar(2 * alpha * beta)])
+    return {0: graph.op("Sub", [scaled, rest])}
 
 
 def _through_statistics(graph: Backward, step: Step, gradient: str, axes: list[int]) -> str:

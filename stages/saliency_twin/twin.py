@@ -35,8 +35,8 @@ def build_twin(model: ModelProto, input_name: str | None = None, logits_name: st
     Args:
         model: a checked classifier, self-contained. It is not changed. Below opset 13 it is converted up.
         input_name: the image's input, where the model has several.
-        logits_name: the tensor to explain, float [batch, classes], an output or one within the graph. Not needed
-            where the model has one output.
+        logits_name: the tensor to explain, float [batch, classes] or [batch, classes, 1, 1], an output or one within
+            the graph. Not needed where the model has one output.
 
     Raises:
         UsageError: a name is missing or ambiguous, an operator has no rule, or a shape is unknown.
@@ -51,7 +51,7 @@ def build_twin(model: ModelProto, input_name: str | None = None, logits_name: st
     saliency = _differentiate(graph, seed)
     outputs = [
         next((value for value in twin.graph.output if value.name == logits), None)
-        or helper.make_tensor_value_info(logits, forward.types[logits], [batch, classes]),
+        or helper.make_tensor_value_info(logits, forward.types[logits], forward.shape(logits)),
         helper.make_tensor_value_info(SALIENCY, TensorProto.FLOAT, []),
         helper.make_tensor_value_info(EXPLAINED_CLASS, TensorProto.INT64, [batch]),
     ]
@@ -133,7 +133,7 @@ def _logits(model: ModelProto, name: str | None) -> str:
 
 def _logits_shape(forward: ForwardGraph) -> tuple[int | str | None, int]:
     shape = forward.shape(forward.logits)
-    if len(shape) != 2:
+    if len(shape) < 2 or any(d != 1 for d in shape[2:]):
         raise UsageError(
             f"expected logits [batch, classes], found `{forward.logits}` of shape {list(shape)}. Name the logits of "
             "a classifier with --logits."
@@ -143,12 +143,16 @@ def _logits_shape(forward: ForwardGraph) -> tuple[int | str | None, int]:
 
 def _seed(graph: Backward, logits: str, classes: int) -> tuple[str, str]:
     """Return the class explained and the gradient that starts the way back: 1 at that class, 0 elsewhere."""
-    predicted = graph.op("ArgMax", [logits], {"axis": 1, "keepdims": 0})
+    flat = logits
+    if len(graph.forward.shape(logits)) > 2:
+        flat = graph.op("Reshape", [logits, graph.integers([-1, classes])])
+    predicted = graph.op("ArgMax", [flat], {"axis": 1, "keepdims": 0})
     asked = graph.op("Less", [TARGET, graph.constant(np.array(0, dtype=np.int64))])
     explained = graph.op("Where", [asked, predicted, TARGET])
     column = graph.op("Unsqueeze", [explained, graph.integers([1])])
     chosen = graph.op("Equal", [column, graph.constant(np.arange(classes, dtype=np.int64)[None])])
-    return explained, graph.op("Cast", [chosen], {"to": TensorProto.FLOAT})
+    seed = graph.op("Cast", [chosen], {"to": TensorProto.FLOAT})
+    return explained, seed if flat == logits else graph.shaped_like(seed, logits)
 
 
 def _differentiate(graph: Backward, seed: str) -> str:

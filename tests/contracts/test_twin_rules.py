@@ -68,6 +68,7 @@ ELEMENTWISE = {
     "HardSwish": "d = Add(x, x)  y = HardSwish(d)",
     "Identity": "y = Identity(x)",
     "LeakyRelu": "y = LeakyRelu <alpha = 0.2> (x)",
+    "Mish": "y = Mish(x)",
     "Neg": "y = Neg(x)",
     "Relu": "y = Relu(x)",
     "Sigmoid": "y = Sigmoid(x)",
@@ -210,6 +211,8 @@ CASES = [
     Case("LayerNormalization", "y = LayerNormalization <axis = 2, epsilon = 0.1> (x, g)", constants={"g": (6, 6)},
          opset=17),
     Case("InstanceNormalization", "y = InstanceNormalization(x, g, b)", constants={"g": (3,), "b": (3,)}),
+    Case("LRN", "y = LRN <size = 3, alpha = 0.5, beta = 0.8, bias = 0.7> (x)", (2, 5, 3, 3),
+         reference=lambda x: F.local_response_norm(x, 3, 0.5, 0.8, 0.7)),
     # What only moves values.
     Case("Concat", "t = Tanh(x)  y = Concat <axis = -3> (x, t, x)"),
     Case("Split", "a, b, c = Split <axis = 1> (x, sizes)  t = Tanh(c)  y = Concat <axis = 1> (t, a)",

@@ -84,6 +84,15 @@ def test_the_tensor_that_is_named_is_explained(session):
     assert np.allclose(of_probability.ravel(), expected, atol=1e-6)
 
 
+def test_logits_may_keep_the_axes_of_their_pool(session):
+    model = linear("logits = GlobalAveragePool(image)", "float[2, 4, 2, 2] image", "float[2, 4, 1, 1] logits")
+    image = RNG.normal(size=(2, 4, 2, 2)).astype(np.float32)
+    logits, saliency, explained = session(build_twin(model)).run(None, {"image": image, "target": np.array([-1, 2])})
+    assert logits.shape == (2, 4, 1, 1)
+    assert explained.tolist() == [logits[0].argmax(), 2]
+    assert np.array_equal(saliency[1].sum(axis=(1, 2)), [0, 0, 1, 0])
+
+
 def test_several_inputs_and_outputs_are_told_apart_by_name(session):
     inputs, outputs = "float[1, 3, 2, 2] image, float[1, 12] age", "float[1, 4] logits, float[1, 12] features"
     model = linear("f = Flatten(image); features = Mul(f, age); logits = Gemm(features, w, b)", inputs, outputs)
