@@ -15,10 +15,6 @@ FOLDER = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 LARGE = ("inception_v1", "resnet50")
 # vgg19 and alexnet take seconds for their gigabyte of weights.
 NETWORKS = ["squeezenet", "shufflenet", *(pytest.param(n, marks=pytest.mark.long) for n in LARGE)]
-    "squeezenet",
-    "shufflenet",
-    *(pytest.param(n, marks=pytest.mark.long) for n in ("inception_v1", "resnet50")),
-]
 
 
 def with_random_weights(model: onnx.ModelProto) -> onnx.ModelProto:
