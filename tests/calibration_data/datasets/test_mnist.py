@@ -18,6 +18,10 @@ from pipeline.errors import UsageError
 REAL = Path(__file__).parents[3].parent / "shared" / "data" / "mnist"
 
 
+def packed(content: bytes) -> bytes:
+    return gzip.compress(content, mtime=0)  # without the time, so that every process names its tests alike
+
+
 def idx(values: np.ndarray, kind: int = 0x08) -> bytes:
     return struct.pack(f">BBBB{values.ndim}I", 0, 0, kind, values.ndim, *values.shape) + values.tobytes()
 
@@ -31,9 +35,7 @@ def root(tmp_path: Path) -> Path:
     """Five training and two test images of 2 × 3 pixels; half of the files are compressed."""
     for prefix, count in (("train", 5), ("t10k", 2)):
         (tmp_path / f"{prefix}-images-idx3-ubyte").write_bytes(idx(images(count)))
-        (tmp_path / f"{prefix}-labels-idx1-ubyte.gz").write_bytes(
-            gzip.compress(idx(np.arange(count, dtype=np.uint8) + 3))
-        )
+        (tmp_path / f"{prefix}-labels-idx1-ubyte.gz").write_bytes(packed(idx(np.arange(count, dtype=np.uint8) + 3)))
     return tmp_path
 
 
@@ -57,7 +59,7 @@ def test_the_ten_thousand_are_the_official_test_split_and_no_one_is_validation(r
 def test_compressed_files_hold_the_same(root):
     before = opened(root)
     path = root / "train-images-idx3-ubyte"
-    (root / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes(), mtime=0))
+    (root / f"{path.name}.gz").write_bytes(packed(path.read_bytes()))
     path.unlink()
     after = opened(root)
     assert after.records == before.records
@@ -77,7 +79,7 @@ def test_pixels_can_be_changed_without_changing_the_file(root):
 
 def test_the_fingerprint_sees_labels(root):
     first = fingerprint_mnist(MnistSettings(root=root))
-    (root / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(np.array([4, 3], dtype=np.uint8))))
+    (root / "t10k-labels-idx1-ubyte.gz").write_bytes(packed(idx(np.array([4, 3], dtype=np.uint8))))
     assert fingerprint_mnist(MnistSettings(root=root)) != first
 
 
@@ -94,15 +96,15 @@ def test_the_fingerprint_sees_labels(root):
         ("train-images-idx3-ubyte", b"", "magic number 0x00000803, found 0x. "),
         ("train-images-idx3-ubyte", idx(images(5), 0x0D), "magic number 0x00000803, found 0x00000d03"),
         ("train-images-idx3-ubyte", idx(np.zeros(5, np.uint8)), "magic number 0x00000803, found 0x00000801"),
-        ("train-images-idx3-ubyte", gzip.compress(idx(images(5))), "found 0x1f8b.*unpacked"),
+        ("train-images-idx3-ubyte", packed(idx(images(5))), "found 0x1f8b.*unpacked"),
         ("train-images-idx3-ubyte", struct.pack(">4I", 0x803, 2**31, 28, 28), "at most 1073741824 values"),
         ("train-images-idx3-ubyte", idx(images(6)), "expected 6 labels, one per image of train, found 5"),
         ("t10k-labels-idx1-ubyte.gz", b"no gzip at all", "expected a whole gzip file"),
-        ("t10k-labels-idx1-ubyte.gz", gzip.compress(idx(np.zeros(2, np.uint8)))[:-9], "expected a whole gzip file"),
-        ("t10k-labels-idx1-ubyte.gz", gzip.compress(idx(np.array([3], np.uint8))), "expected 2 labels"),
+        ("t10k-labels-idx1-ubyte.gz", packed(idx(np.zeros(2, np.uint8)))[:-9], "expected a whole gzip file"),
+        ("t10k-labels-idx1-ubyte.gz", packed(idx(np.array([3], np.uint8))), "expected 2 labels"),
         (
             "t10k-labels-idx1-ubyte.gz",
-            gzip.compress(idx(np.array([9, 10], np.uint8))),
+            packed(idx(np.array([9, 10], np.uint8))),
             "labels from 0 to 9, found 10 at image 1",
         ),
     ],
@@ -115,7 +117,7 @@ def test_a_damaged_file_is_named_with_what_was_expected(root, name, content, mes
 
 
 def test_a_gzip_bomb_is_not_unpacked_beyond_its_header(root):
-    bomb = gzip.compress(idx(np.zeros(2, np.uint8)) + bytes(20_000_000))
+    bomb = packed(idx(np.zeros(2, np.uint8)) + bytes(20_000_000))
     (root / "t10k-labels-idx1-ubyte.gz").write_bytes(bomb)
     with pytest.raises(UsageError, match=r"= 2 bytes after the header, found more \(3\)"):
         opened(root)
