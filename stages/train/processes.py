@@ -11,6 +11,7 @@ then, and quantized weights drift apart as those of two thread counts do.
 
 from __future__ import annotations
 
+import gc
 import os
 from datetime import timedelta
 from functools import partial
@@ -46,7 +47,7 @@ def tell(message: object) -> None:
         _meet()
         dist.broadcast_object_list([message], src=0, device=torch.device("cpu"))
         if message is None:
-            dist.destroy_process_group()
+            _part()
 
 
 def told() -> object:
@@ -55,8 +56,16 @@ def told() -> object:
     received: list[object] = [None]
     dist.broadcast_object_list(received, src=0, device=torch.device("cpu"))
     if received[0] is None:
-        dist.destroy_process_group()
+        _part()
     return received[0]
+
+
+def _part() -> None:
+    # What still holds on to the group must go before it, and nobody may leave while another is still talking:
+    # otherwise a thread of the group outlives it, and the process aborts as it ends.
+    gc.collect()
+    dist.barrier()
+    dist.destroy_process_group()
 
 
 def _meet() -> None:
@@ -92,7 +101,7 @@ def together(network: nn.Module) -> nn.Module:
         if isinstance(module, _BatchNorm):
             # Not SyncBatchNorm, which refuses to run on a CPU.
             module.forward = partial(_batch_norm_over_processes, module)  # type: ignore[method-assign]
-    return DistributedDataParallel(network, broadcast_buffers=False)
+    return DistributedDataParallel(network, forward_sync_buffers=False)
 
 
 def _batch_norm_over_processes(norm: _BatchNorm, x: Tensor) -> Tensor:
