@@ -30,13 +30,13 @@ from calibration_data.dataset import BadImageError, Dataset, Frame, Record, Sour
 from calibration_data.prepared import SPLITS, Task
 from pipeline.artifacts import sha256_of_file, sha256_of_json
 from pipeline.errors import UsageError
+from pipeline.user_code import import_function, names_a_function, what
 
-_FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def _module_and_function(factory: str) -> str:
-    if _FACTORY.fullmatch(factory) is None:
+    if not names_a_function(factory):
         raise ValueError("expected module:function, for example my_package.images:chest_ct")
     return factory
 
@@ -102,29 +102,15 @@ def _require(holds: bool, expected: str, found: str) -> None:
 
 
 def _call(settings: CustomSettings) -> Dataset:
-    module_name, function_name = settings.factory.split(":")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # whatever the user's module raises as it runs
-        raise UsageError(
-            f"source.factory: expected a module {module_name} that can be imported, found {_what(error)}. "
-            "Install it into this environment, or put its folder on PYTHONPATH."
-        ) from error
-    function = getattr(module, function_name, None)
-    _require(callable(function), f"a function {function_name} in {module_name}", type(function).__name__)
-    assert function is not None
+    function = import_function("source.factory", settings.factory)
     try:
         dataset = function() if settings.options is None else function(dict(settings.options))
     except UsageError:
         raise
     except Exception as error:
-        raise UsageError(f"source.factory: {settings.factory} failed with {_what(error)}. Mend it.") from error
+        raise UsageError(f"source.factory: {settings.factory} failed with {what(error)}. Mend it.") from error
     _require(isinstance(dataset, Dataset), "a Dataset as its result", type(dataset).__name__)
     return dataset  # type: ignore[no-any-return]
-
-
-def _what(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
 
 
 def _check_dataset(dataset: Dataset) -> None:
@@ -147,7 +133,7 @@ def _check_load(load: object) -> None:
     except Exception as error:  # pickle raises whatever the object does
         raise _BrokenContractError(
             "expected a load that can be pickled for worker processes (a module-level function, or a partial of one),"
-            f" found {_what(error)}."
+            f" found {what(error)}."
         ) from error
 
 
@@ -193,7 +179,7 @@ def _load(load: Callable[[Record], Frame], n_classes: int, record: Record) -> Fr
     except BadImageError:
         raise
     except Exception as error:
-        raise BadImageError(f"the custom source's load failed with {_what(error)}") from error
+        raise BadImageError(f"the custom source's load failed with {what(error)}") from error
     if not isinstance(frame, Frame):
         raise BadImageError(f"expected a Frame from the custom source's load, found {type(frame).__name__}")
     pixels, mask = frame.pixels, frame.mask

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stages.network.custom import build_custom, is_custom
+from pipeline.user_code import names_a_function
+from stages.network.custom import build_custom
 from stages.network.settings import PactSettings
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def check_network_name(name: str) -> None:
     Raises:
         ValueError: the name is neither.
     """
-    if name not in NETWORKS and not is_custom(name):
+    if name not in NETWORKS and not names_a_function(name):
         raise ValueError(
             f"expected one of {', '.join(NETWORKS)}, or your own `module:function`, found {name!r}; "
             "the function is called as function(channels, classes) and returns a torch module"

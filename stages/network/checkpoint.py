@@ -13,8 +13,9 @@ from torch import nn
 
 from pipeline.artifacts import Checkpoint, Task, write_bytes
 from pipeline.errors import UsageError
+from pipeline.user_code import names_a_function
 from stages.network import NETWORKS, PactSettings, build_network
-from stages.network.custom import check_logits, is_custom
+from stages.network.custom import check_logits
 from stages.network.pact import insert_pact
 
 _KEY = "edgeproof.network"
@@ -133,7 +134,7 @@ def load_checkpoint(checkpoint: Checkpoint) -> tuple[NetworkSpec, nn.Module]:
 
 
 def _foreign_network(path: Path, network: str) -> str:
-    if is_custom(network):
+    if names_a_function(network):
         return (
             f"{path}: expected one of the networks {', '.join(NETWORKS)}, or the one that the configuration names, "
             f"found {network!r}. Loading it would run that module's code. If you trust it, set `train.network` to it."

@@ -1,29 +1,17 @@
-"""The user's own network, named `module:function` in the configuration.
-
-Importing a module runs it. So a name is only ever imported that the user wrote into a configuration; a name found
-in a file that may come from elsewhere is not.
-"""
+"""The user's own network, named `module:function` in the configuration, see `pipeline.user_code`."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib
-import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import UsageError
+from pipeline.user_code import import_function, what
 
 if TYPE_CHECKING:
     from torch import nn
-
-_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
-
-
-def is_custom(name: str) -> bool:
-    """Return whether a name has the form `module:function` or `package.module:function`."""
-    return _NAME.fullmatch(name) is not None
 
 
 def build_custom(name: str, channels: int, classes: int) -> nn.Module:
@@ -39,27 +27,12 @@ def build_custom(name: str, channels: int, classes: int) -> nn.Module:
     """
     from torch import nn
 
-    if not is_custom(name):
-        raise UsageError(f"train.network: expected a network's name or `module:function`, found {name!r}.")
-    module_name, function_name = name.split(":")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # whatever the user's module raises as it runs
-        raise UsageError(
-            f"train.network: expected a module {module_name!r} that can be imported, found {_what(error)}. "
-            "Install it into this environment, or put its folder on PYTHONPATH."
-        ) from error
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        raise UsageError(
-            f"train.network: expected a function {function_name!r} in {module_name}, found "
-            f"{'nothing of that name' if function is None else type(function).__name__}."
-        )
+    function = import_function("train.network", name)
     try:
         network = function(channels, classes)
     except Exception as error:
         raise UsageError(
-            f"train.network: {name}({channels}, {classes}) failed with {_what(error)}. "
+            f"train.network: {name}({channels}, {classes}) failed with {what(error)}. "
             "It is called with the image's channels and the number of classes."
         ) from error
     if not isinstance(network, nn.Module):
@@ -88,7 +61,7 @@ def check_logits(network: nn.Module, name: str, channels: int, classes: int, ima
             logits = network.eval()(torch.zeros(2, channels, image_size, image_size))
     except Exception as error:
         raise UsageError(
-            f"train.network: {name} failed with {_what(error)} on images [2, {channels}, {image_size}, {image_size}]."
+            f"train.network: {name} failed with {what(error)} on images [2, {channels}, {image_size}, {image_size}]."
         ) from error
     finally:
         for module, training in modes.items():
@@ -127,7 +100,3 @@ def custom_source_sha256(name: str) -> str:
     for name_in_package, path in sorted(files.items()):
         digest.update(f"{name_in_package}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()
-
-
-def _what(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"

@@ -12,6 +12,7 @@ from calibration_data.prepared import PreparedData
 from calibration_data.preprocessing import METADATA_KEY, Preprocessing
 from pipeline.artifacts import JSON, OnnxModel, sha256_of_file, write_bytes
 from pipeline.errors import StageError, UsageError
+from pipeline.model_file import read_model
 from pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,27 +36,9 @@ def load(model: OnnxModel) -> ModelProto:
     forgotten (quantizers rewrite weights, and a stale shape stops them).
 
     Raises:
-        UsageError: the file is missing, is no ONNX model, or keeps its weights in other files.
+        UsageError: the file is missing, is no ONNX model, or keeps weights outside its folder.
     """
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    advice = "Give the path of a classifier in ONNX format."
-    try:
-        proto = onnx.load_model(model.path, load_external_data=False)
-        if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in proto.graph.initializer):
-            raise UsageError(
-                f"{model.path}: expected one self-contained file, found weights in external data. "
-                "Save the model with save_as_external_data=False."
-            )
-        onnx.checker.check_model(proto)
-    except FileNotFoundError as error:
-        raise UsageError(f"{model.path}: expected an ONNX model, found no file. {advice}") from error
-    except (DecodeError, onnx.checker.ValidationError, OSError) as error:
-        reason = (str(error).strip().splitlines() or ["it cannot be parsed"])[0]
-        raise UsageError(
-            f"{model.path}: expected an ONNX model, found something else ({reason}). {advice}"
-        ) from error
+    proto = read_model(model.path)
     del proto.graph.value_info[:]
     _name_nodes(proto)
     return proto

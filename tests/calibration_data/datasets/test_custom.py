@@ -54,11 +54,13 @@ def test_a_name_of_another_form_is_refused_before_anything_is_imported(factory):
 
 
 def test_a_missing_module_or_function_is_named():
-    with pytest.raises(UsageError, match=r"module no_such_module .* ModuleNotFoundError.*PYTHONPATH"):
+    with pytest.raises(UsageError, match=r"module 'no_such_module' .* ModuleNotFoundError.*PYTHONPATH"):
         open_custom(CustomSettings(factory="no_such_module:f"))
-    with pytest.raises(UsageError, match="expected a function missing in custom_sources, found NoneType"):
+    with pytest.raises(
+        UsageError, match="expected a function 'missing' in custom_sources, found nothing of that name"
+    ):
         opened("missing")
-    with pytest.raises(UsageError, match="expected a function not_a_function in custom_sources, found int"):
+    with pytest.raises(UsageError, match="expected a function 'not_a_function' in custom_sources, found int"):
         opened("not_a_function")
 
 

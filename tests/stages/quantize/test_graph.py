@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx.numpy_helper import to_array
 from quantizable import float_proto, write_float_model
 
 from calibration_data.prepared import PreparedData
@@ -62,11 +63,13 @@ def test_a_truncated_model_and_a_missing_one(float_model: OnnxModel, tmp_path: P
         load(OnnxModel("fp32", tmp_path / "none.onnx", "0" * 64, "fp32", None))
 
 
-def test_weights_outside_the_file_are_refused(tmp_path: Path) -> None:
+def test_weights_beside_the_file_are_taken_in(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     onnx.save_model(float_proto(), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
-    with pytest.raises(UsageError, match="found weights in external data"):
-        load(OnnxModel("fp32", path, "0" * 64, "fp32", None))
+    found = load(OnnxModel("fp32", path, "0" * 64, "fp32", None))
+    assert [to_array(w).tolist() for w in found.graph.initializer] == [
+        to_array(w).tolist() for w in float_proto().graph.initializer
+    ]
 
 
 def test_a_model_without_layers_has_nothing_to_quantize(tmp_path: Path) -> None:
