@@ -125,8 +125,8 @@ def _explain_by_twin(
         NotMeasuredError: an operator of the file has no rule.
     """
     from stages.saliency_twin.twin_file import make_twin, twin_path
+    from stages.validate.maps.gradients import gradient_maps_of_file
     from stages.validate.saliency import Explanations, measure_saliency
-    from stages.validate.twin_maps import gradient_maps_of_file
 
     run, settings = ledger.run, configuration.validation.saliency
     path = run.root / "validate" / "measured" / f"{model.variant}.gradients.json"
@@ -182,7 +182,8 @@ def _random_baseline(
     settings: SaliencySettings,
 ) -> list[Measurement]:
     """Return what a map that knows nothing scores, at the resolution of the method."""
-    from stages.validate.saliency import RANDOM_MAP, measure_saliency, random_maps
+    from stages.validate.maps.baselines import random_maps
+    from stages.validate.saliency import RANDOM_MAP, measure_saliency
 
     count, height, width = reference.shape
     patch, stride = (settings.patch(height), settings.stride(height)) if method == "occlusion" else (1, 1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,18 +17,14 @@ from pydantic import Field
 
 from calibration_data.prepared import PreparedSplit, Task
 from pipeline.artifacts import JSON, Measurement, OnnxModel
-from pipeline.errors import StageError
 from pipeline.settings import Settings
-from stages.validate import METRICS, Definition, metrics, resampling, statistics
+from stages.validate import METRICS, Definition, resampling, statistics
 from stages.validate.arrays import read_arrays, write_arrays
 from stages.validate.evidence import measured, not_measured
 from stages.validate.explained import images_to_explain
-from stages.validate.sessions import open_session, predict, preprocessing_of
+from stages.validate.maps.occlusion import occlusion_maps
+from stages.validate.sessions import open_session, preprocessing_of
 
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
-
-Images = NDArray[np.uint8]
 Maps = NDArray[np.float32]
 Indices = NDArray[np.int64]
 Progress = Callable[[int, int], None]
@@ -95,80 +91,6 @@ class Explanations:
 # --- maps ---
 
 
-def occlusion_maps(
-    session: InferenceSession,
-    images: Images,
-    targets: Indices,
-    task: Task,
-    patch: int,
-    stride: int,
-    fill: NDArray[np.uint8],
-    batch_size: int,
-    progress: Progress = _silent,
-) -> Maps:
-    """Return how much each pixel's neighbourhood speaks for a class: the drop of its log-odds when a patch hides it.
-
-    Zeiler and Fergus 2014, with the log-odds of Robnik-Šikonja and Kononenko 2008 ("weight of evidence"): unlike the
-    probability they don't saturate where a network is sure, and unlike a softmax's bare logit they don't move when
-    every logit does. A yes/no label's log-odds are its logit. A pixel's value is the mean over the patches that cover
-    it. Memory is bounded by `batch_size` images.
-
-    Args:
-        session: of a model with one input.
-        images: uint8 [m, channels, h, w].
-        targets: int64 [m], the class to explain.
-        task: the kind of task; it says what log-odds are.
-        patch: side of the square patch in pixels, 1 to min(h, w).
-        stride: step in pixels, 1 to `patch`; a last patch at the border covers the rest.
-        fill: uint8 [channels], the colour of the patch.
-        batch_size: occluded images per query.
-        progress: called with (images done, images in all).
-
-    Returns:
-        float32 [m, h, w].
-    """
-    height, width = images.shape[2:]
-    corners = _patch_corners(height, width, patch, stride)
-    drops = np.empty((len(images), len(corners)))
-    log_odds = metrics.log_odds if task == "multi_class" else _as_they_are
-    for index, (image, target) in enumerate(zip(images, targets, strict=True)):
-        intact = log_odds(predict(session, image[None], 1))[0, target]
-        for start in range(0, len(corners), batch_size):
-            part = corners[start : start + batch_size]
-            occluded = np.repeat(image[None], len(part), axis=0)
-            for copy, (row, column) in zip(occluded, part, strict=True):
-                copy[:, row : row + patch, column : column + patch] = fill[:, None, None]
-            hidden = log_odds(predict(session, occluded, batch_size))[:, target]
-            drops[index, start : start + len(part)] = intact - hidden
-        progress(index + 1, len(images))
-    return _spread(drops, corners, height, width, patch)
-
-
-def _as_they_are(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    return logits.astype(np.float64)
-
-
-def random_maps(seed: int, shape: tuple[int, int, int], patch: int, stride: int) -> Maps:
-    """Return maps that know nothing, at the resolution of occlusion maps: the baseline of every saliency score.
-
-    Each patch gets a standard normal instead of a measured drop; so a random map is as smooth as a real one, and its
-    overlap with anything is what chance gives. Patch and stride 1 give white noise, the baseline of gradient maps.
-
-    Args:
-        seed: of the draws.
-        shape: (m, h, w).
-        patch: side of the patch in pixels.
-        stride: step between patches in pixels.
-
-    Returns:
-        float32 [m, h, w].
-    """
-    count, height, width = shape
-    corners = _patch_corners(height, width, patch, stride)
-    drops = np.random.default_rng(seed).standard_normal((count, len(corners)))
-    return _spread(drops, corners, height, width, patch)
-
-
 def explain_variant(
     model: OnnxModel,
     data: PreparedSplit,
@@ -212,27 +134,6 @@ def explain_variant(
     explanations = Explanations(model.variant, maps, chosen, targets[chosen], target)
     explanations.write()
     return explanations
-
-
-def _patch_corners(height: int, width: int, patch: int, stride: int) -> list[tuple[int, int]]:
-    if not 1 <= patch <= min(height, width) or not 1 <= stride <= patch:
-        raise StageError(
-            f"occlusion: expected 1 ≤ stride ≤ patch ≤ {min(height, width)} pixels, found stride {stride} and patch "
-            f"{patch}. Change patch_share and stride_share of the saliency settings."
-        )
-    rows, columns = (sorted({*range(0, side - patch, stride), side - patch}) for side in (height, width))
-    return [(row, column) for row in rows for column in columns]
-
-
-def _spread(drops: NDArray[np.float64], corners: list[tuple[int, int]], height: int, width: int, patch: int) -> Maps:
-    """Give each pixel the mean of the drops [m, patches] of the patches that cover it."""
-    total = np.zeros((len(drops), height, width))
-    covered = np.zeros((height, width))
-    for (row, column), drop in zip(corners, drops.T, strict=True):
-        area = (slice(row, row + patch), slice(column, column + patch))
-        total[:, *area] += drop[:, None, None]
-        covered[area] += 1
-    return (total / covered).astype(np.float32)
 
 
 # --- scores ---

@@ -7,79 +7,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest, spearmanr
+from scipy.stats import binomtest
 
 from calibration_data.prepared import PreparedSplit
 from pipeline.artifacts import OnnxModel
-from pipeline.errors import StageError
 from stages.validate import explained, saliency
-from stages.validate.sessions import open_session, predict
+from stages.validate.maps.baselines import random_maps
 
-FILL = np.array([128], dtype=np.uint8)
 SETTINGS = saliency.SaliencySettings(resamples=1000)
 
 
 def alone(n: int) -> list[str]:
     return [f"patient-{index}" for index in range(n)]
-
-
-def log_odds(logits: np.ndarray, target: int) -> float:
-    p = np.exp(logits.astype(np.float64) - logits.max())
-    p /= p.sum()
-    return float(np.log(p[target]) - np.log(1 - p[target]))
-
-
-def brute_force(session: object, image: np.ndarray, target: int, patch: int, stride: int, fill: int) -> np.ndarray:
-    """One pixel at a time, one image per query."""
-    side = image.shape[1]
-    starts = [*range(0, side - patch, stride), side - patch]
-    intact = log_odds(predict(session, image[None], 1)[0], target)
-    total, count = np.zeros((side, side)), np.zeros((side, side))
-    for row in starts:
-        for column in starts:
-            hidden = image.copy()
-            for y in range(row, row + patch):
-                for x in range(column, column + patch):
-                    hidden[:, y, x] = fill
-            drop = intact - log_odds(predict(session, hidden[None], 1)[0], target)
-            for y in range(row, row + patch):
-                for x in range(column, column + patch):
-                    total[y, x] += drop
-                    count[y, x] += 1
-    return total / count
-
-
-@pytest.mark.parametrize(("patch", "stride", "batch_size"), [(3, 2, 4), (2, 2, 100), (3, 3, 1), (8, 8, 2)])
-def test_occlusion_against_a_loop_over_pixels(
-    make_model: Callable[..., OnnxModel], patch: int, stride: int, batch_size: int
-) -> None:
-    session = open_session(make_model(channels=3).path, "cpu", 1)
-    images = np.random.default_rng(1).integers(0, 256, (2, 3, 8, 8), dtype=np.uint8)
-    targets = np.array([2, 0])
-    fill = np.full(3, 77, dtype=np.uint8)
-    before = images.copy()
-    maps = saliency.occlusion_maps(session, images, targets, "multi_class", patch, stride, fill, batch_size)
-    expected = [brute_force(session, image, t, patch, stride, 77) for image, t in zip(images, targets, strict=True)]
-    assert maps == pytest.approx(np.array(expected), abs=1e-4)
-    assert maps.dtype == np.float32
-    assert (images == before).all()
-
-
-def test_the_map_of_a_model_that_reads_one_corner(corner_model: OnnxModel) -> None:
-    """Class 0's log-odds are twice the corner's sum: a patch over all nine bright pixels takes 2·9·2 = 36 away."""
-    session = open_session(corner_model.path, "cpu", 1)
-    image = np.full((1, 1, 8, 8), 255, dtype=np.uint8)
-    maps = saliency.occlusion_maps(
-        session, image, np.array([0]), "multi_class", 3, 1, np.array([128], dtype=np.uint8), 8
-    )
-    assert maps[0, 0, 0] == pytest.approx(36, rel=0.01)
-    assert maps[0].argmax() == 0
-    # Patches that start at row or column 3 and beyond see nothing of the corner.
-    assert maps[0, 5:, :] == pytest.approx(np.zeros((3, 8)), abs=1e-4)
-    against = saliency.occlusion_maps(
-        session, image, np.array([1]), "multi_class", 3, 1, np.array([128], dtype=np.uint8), 8
-    )
-    assert against == pytest.approx(-maps, abs=1e-4)
 
 
 def test_its_pointing_game_is_1_for_a_mask_there_and_0_elsewhere(
@@ -141,7 +80,7 @@ def test_explanations_come_back_and_have_the_same_bytes_twice(
 
 
 def test_without_masks_the_reason_is_said() -> None:
-    maps = saliency.random_maps(0, (4, 8, 8), 3, 1)
+    maps = random_maps(0, (4, 8, 8), 3, 1)
     masks = np.ones((4, 8, 8), bool)
     for has_mask, given_masks in ((np.zeros(4, bool), masks), (np.ones(4, bool), ~masks)):
         rows = saliency.measure_saliency(
@@ -154,7 +93,7 @@ def test_without_masks_the_reason_is_said() -> None:
 
 
 def test_identical_maps_claim_no_certainty() -> None:
-    maps = saliency.random_maps(0, (10, 8, 8), 3, 1)
+    maps = random_maps(0, (10, 8, 8), 3, 1)
     masks, has_mask = np.zeros((10, 8, 8), bool), np.zeros(10, bool)
     rows = {
         row.metric: row
@@ -169,7 +108,7 @@ def test_identical_maps_claim_no_certainty() -> None:
 
 
 def test_random_maps_agree_with_nothing_and_hit_a_mask_by_its_share() -> None:
-    first, second = (saliency.random_maps(seed, (400, 16, 16), 4, 2) for seed in (0, 1))
+    first, second = (random_maps(seed, (400, 16, 16), 4, 2) for seed in (0, 1))
     masks = np.zeros((400, 16, 16), bool)
     masks[:, :, 8:] = True
     rows = {
@@ -192,18 +131,6 @@ def test_random_maps_agree_with_nothing_and_hit_a_mask_by_its_share() -> None:
     assert rows["mass_in_mask"].value == pytest.approx(0.5, abs=0.05)
 
 
-def test_random_maps_are_as_smooth_as_occlusion_maps() -> None:
-    """Neighbours are covered by nearly the same patches; with patch 1 they share none."""
-
-    def neighbours(patch: int) -> float:
-        maps = saliency.random_maps(3, (50, 16, 16), patch, 1)
-        return float(spearmanr(maps[:, :, 1:].ravel(), maps[:, :, :-1].ravel()).statistic)
-
-    assert neighbours(4) > 0.7
-    assert neighbours(1) == pytest.approx(0.0, abs=0.05)
-    assert (saliency.random_maps(3, (2, 9, 9), 4, 3) == saliency.random_maps(3, (2, 9, 9), 4, 3)).all()
-
-
 def test_images_are_chosen_from_every_class() -> None:
     labels = np.array([0] * 100 + [1] * 3 + [2] * 10)
     chosen = explained.choose_images(labels, 12, seed=0)
@@ -220,25 +147,9 @@ def test_patches_of_any_setting_cover_every_pixel(size: int, patch_share: float,
     assert 1 <= stride <= patch <= size
 
 
-def test_a_stride_that_would_skip_pixels_is_refused() -> None:
-    with pytest.raises(StageError, match="stride 3 and patch 2"):
-        saliency.random_maps(0, (1, 8, 8), 2, 3)
-
-
-def test_a_labels_map_is_the_drop_of_its_own_logit(corner_model: OnnxModel) -> None:
-    """The corner model's logits are ±sum; by softmax the log-odds are twice as much."""
-    session = open_session(corner_model.path, "cpu", 1)
-    image = np.random.default_rng(0).integers(0, 256, (1, 1, 8, 8), dtype=np.uint8)
-    of_label, of_class = (
-        saliency.occlusion_maps(session, image, np.array([0]), task, 3, 2, FILL, 8)
-        for task in ("multi_label", "multi_class")
-    )
-    assert of_label == pytest.approx(of_class / 2, abs=1e-4)
-
-
 def test_maps_of_one_patient_count_together() -> None:
-    maps = saliency.random_maps(0, (30, 16, 16), 4, 2)
-    reference = saliency.random_maps(1, (30, 16, 16), 4, 2)
+    maps = random_maps(0, (30, 16, 16), 4, 2)
+    reference = random_maps(1, (30, 16, 16), 4, 2)
     masks, patients = np.zeros((60, 16, 16), bool), [f"patient-{index // 2}" for index in range(60)]
     masks[:, :, 8:] = True
     once, twice = (
