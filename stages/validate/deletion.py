@@ -16,18 +16,18 @@ Images = NDArray[np.uint8]
 Maps = NDArray[np.floating]
 Indices = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Probability = Callable[[Images, Indices], Floats]
+"""From uint8 images [n, c, h, w] and target classes int64 [n] to the file's probability of each, float64 [n]."""
 
 STEPS = 20
 """How many equal shares of the pixels change one after another."""
 
 
-def deletion_auc(
-    probability: Callable[[Images, Indices], Floats], images: Images, maps: Maps, targets: Indices, fill: Images
-) -> Floats:
+def deletion_auc(probability: Probability, images: Images, maps: Maps, targets: Indices, fill: Images) -> Floats:
     """Return the mean probability of the target while the most salient pixels go first; low is good.
 
     Args:
-        probability: (uint8 images [n, c, h, w], int64 targets [n]) → float64 [n], 0 to 1.
+        probability: of the target, 0 to 1.
         images: uint8 [n, channels, height, width].
         maps: [n, height, width]; of equal pixels the one that comes first in reading order goes first.
         targets: int64 [n], the class that the maps explain.
@@ -39,9 +39,7 @@ def deletion_auc(
     return _area(probability, images, np.broadcast_to(fill[:, None, None], images.shape), maps, targets)
 
 
-def insertion_auc(
-    probability: Callable[[Images, Indices], Floats], images: Images, maps: Maps, targets: Indices, fill: Images
-) -> Floats:
+def insertion_auc(probability: Probability, images: Images, maps: Maps, targets: Indices, fill: Images) -> Floats:
     """Return the mean probability of the target while the most salient pixels come first; high is good.
 
     As `deletion_auc`, from the fill to the image.
@@ -49,9 +47,7 @@ def insertion_auc(
     return _area(probability, np.broadcast_to(fill[:, None, None], images.shape), images, maps, targets)
 
 
-def _area(
-    probability: Callable[[Images, Indices], Floats], start: Images, end: Images, maps: Maps, targets: Indices
-) -> Floats:
+def _area(probability: Probability, start: Images, end: Images, maps: Maps, targets: Indices) -> Floats:
     n, height, width = maps.shape
     pixels = height * width
     rank = np.empty((n, pixels), dtype=np.int64)

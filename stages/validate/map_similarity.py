@@ -1,4 +1,4 @@
-"""How alike two saliency maps are, and how much of a map lies inside a mask: one number per image.
+"""How alike two saliency maps are, and how a map meets a mask: one number per image.
 
 Maps are [m, height, width], higher = more important. A constant map orders no pixels; where one of a pair is
 constant, rank correlation and overlap are 0 rather than undefined.
@@ -97,6 +97,37 @@ def mass_in_mask(maps: Maps, masks: Masks) -> Floats:
     total = positive.sum(axis=(1, 2))
     inside = np.where(masks, positive, 0.0).sum(axis=(1, 2))
     return cast("Floats", np.where(total > 0, inside / np.where(total > 0, total, 1.0), 0.0))
+
+
+def iou_at_mask_area(maps: Maps, masks: Masks) -> Floats:
+    """Return the intersection over union of a mask with the map's k highest pixels, k the mask's own, float64 [m].
+
+    No threshold has to be chosen, and a large lesion is no easier than a small one but for chance. With k pixels on
+    either side it is h / (2 − h) of the share h that is hit, the "relevance rank accuracy" of Arras et al. 2022
+    (Information Fusion 81:14). Where several pixels share the k-th value, each counts as the share of them
+    that there is room for, so that a plateau has no first pixel.
+
+    Args:
+        maps: [m, height, width].
+        masks: bool [m, height, width]; an empty one scores 0.
+    """
+    flat, inside = maps.reshape(len(maps), -1), masks.reshape(len(masks), -1)
+    area = inside.sum(axis=1)
+    lowest_place = np.maximum(flat.shape[1] - area, 0).clip(max=flat.shape[1] - 1)
+    threshold = np.take_along_axis(np.sort(flat, axis=1), lowest_place[:, None], axis=1)
+    above, tied = flat > threshold, flat == threshold
+    share_of_tied = (area - above.sum(axis=1)) / tied.sum(axis=1)
+    hit = (above & inside).sum(axis=1) + share_of_tied * (tied & inside).sum(axis=1)
+    return cast("Floats", hit / np.maximum(2 * area - hit, 1.0))
+
+
+def magnitude_spearman(maps: Maps, other_maps: Maps) -> Floats:
+    """Return Spearman's rank correlation of the magnitudes of two maps per image, float64 [m].
+
+    The version "with absolute values" of Adebayo et al. 2018 (arXiv 1810.03292, section 4.1). A signed map that only
+    turns its sign, as gradient × input may, shows the eye the same picture, and its signed correlation would hide it.
+    """
+    return spearman(np.abs(maps), np.abs(other_maps))
 
 
 def normalised(maps: Maps) -> Floats:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
+from sklearn.metrics import jaccard_score
 
 from stages.validate import map_similarity
 
@@ -98,3 +99,51 @@ def test_pointing_and_mass_by_hand() -> None:
     masks[:, 0, 0] = masks[:, 1, 1] = True
     assert map_similarity.pointing_hits(maps, masks).tolist() == [1.0, 0.5]
     assert map_similarity.mass_in_mask(maps, masks).tolist() == [0.75, 0.5]
+
+
+@given(st.integers(0, 1000), st.integers(1, 195))
+def test_iou_agrees_with_scikit_learn_where_no_pixels_are_equal(seed: int, area: int) -> None:
+    rng = np.random.default_rng(seed)
+    maps = rng.permutation(196).reshape(1, 14, 14).astype(np.float32)
+    masks = (rng.permutation(196) < area).reshape(1, 14, 14)
+    top = maps > 195 - area
+    expected = jaccard_score(masks.ravel(), top.ravel())
+    assert map_similarity.iou_at_mask_area(maps, masks)[0] == pytest.approx(expected)
+
+
+def test_iou_by_hand() -> None:
+    """Two pixels of the mask and two of the map share one: 1 of 3. All of it: 1. None: 0."""
+    maps = np.zeros((3, 2, 3), np.float32)
+    maps[:, 0] = [3, 2, 1]
+    masks = np.zeros((3, 2, 3), bool)
+    masks[0, 0, 1:] = masks[1, 0, :2] = masks[2, 1, 1:] = True
+    assert map_similarity.iou_at_mask_area(maps, masks) == pytest.approx([1 / 3, 1.0, 0.0])
+
+
+def test_iou_counts_a_plateau_by_the_room_that_is_left() -> None:
+    """One pixel is certain; four share the next value and one more is wanted, so each of them counts a quarter.
+
+    The mask holds one of the four and not the certain one: a quarter of a hit, so ¼ / (4 − ¼). A constant map hits by
+    chance: two of six pixels, of which a third is hit, ⅔ / (4 − ⅔).
+    """
+    maps = np.array([[[9, 5, 5], [5, 5, 0]], [[7, 7, 7], [7, 7, 7]]], np.float32)
+    masks = np.zeros((2, 2, 3), bool)
+    masks[0, 0, 1] = masks[0, 1, 2] = True
+    masks[1, 0, :2] = True
+    assert map_similarity.iou_at_mask_area(maps, masks) == pytest.approx([0.25 / 3.75, (2 / 3) / (4 - 2 / 3)])
+
+
+def test_iou_of_a_mask_that_is_empty_or_everything() -> None:
+    maps = stack(6, m=2)
+    masks = np.zeros((2, 14, 14), bool)
+    masks[1] = True
+    assert map_similarity.iou_at_mask_area(maps, masks).tolist() == [0.0, 1.0]
+
+
+def test_a_turned_sign_is_no_other_map() -> None:
+    """The sanity check sees through it, as the eye does; by sign the two would be opposites."""
+    maps = stack(7)
+    assert map_similarity.spearman(maps, -maps) == pytest.approx(-np.ones(3))
+    assert map_similarity.magnitude_spearman(maps, -maps) == pytest.approx(np.ones(3))
+    expected = [spearmanr(abs(a).ravel(), abs(b).ravel()).statistic for a, b in zip(maps, stack(8), strict=True)]
+    assert map_similarity.magnitude_spearman(maps, stack(8)) == pytest.approx(expected)
