@@ -213,6 +213,13 @@ class OnnxModel:
         )
 
 
+RANDOM_MAP = "random-map"
+CENTRE_PRIOR = "centre-prior"
+UNINFORMED = (RANDOM_MAP, CENTRE_PRIOR)
+"""The names under which maps that know nothing of the image are measured beside the variants: a floor to read their
+saliency against, not variants that could pass, fail or get worse."""
+
+
 @dataclass(frozen=True)
 class Measurement:
     """One number with its unit, its sample size and its 95 % interval; `value` None means not measured."""
@@ -311,11 +318,16 @@ class RunFolder:
 
     def saliency(self, variant: str) -> Path:
         """Return the path of a variant's occlusion maps."""
-        return self.root / "validate" / "saliency" / f"{variant}.npz"
+        return self.maps(variant, "occlusion")
 
     def gradients(self, variant: str) -> Path:
         """Return the path of a variant's gradient maps."""
-        return self.root / "validate" / "gradients" / f"{variant}.npz"
+        return self.maps(variant, "gradient")
+
+    def maps(self, variant: str, method: str) -> Path:
+        """Return the path of a variant's saliency maps by a method."""
+        folder = {"occlusion": "saliency", "gradient": "gradients"}.get(method, method)
+        return self.root / "validate" / folder / f"{variant}.npz"
 
     @property
     def measurements(self) -> Path:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from pipeline.artifacts import JSON, Measurement, sha256_of_json
+from pipeline.artifacts import JSON, UNINFORMED, Measurement, sha256_of_json
 from pipeline.errors import ExitCode, UsageError
 from pipeline.evidence import Evidence
 from pipeline.settings import Settings
@@ -24,9 +24,6 @@ IDENTIFYING_SETTINGS = ("threads", "batch_size", "method", "subgroup")
 Status = Literal["regressed", "missing", "improved", "unchanged", "new", "not_compared"]
 
 ORDER: tuple[Status, ...] = ("regressed", "missing", "improved", "not_compared", "new", "unchanged")
-
-RANDOM_MAP = "random-map"
-"""A floor that the saliency scores are read against, not a variant that could get worse."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +41,8 @@ TOLERANCES: Mapping[Inputs, Tolerance] = {
     "class": Tolerance("absolute", 0.02),
     "reference": Tolerance("absolute", 0.01),
     "maps": Tolerance("absolute", 0.02),
+    "randomised": Tolerance("absolute", 0.02),
+    "perturbed": Tolerance("absolute", 0.02),
     "masks": Tolerance("absolute", 0.02),
     "file": Tolerance("relative", 0.02),
     # Medians of one machine differ by a few per cent from night to night; a lost kernel fusion costs far more.
@@ -206,7 +205,7 @@ def _keyed(measurements: Iterable[Measurement]) -> dict[tuple[JSON, ...], Measur
     keyed: dict[tuple[JSON, ...], Measurement] = {}
     seen: Counter[tuple[JSON, ...]] = Counter()
     for one in measurements:
-        if one.variant == RANDOM_MAP:
+        if one.variant in UNINFORMED:
             continue
         identity = sha256_of_json(_identity(one))
         key = (one.metric, one.variant, one.provider, one.split, identity)
@@ -217,8 +216,10 @@ def _keyed(measurements: Iterable[Measurement]) -> dict[tuple[JSON, ...], Measur
 
 def _absent_like(old: Measurement, measurements: Iterable[Measurement]) -> Measurement | None:
     """Return the record of an absence that explains why `old` is not there: it has a reason in place of settings."""
+    subgroups = (None, old.settings.get("subgroup"))
     for one in measurements:
-        if one.value is None and (one.metric, one.variant) == (old.metric, old.variant):
+        same = (one.metric, one.variant) == (old.metric, old.variant) and one.settings.get("subgroup") in subgroups
+        if one.value is None and same:
             return one
     return None
 

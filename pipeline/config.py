@@ -13,7 +13,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from calibration_data.preparation import DataSettings
-from pipeline.artifacts import JSON, sha256_of_json
+from pipeline.artifacts import JSON, UNINFORMED, sha256_of_json
 from pipeline.comparison import ComparisonSettings
 from pipeline.errors import UsageError
 from pipeline.gates import Gate
@@ -26,7 +26,7 @@ from stages.validate.settings import ValidateSettings
 
 MAX_BYTES = 1_000_000
 VARIANT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-RESERVED_NAMES = ("fp32", "random-map")
+RESERVED_NAMES = ("fp32", *UNINFORMED)
 _PLAIN_TAGS = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:null")
 _FIRST_OF_NUMBER = "-+.0123456789"
 

@@ -27,6 +27,11 @@ class Gate(Settings):
     provider: str | None = Field(None, description="only measurements on this execution provider")
     threads: int | None = Field(None, ge=1, description="only measurements with this many threads")
     method: Literal["occlusion", "gradient"] | None = Field(None, description="only saliency maps made this way")
+    subgroup: str | None = Field(
+        None,
+        description="only the images of this subgroup: `small lesions`, `medium lesions` or `large lesions` with a "
+        "metric that needs masks, or one that the data set names with accuracy; by default all images together",
+    )
 
     @field_validator("metric")
     @classmethod
@@ -53,7 +58,7 @@ class Gate(Settings):
         """The criterion as one reads it."""
         relation = "≥" if self.at_least is not None else "≤"
         against = {"difference": " − fp32", "ratio": " / fp32", None: ""}[self.relative_to_fp32]
-        where = [self.provider, f"{self.threads} thr." if self.threads else None, self.method]
+        where = [self.provider, f"{self.threads} thr." if self.threads else None, self.method, self.subgroup]
         place = ", ".join(part for part in where if part)
         return f"{self.variant}: {self.metric}{against}{f' ({place})' if place else ''} {relation} {self.limit:g}"
 
@@ -97,17 +102,25 @@ def _judge_one(gate: Gate, measurements: Sequence[Measurement]) -> Verdict:
 
 
 def _why_nothing_fits(gate: Gate, measurements: Sequence[Measurement]) -> str:
-    """Return why a gate has no measurement; a class's or label's name may be mistyped."""
+    """Return why a gate has no measurement; the name of a class, a label or a subgroup may be mistyped."""
+    of_variant = [m for m in measurements if m.variant == gate.variant]
     family, slash, _ = gate.metric.partition("/")
-    named = {m.metric for m in measurements if m.variant == gate.variant and m.metric.startswith(f"{family}/")}
-    nearest = difflib.get_close_matches(gate.metric, sorted(named), n=1) if slash and gate.metric not in named else []
-    return "not measured in this run" + (f"; did you mean {nearest[0]!r}?" if nearest else "")
+    wanted, known = None, set[str]()
+    if slash and all(m.metric != gate.metric for m in of_variant):
+        wanted, known = gate.metric, {m.metric for m in of_variant if m.metric.startswith(f"{family}/")}
+    elif gate.subgroup is not None:
+        named = (m.settings.get("subgroup") for m in of_variant if m.metric == gate.metric)
+        wanted, known = gate.subgroup, {str(name) for name in named if name is not None}
+    nearest = difflib.get_close_matches(wanted, sorted(known), n=1) if wanted else []
+    return "not measured in this run" + (
+        f"; did you mean {nearest[0]!r}?" if nearest and nearest[0] != wanted else ""
+    )
 
 
 def _fits(gate: Gate, measurement: Measurement) -> bool:
     return (
         measurement.metric == gate.metric
-        and "subgroup" not in measurement.settings
+        and measurement.settings.get("subgroup") == gate.subgroup
         and gate.provider in (None, measurement.provider)
         and gate.threads in (None, measurement.settings.get("threads"))
         and gate.method in (None, measurement.settings.get("method"))
@@ -131,7 +144,7 @@ def _value(gate: Gate, found: Measurement, measurements: Sequence[Measurement]) 
 
 
 def _same_place(one: Measurement, other: Measurement) -> bool:
-    keys = ("threads", "method")
+    keys = ("threads", "method", "subgroup")
     same_settings = all(one.settings.get(key) == other.settings.get(key) for key in keys)
     return one.provider == other.provider and one.split == other.split and same_settings
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.acceptance import Accepted, read_accepted
-from pipeline.artifacts import RunFolder, write_json, write_text
-from pipeline.comparison import RANDOM_MAP, Comparison, ComparisonSettings, compare
+from pipeline.artifacts import UNINFORMED, RunFolder, write_json, write_text
+from pipeline.comparison import Comparison, ComparisonSettings, compare
 from pipeline.comparison_text import nightly_markdown
 from pipeline.errors import EdgeproofError, ExitCode, UsageError
 from pipeline.evidence import Evidence, read_evidence
@@ -129,7 +129,7 @@ def headline(evidence: Evidence) -> dict[str, float | None]:
     """Return the measurements that the history keeps, "METRIC/VARIANT" to value; of several, the run's first."""
     values: dict[str, float | None] = {}
     for one in evidence.measurements:
-        if one.metric in HEADLINE_METRICS and one.variant != RANDOM_MAP:
+        if one.metric in HEADLINE_METRICS and one.variant not in UNINFORMED:
             values.setdefault(f"{one.metric}/{one.variant}", one.value)
     return values
 

@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration_data.prepared import Task
-from stages.validate import label_metrics, map_similarity, metrics
+from stages.validate import deletion, label_metrics, map_similarity, metrics
 
-Inputs = Literal["labels", "class", "class_mean", "reference", "maps", "masks", "file", "timing"]
+Inputs = Literal[
+    "labels", "class", "class_mean", "reference", "maps", "randomised", "perturbed", "masks", "file", "timing"
+]
 Interval = Literal[
     "wilson", "mean_of_sensitivities", "bootstrap", "bootstrap_or_wilson", "basic_bootstrap", "stratified_bootstrap"
 ]
@@ -53,8 +55,10 @@ class Metric:
         higher_is_better: the direction a gate and a report's colours take.
         inputs: what the definitions' functions take: "labels": (logits, labels, weights); "class": (logits, labels,
             class index, weights); "class_mean": the same, and the metric is the mean over the classes; "reference":
-            (logits, fp32's logits, weights); "maps": (maps, fp32's maps); "masks": (maps, masks). "file" and "timing"
-            are measured, not computed from arrays.
+            (logits, fp32's logits, weights); "maps": (maps, fp32's maps); "randomised": (maps, maps of the same file
+            with weights that know nothing); "perturbed": (the file's probability of a class, images, maps, classes,
+            fill), as `deletion.deletion_auc`; "masks": (maps, masks). "file" and "timing" are measured, not computed
+            from arrays.
         definitions: the kinds of task that the metric exists for, and what it is there.
         settings: written beside every measurement.
     """
@@ -174,6 +178,16 @@ METRICS: Mapping[str, Metric] = {
     "saliency_top10_overlap": Metric("share", True, "maps", _for_both(
         "share of fp32's most important tenth of the pixels that is kept", map_similarity.top_overlap,
         "bootstrap_or_wilson")),
+    "sanity_spearman": Metric("correlation", False, "randomised", _for_both(
+        "rank correlation of the saliency maps' magnitudes with those of the same file after its weights were put in "
+        "a random order; near 1 a map shows the image and not what the network learned",
+        map_similarity.magnitude_spearman, "bootstrap"), {"randomised": "weights of every layer permuted"}),
+    "deletion_auc": Metric("probability", False, "perturbed", _for_both(
+        "mean probability of the explained class while the most salient pixels go first",
+        deletion.deletion_auc, "bootstrap_or_wilson"), {"steps": deletion.STEPS, "fill": "mean colour"}),
+    "insertion_auc": Metric("probability", True, "perturbed", _for_both(
+        "mean probability of the explained class while the most salient pixels come first",
+        deletion.insertion_auc, "bootstrap_or_wilson"), {"steps": deletion.STEPS, "fill": "mean colour"}),
     "pointing_game": Metric("share", True, "masks", {
         "multi_class": Definition(
             "share of the maps whose maximum lies inside the lesion's mask; a map explains fp32's answer, also where "
@@ -189,6 +203,15 @@ METRICS: Mapping[str, Metric] = {
         "multi_label": Definition(
             "share of the positive relevance that lies inside the finding's mask; a map explains the finding that "
             "the mask shows", map_similarity.mass_in_mask, "bootstrap_or_wilson"),
+    }),
+    "iou_at_mask_area": Metric("share", True, "masks", {
+        "multi_class": Definition(
+            "intersection over union of the lesion's mask and the map's highest pixels, as many as the mask has; a "
+            "map explains fp32's answer, also where it is wrong",
+            map_similarity.iou_at_mask_area, "bootstrap_or_wilson"),
+        "multi_label": Definition(
+            "intersection over union of the finding's mask and the map's highest pixels, as many as the mask has; a "
+            "map explains the finding that the mask shows", map_similarity.iou_at_mask_area, "bootstrap_or_wilson"),
     }),
 }  # fmt: skip
 

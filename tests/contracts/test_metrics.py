@@ -10,6 +10,7 @@ import pytest
 
 from calibration_data.prepared import Task
 from stages.validate import METRICS, Definition, Metric, row_name
+from stages.validate.deletion import Probability
 
 ROWS = pytest.mark.parametrize(("name", "row"), METRICS.items(), ids=METRICS.keys())
 COMPUTED: list[tuple[str, Task]] = [
@@ -39,9 +40,18 @@ CONTRACT = {
     "saliency_spearman",
     "saliency_ssim",
     "saliency_top10_overlap",
+    "sanity_spearman",
+    "deletion_auc",
+    "insertion_auc",
     "pointing_game",
     "mass_in_mask",
+    "iou_at_mask_area",
 }
+
+
+def lit_where(masks: np.ndarray) -> Probability:
+    """A file whose probability is the brightness inside the masks."""
+    return lambda images, targets: (images[:, 0] / 255 * masks).sum(axis=(1, 2)) / masks.sum(axis=(1, 2))
 
 
 def outcome(row: Metric, definition: Definition, task: Task, skilled: bool) -> np.ndarray:
@@ -65,6 +75,12 @@ def outcome(row: Metric, definition: Definition, task: Task, skilled: bool) -> n
             return definition.function(logits, perfect, ones)
         case "maps":
             return definition.function(maps if skilled else -maps, maps)
+        case "randomised":
+            return definition.function(maps, rng.standard_normal(maps.shape) if skilled else maps)
+        case "perturbed":
+            images, targets = np.full((5, 1, 12, 12), 255, np.uint8), np.zeros(5, np.int64)
+            dark = np.zeros(1, np.uint8)
+            return definition.function(lit_where(masks), images, maps if skilled else -maps, targets, dark)
         case "masks":
             return definition.function(maps, masks if skilled else ~masks)
     raise AssertionError(row.inputs)

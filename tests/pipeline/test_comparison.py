@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from rich.console import Console
-from small_run import accuracy, latency, size, speedup, write_run
+from small_run import VARIANT, accuracy, latency, size, speedup, write_run
 
 from pipeline.artifacts import Measurement
 from pipeline.comparison import Comparison, ComparisonSettings, Difference, compare
@@ -138,11 +138,37 @@ def test_two_equal_names_are_both_compared() -> None:
     ]
 
 
-def test_the_random_map_is_no_variant() -> None:
-    floor = Measurement("saliency_spearman", 0.02, "correlation", "random-map")
-    worse = Measurement("saliency_spearman", -0.5, "correlation", "random-map")
+@pytest.mark.parametrize("name", ["random-map", "centre-prior"])
+def test_a_map_that_knows_nothing_is_no_variant(name: str) -> None:
+    floor = Measurement("saliency_spearman", 0.02, "correlation", name)
+    worse = Measurement("saliency_spearman", -0.5, "correlation", name)
     comparison = compare(evidence(accuracy(), floor), evidence(accuracy(), worse), DEFAULT)
     assert [one.metric for one in comparison.differences] == ["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "unit", "status"),
+    [
+        ("deletion_auc", "probability", "regressed"),
+        ("sanity_spearman", "correlation", "regressed"),
+        ("insertion_auc", "probability", "improved"),
+        ("iou_at_mask_area", "share", "improved"),
+    ],
+)
+def test_what_rises_by_more_than_its_tolerance(metric: str, unit: str, status: str) -> None:
+    """Of the saliency scores two get worse as they rise; small lesions are compared with small lesions."""
+
+    def of(every: float, small: float) -> tuple[Measurement, ...]:
+        return (
+            Measurement(metric, every, unit, VARIANT, settings={"method": "gradient"}),
+            Measurement(metric, small, unit, VARIANT, settings={"method": "gradient", "subgroup": "small lesions"}),
+        )
+
+    comparison = compare(evidence(*of(0.30, 0.50)), evidence(*of(0.31, 0.53)), DEFAULT)
+    assert [(one.settings.get("subgroup"), one.status) for one in comparison.differences] == [
+        ("small lesions", status),
+        (None, "unchanged"),
+    ]
 
 
 def test_an_accepted_run_without_a_number_is_refused() -> None:

@@ -86,6 +86,30 @@ def test_subgroups_are_not_the_variant():
     assert only(Gate(metric="balanced_accuracy", variant="pact-int8", at_least=0.9), *rows).status == "passed"
 
 
+def test_a_subgroup_has_a_gate_of_its_own():
+    """Small lesions fail where all of them together pass; each is held against fp32's own small lesions."""
+    rows = [
+        measurement(value, variant, "mass_in_mask", settings={"method": "gradient", **group})
+        for variant, values in {"fp32": (0.6, 0.4), "pact-int8": (0.5, 0.1)}.items()
+        for value, group in zip(values, ({}, {"subgroup": "small lesions"}), strict=True)
+    ]
+    every = Gate(metric="mass_in_mask", variant="pact-int8", at_least=0.45)
+    small = every.model_copy(update={"subgroup": "small lesions", "method": "gradient"})
+    assert (only(every, *rows).status, only(small, *rows).status) == ("passed", "failed")
+    assert small.name == "pact-int8: mass_in_mask (gradient, small lesions) ≥ 0.45"
+    drop = small.model_copy(update={"at_least": -0.2, "relative_to_fp32": "difference"})
+    assert only(drop, *rows).value == pytest.approx(-0.3)
+    mistyped = small.model_copy(update={"subgroup": "small lesion"})
+    assert only(mistyped, *rows).detail == "not measured in this run; did you mean 'small lesions'?"
+
+
+def test_a_subgroup_with_too_few_masks_is_missing_and_says_so():
+    reason = "only 4 of the explained images have a mask of this size; a figure by size needs 10"
+    row = measurement(None, metric="mass_in_mask", settings={"subgroup": "large lesions", "reason": reason})
+    gate = Gate(metric="mass_in_mask", variant="pact-int8", at_least=0.1, subgroup="large lesions")
+    assert (only(gate, row).status, only(gate, row).detail) == ("missing", f"not measured: {reason}")
+
+
 def test_what_was_not_measured_is_missing_and_says_why():
     gate = Gate(metric="balanced_accuracy", variant="pact-int8", at_least=0.1)
     assert only(gate).status == "missing"
