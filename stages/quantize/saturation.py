@@ -1,0 +1,275 @@
+"""Which layers of an int8 file go wrong on x86 without VNNI, by arithmetic on its own integers.
+
+There ONNX Runtime multiplies uint8 activations a by int8 weights w with `VPMADDUBSW`, which adds two neighbouring
+products in 16 bits and saturates: a₁·w₁ + a₂·w₂ is cut to −32,768…32,767, while 255·(127 + 127) = 64,770. Neighbours
+are the steps 2i and 2i + 1 along the sum: of a convolution (kernel position, channel within the group) with the
+channel running fastest, of a linear layer the features. Padding is the activations' zero point.
+
+Found by running ONNX Runtime 1.31.1 under `qemu-x86_64 -cpu Haswell`, whose answers this arithmetic meets bit for
+bit: depthwise convolutions (one channel in, one out per group) multiply in 32 bits and never saturate; nor do int8
+activations, nor uint8 weights.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.artifacts import JSON
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
+
+_LOWEST, _HIGHEST = -(2**15), 2**15 - 1
+_LARGEST_ACTIVATION = 255
+
+# Of each integer operator: where its activations, their zero point and its weights stand among its inputs.
+_OPERANDS = {
+    "QLinearConv": (0, 2, 3),
+    "QLinearMatMul": (0, 2, 3),
+    "QGemm": (0, 2, 3),
+    "MatMulIntegerToFloat": (0, 4, 1),
+}
+
+
+@dataclass(frozen=True)
+class LayerSaturation:
+    """What one layer's sums do on x86 without VNNI.
+
+    Attributes:
+        layer: its name in the float graph.
+        weight_pairs_at_risk: share of its neighbouring weights whose sum some activations would saturate, above 0.
+        largest_sum: the sum of two products that is furthest from zero, for activations of 0…255.
+        saturated_sums: share of the sums of two products that saturate on the images.
+        changed_outputs: share of its outputs in which at least one of them does, before rounding.
+        images: how many were looked at.
+    """
+
+    layer: str
+    weight_pairs_at_risk: float
+    largest_sum: int
+    saturated_sums: float
+    changed_outputs: float
+    images: int
+
+    def as_json(self) -> dict[str, JSON]:
+        """Return the layer as it stands in a variant's record."""
+        return asdict(self)
+
+
+def saturating_layers(
+    model: ModelProto, batches: Iterable[Mapping[str, NDArray[Any]]]
+) -> tuple[LayerSaturation, ...]:
+    """Return the layers whose sums can saturate on x86 without VNNI, in the order of the graph.
+
+    What multiplies integers is read off the graph that ONNX Runtime makes of the file, so a layer that it computes in
+    float is not listed. A file without such layers is not run at all.
+
+    Args:
+        model: a QDQ or QOperator file.
+        batches: inputs by name, the first axis counting images; taken one after another.
+
+    Returns:
+        One entry for each layer with a weight pair at risk; empty where the file is safe everywhere.
+    """
+    fused = _fused(model)
+    layers = [layer for layer in _integer_layers(fused) if layer.at_risk.any()]
+    if not layers:
+        return ()
+    tallies = {layer.name: _Tally() for layer in layers}
+    images = 0
+    for tensors in _activations(fused, {layer.activation for layer in layers}, batches):
+        images += len(tensors[layers[0].activation])
+        for layer in layers:
+            _count(layer, tensors[layer.activation], tallies[layer.name])
+    return tuple(_result(layer, tallies[layer.name], images) for layer in layers)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer of uint8 by int8; `weight` is int8 [groups, pairs, 2, outputs], neighbours side by side."""
+
+    name: str
+    node: NodeProto
+    activation: str
+    zero_point: int
+    shape: tuple[int, ...]
+    weight: NDArray[np.int8]
+
+    @property
+    def at_risk(self) -> NDArray[np.bool_]:
+        """Whether activations exist that saturate a pair, bool [groups, pairs, outputs]."""
+        highest, lowest = self.extremes
+        return (highest > _HIGHEST) | (lowest < _LOWEST)
+
+    @property
+    def extremes(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """The largest and the least sum of a pair for activations of 0…255, int32 [groups, pairs, outputs]."""
+        weight = self.weight.astype(np.int32)
+        highest = np.clip(weight, 0, None).sum(axis=2, dtype=np.int32) * _LARGEST_ACTIVATION
+        return highest, np.clip(weight, None, 0).sum(axis=2, dtype=np.int32) * _LARGEST_ACTIVATION
+
+
+@dataclass
+class _Tally:
+    sums: int = 0
+    saturated: int = 0
+    outputs: int = 0
+    changed: int = 0
+
+
+def _fused(model: ModelProto) -> ModelProto:
+    # QDQ and QOperator files become the same integer operators, as they do before every run.
+    import onnx
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.log_severity_level = 3
+    with tempfile.TemporaryDirectory() as folder:
+        options.optimized_model_filepath = str(Path(folder, "fused.onnx"))
+        onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return onnx.load_model(options.optimized_model_filepath)
+
+
+def _integer_layers(fused: ModelProto) -> Iterator[_Layer]:
+    from onnx import numpy_helper
+
+    constants = {tensor.name: tensor for tensor in fused.graph.initializer}
+    for node in fused.graph.node:
+        if node.op_type not in _OPERANDS:
+            continue
+        activation, zero_point, weight = (node.input[index] for index in _OPERANDS[node.op_type])
+        if weight not in constants:
+            continue
+        values = numpy_helper.to_array(constants[weight])
+        zero = numpy_helper.to_array(constants[zero_point]) if zero_point in constants else np.uint8(0)
+        if values.dtype != np.int8 or zero.dtype != np.uint8 or _is_depthwise(node, values):
+            continue
+        yield _Layer(
+            node.name.removesuffix("_quant"), node, activation, int(zero), values.shape, _paired(node, values)
+        )
+
+
+def _is_depthwise(node: NodeProto, weight: NDArray[np.int8]) -> bool:
+    return node.op_type == "QLinearConv" and weight.shape[1] == 1 and weight.shape[0] == _attribute(node, "group", 1)
+
+
+def _paired(node: NodeProto, weight: NDArray[np.int8]) -> NDArray[np.int8]:
+    # int8 [groups, steps, outputs], a zero appended to an odd number of steps, then split into neighbours.
+    if node.op_type == "QLinearConv":
+        groups = _attribute(node, "group", 1)
+        by_group = weight.reshape(groups, -1, *weight.shape[1:])
+        steps = np.moveaxis(by_group, 2, -1).reshape(groups, by_group.shape[1], -1).transpose(0, 2, 1)
+    else:
+        matrix = weight.T if _attribute(node, "transB", 0) else weight
+        steps = matrix.reshape(-1, *matrix.shape[-2:])
+    even = np.pad(steps, ((0, 0), (0, steps.shape[1] % 2), (0, 0)))
+    return even.reshape(len(even), -1, 2, even.shape[2])
+
+
+def _activations(
+    fused: ModelProto, names: Iterable[str], batches: Iterable[Mapping[str, NDArray[Any]]]
+) -> Iterator[dict[str, NDArray[np.uint8]]]:
+    import onnxruntime
+    from onnx import TensorProto, helper
+
+    fed = {value.name for value in fused.graph.input}
+    listed = {value.name for value in fused.graph.output}
+    wanted = sorted(set(names) - fed)
+    fused.graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.UINT8, None) for name in wanted if name not in listed
+    )
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(fused.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    for batch in batches:
+        found = session.run(wanted, dict(batch)) if wanted else []
+        yield {**batch, **dict(zip(wanted, found, strict=True))}
+
+
+def _count(layer: _Layer, activation: NDArray[np.uint8], tally: _Tally) -> None:
+    _, pairs, _, outputs = layer.weight.shape
+    at_risk = layer.at_risk
+    for image in range(len(activation)):  # one at a time: a convolution's rows repeat each pixel many times
+        for group, rows in enumerate(_rows(layer, activation[image : image + 1])):
+            changed = np.zeros((len(rows), outputs), dtype=np.bool_)
+            for pair in np.flatnonzero(at_risk[group].any(axis=1)):
+                columns = np.flatnonzero(at_risk[group, pair])
+                weight = layer.weight[group, pair][:, columns].astype(np.int32)
+                sums = rows[:, 2 * pair, None] * weight[0]
+                if 2 * pair + 1 < rows.shape[1]:
+                    sums += rows[:, 2 * pair + 1, None] * weight[1]
+                saturated = (sums > _HIGHEST) | (sums < _LOWEST)
+                tally.saturated += int(np.count_nonzero(saturated))
+                changed[:, columns] |= saturated
+            tally.changed += int(np.count_nonzero(changed))
+            tally.outputs += changed.size
+            tally.sums += changed.size * pairs
+
+
+def _rows(layer: _Layer, activation: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+    """Yield for each group what meets the weights, uint8 [outputs' positions, steps], steps ordered as `weight`'s."""
+    if layer.node.op_type != "QLinearConv":
+        rows = activation.T if _attribute(layer.node, "transA", 0) else activation
+        for _ in range(len(layer.weight)):
+            yield rows.reshape(-1, rows.shape[-1])
+        return
+    kernel = layer.shape[2:]
+    strides = _attribute(layer.node, "strides", [1] * len(kernel))
+    dilations = _attribute(layer.node, "dilations", [1] * len(kernel))
+    extents = [(size - 1) * dilation + 1 for size, dilation in zip(kernel, dilations, strict=True)]
+    padding = _padding(layer.node, activation.shape[2:], extents, strides)
+    padded = np.pad(activation, [(0, 0), (0, 0), *padding], constant_values=layer.zero_point)
+    axes = tuple(range(2, 2 + len(kernel)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, tuple(extents), axis=axes)
+    steps = (slice(None), slice(None), *(slice(None, None, stride) for stride in strides))
+    windows = windows[(*steps, *(slice(None, None, dilation) for dilation in dilations))]
+    channels = layer.shape[1]
+    for group in range(len(layer.weight)):
+        of_group = windows[:, group * channels : (group + 1) * channels]
+        yield np.moveaxis(of_group, 1, -1).reshape(-1, channels * int(np.prod(kernel)))
+
+
+def _padding(
+    node: NodeProto, size: Sequence[int], extents: Sequence[int], strides: Sequence[int]
+) -> list[tuple[int, int]]:
+    automatic = _attribute(node, "auto_pad", b"NOTSET").decode()
+    if automatic == "NOTSET":
+        pads = _attribute(node, "pads", [0] * (2 * len(size)))
+        return list(zip(pads[: len(size)], pads[len(size) :], strict=True))
+    if automatic == "VALID":
+        return [(0, 0)] * len(size)
+    padding = []
+    for length, extent, stride in zip(size, extents, strides, strict=True):
+        total = max((-(-length // stride) - 1) * stride + extent - length, 0)
+        less, more = total // 2, total - total // 2
+        padding.append((less, more) if automatic == "SAME_UPPER" else (more, less))
+    return padding
+
+
+def _result(layer: _Layer, tally: _Tally, images: int) -> LayerSaturation:
+    highest, lowest = layer.extremes
+    largest = max(int(highest.max()), int(lowest.min()), key=abs)
+    return LayerSaturation(
+        layer.name,
+        float(layer.at_risk.mean()),
+        largest,
+        tally.saturated / max(tally.sums, 1),
+        tally.changed / max(tally.outputs, 1),
+        images,
+    )
+
+
+def _attribute(node: NodeProto, name: str, default: Any) -> Any:
+    from onnx import helper
+
+    return next((helper.get_attribute_value(found) for found in node.attribute if found.name == name), default)
