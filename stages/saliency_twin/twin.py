@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 import onnx
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
@@ -9,7 +12,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 from pipeline.errors import StageError, UsageError
 from stages.saliency_twin.builder import Backward, Step
 from stages.saliency_twin.decompositions import operator_key
-from stages.saliency_twin.forward_graph import ForwardGraph, read_graph, reads
+from stages.saliency_twin.forward_graph import Dimension, ForwardGraph, read_graph, reads
 from stages.saliency_twin.rules import RULES
 
 TARGET = "target"
@@ -42,22 +45,54 @@ def build_twin(model: ModelProto, input_name: str | None = None, logits_name: st
         UsageError: a name is missing or ambiguous, an operator has no rule, or a shape is unknown.
         StageError: the result breaks ONNX's rules.
     """
+    return extended(model, input_name, logits_name, gradient_at_image)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A map under construction: what is appended to a model, and the names of what that makes.
+
+    Attributes:
+        graph: the new nodes and constants.
+        explained: the classes that are explained, int64 [batch].
+        saliency: the map, float32.
+        shape: the map's.
+    """
+
+    graph: Backward
+    explained: str
+    saliency: str
+    shape: tuple[Dimension, ...]
+
+
+def gradient_at_image(forward: ForwardGraph) -> Drawn:
+    """Draw the gradient of the explained logit with respect to `forward.image`, any tensor before the logits."""
+    _, classes = _logits_shape(forward)
+    graph = Backward(forward)
+    explained, seed = _seed(graph, forward.logits, classes)
+    return Drawn(graph, explained, _differentiate(graph, seed), forward.shape(forward.image))
+
+
+def extended(
+    model: ModelProto, input_name: str | None, logits_name: str | None, draw: Callable[[ForwardGraph], Drawn]
+) -> ModelProto:
+    """Return a model with the input `target`, and the outputs `saliency` and `explained_class` as `draw` makes them.
+
+    Args and errors as in `build_twin`.
+    """
     twin = _prepared(model)
     image, logits = _image(twin, input_name), _logits(twin, logits_name)
     forward = read_graph(twin, image.name, logits)
-    batch, classes = _logits_shape(forward)
-    graph = Backward(forward)
-    explained, seed = _seed(graph, logits, classes)
-    saliency = _differentiate(graph, seed)
+    drawn = draw(forward)
+    graph, (batch, _) = drawn.graph, _logits_shape(forward)
     outputs = [
         next((value for value in twin.graph.output if value.name == logits), None)
         or helper.make_tensor_value_info(logits, forward.types[logits], forward.shape(logits)),
-        helper.make_tensor_value_info(SALIENCY, TensorProto.FLOAT, []),
+        helper.make_tensor_value_info(SALIENCY, TensorProto.FLOAT, drawn.shape),
         helper.make_tensor_value_info(EXPLAINED_CLASS, TensorProto.INT64, [batch]),
     ]
-    outputs[1].type.tensor_type.shape.CopyFrom(image.type.tensor_type.shape)
-    graph.name_output(saliency, SALIENCY)
-    graph.name_output(explained, EXPLAINED_CLASS)
+    graph.name_output(drawn.saliency, SALIENCY)
+    graph.name_output(drawn.explained, EXPLAINED_CLASS)
     twin.graph.node.extend(graph.nodes)
     twin.graph.initializer.extend(graph.constants)
     twin.graph.input.append(helper.make_tensor_value_info(TARGET, TensorProto.INT64, [batch]))
@@ -166,6 +201,8 @@ def _differentiate(graph: Backward, seed: str) -> str:
     arrived: dict[str, list[str]] = {forward.logits: [seed]}
     for node in reversed(forward.nodes):
         wanted = frozenset(p for p, name in enumerate(node.input) if name in forward.active)
+        if not wanted:
+            continue
         gradients = tuple(_gathered(graph, arrived.pop(name, [])) for name in node.output)
         if any(gradient is not None for gradient in gradients):
             found = RULES[operator_key(node)](graph, Step(node, gradients, wanted))

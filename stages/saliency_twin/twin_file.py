@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.artifacts import sha256_of_file, write_bytes
 from pipeline.errors import UsageError
 from pipeline.model_file import read_foreign_model
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 TWIN_OF_KEY = "edgeproof.twin_of"
 """In the twin's metadata: sha256 of the file that it explains."""
@@ -32,16 +37,28 @@ def make_twin(path: Path, output: Path | None, input_name: str | None, logits_na
         UsageError: no such model or none that can be read, a name is missing, or an operator has no rule.
         StageError: the twin breaks ONNX's rules.
     """
-    import onnx
-
     from stages.saliency_twin.twin import build_twin
 
-    output = twin_path(path) if output is None else output
+    return write_extended(
+        path,
+        twin_path(path) if output is None else output,
+        lambda model: build_twin(model, input_name, logits_name),
+    )
+
+
+def write_extended(path: Path, output: Path, extend: Callable[[ModelProto], ModelProto]) -> Path:
+    """Write what `extend` makes of a model, with the model's metadata and digest, and return its path.
+
+    Raises:
+        UsageError: no such model or none that can be read, or the output is the model itself.
+    """
+    import onnx
+
     if output.resolve() == path.resolve():
         raise UsageError(f"--output: expected another file than the model, found {path} itself. Choose another name.")
     model = read_foreign_model(path)
     try:
-        twin = build_twin(model, input_name, logits_name)
+        twin = extend(model)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
     metadata = {entry.key: entry.value for entry in model.metadata_props}
