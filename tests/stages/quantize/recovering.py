@@ -38,7 +38,7 @@ def minmax_calibration(batches: Batches) -> Callable[[onnx.ModelProto], Any]:
         run = runner(proto, names)
         ranges: dict[str, tuple[float, float]] = {}
         for feeds in batches():
-            for name, value in run(feeds).items():
+            for name, value in {**feeds, **run(feeds)}.items():
                 if value.dtype == np.float32:
                     low, high = ranges.get(name, (np.inf, -np.inf))
                     ranges[name] = (min(low, float(value.min())), max(high, float(value.max())))
