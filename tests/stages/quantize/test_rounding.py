@@ -72,12 +72,13 @@ def test_two_weights_on_one_input_turn_apart() -> None:
     )
     proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([[127, 0.8, 0.51]], dtype=np.float32), "w"))
     proto.graph.node[0].name = "head"
-    pixels = np.column_stack([np.linspace(-1, 1, 8), np.ones(8), np.ones(8)]).astype(np.float32)
+    pixels = np.tile(np.array([[0, 1, 1]], dtype=np.float32), (8, 1))  # 0 and 1 have integers of their own
     batches = batches_of(pixels, 8)
     written = qdq_writer(per_channel=True)(proto, minmax_calibration(batches)(proto), {})
     assert initializers(written)["w_quantized"].tolist() == [[127, 1, 1]]
     learned = learn_rounding(proto, written, batches, LearnedRoundingSettings(images=8, iterations=500))
     assert learned.integers["w"].tolist() == [[127, 1, 0]]
+    assert learned.error_db == pytest.approx(20 * np.log10(0.69 / 0.31), abs=0.01)
 
 
 @pytest.mark.parametrize(
