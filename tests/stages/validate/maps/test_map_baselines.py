@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
 from pipeline.errors import StageError
-from stages.validate.maps.baselines import random_maps
+from stages.validate.maps.baselines import centre_prior, random_maps
 
 
 def test_random_maps_are_as_smooth_as_occlusion_maps() -> None:
@@ -22,3 +23,14 @@ def test_random_maps_are_as_smooth_as_occlusion_maps() -> None:
 def test_a_stride_that_would_skip_pixels_is_refused() -> None:
     with pytest.raises(StageError, match="stride 3 and patch 2"):
         random_maps(0, (1, 8, 8), 2, 3)
+
+
+def test_the_centre_prior_is_a_gaussian_of_a_quarter_of_each_side() -> None:
+    maps = centre_prior((2, 9, 17))
+    assert (maps.shape, maps.dtype) == ((2, 9, 17), np.float32)
+    assert (maps[0] == maps[1]).all()
+    assert maps[0, 4, 8] == 1.0
+    # Two rows of 9/4, so 8/9 of a standard deviation up; four columns of 17/4 to the right.
+    assert maps[0, 2, 8] == pytest.approx(np.exp(-0.5 * (2 / 2.25) ** 2))
+    assert maps[0, 4, 12] == pytest.approx(np.exp(-0.5 * (4 / 4.25) ** 2))
+    assert maps == pytest.approx(maps[:, ::-1, ::-1])
