@@ -247,16 +247,17 @@ def _learn_layer(
     """Return a layer's integers, and by how many dB its error fell against the nearest ones (0 where it did not)."""
     import torch
 
-    limits = np.iinfo(stored.integers.dtype)
     steps = weight / stored.scale + stored.zero_point
     below = np.floor(steps)
-    low, high = int(stored.integers.min()), int(stored.integers.max())  # of reduced ranges too
+    # The greatest integer is attained, also where the range is reduced.
+    high = int(np.abs(stored.integers.astype(np.int32)).max())
+    low = -high if np.issubdtype(stored.integers.dtype, np.signedinteger) else 0
     scale, zero, floor = (
         torch.from_numpy(np.asarray(v, dtype=np.float32)) for v in (stored.scale, stored.zero_point, below)
     )
     x, y = torch.from_numpy(given), torch.from_numpy(wanted)
     b = None if bias is None else torch.from_numpy(bias.astype(np.float32))
-    fixed = torch.from_numpy(_defines_the_scale(weight, stored.scale))
+    fixed = torch.from_numpy(_defines_the_scale(weight, stored))
     nearest = torch.from_numpy(stored.integers.astype(np.float32))
 
     def answer(integers: Tensor, x: Tensor) -> Tensor:
@@ -290,7 +291,7 @@ def _learn_layer(
         optimizer.step()
     with torch.no_grad():
         h = (torch.sigmoid(v) * (_ZETA - _GAMMA) + _GAMMA).clamp(0, 1)
-        hard = torch.where(fixed, nearest, (floor + (h >= 0.5)).clamp(max(low, limits.min), min(high, limits.max)))
+        hard = torch.where(fixed, nearest, (floor + (h >= 0.5)).clamp(low, high))
     before, after = error(nearest), error(hard)
     if not after < before:
         return stored.integers, 0.0
@@ -298,11 +299,14 @@ def _learn_layer(
     return cast("NDArray[np.generic]", hard.numpy().astype(stored.integers.dtype)), gain
 
 
-def _defines_the_scale(weight: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Return which weights are the least or the greatest that share a scale."""
-    axes = tuple(axis for axis in range(weight.ndim) if scale.shape[axis] == 1) if scale.size > 1 else None
-    ends = [extreme(weight, axis=axes, keepdims=True) for extreme in (np.min, np.max)]
-    return np.asarray((weight == ends[0]) | (weight == ends[1]))
+def _defines_the_scale(weight: NDArray[np.float32], stored: _StoredWeight) -> NDArray[np.bool_]:
+    """Return which weights are the ends of the range that a scale spans."""
+    shared = stored.scale.shape
+    axes = tuple(axis for axis in range(weight.ndim) if shared[axis] == 1) if stored.scale.size > 1 else None
+    if np.issubdtype(stored.integers.dtype, np.signedinteger):  # symmetric about zero
+        return np.asarray(np.abs(weight) == np.max(np.abs(weight), axis=axes, keepdims=True))
+    low, high = (extreme(weight, axis=axes, keepdims=True) for extreme in (np.min, np.max))
+    return np.asarray((weight == np.minimum(low, 0)) | (weight == np.maximum(high, 0)))
 
 
 def _apply(node: NodeProto, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
