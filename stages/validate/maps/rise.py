@@ -38,8 +38,8 @@ def rise_maps(
 
     A mask is a grid of kept and hidden cells, drawn bilinearly over a bit more than the image and shifted at random;
     what it hides turns to the fill. Every image and every file gets the same masks. Where the paper divides by the
-    expected number of masks that show a pixel (section 3.1), this divides by the found one: both tend to the same map,
-    and an answer that no mask changes gives a flat map instead of the masks' own noise.
+    expected number of masks that show a pixel (section 3.1), this divides by the number found: both tend to the same
+    map, and an answer that no mask changes gives a flat map instead of the masks' own noise.
     Source: Petsiuk et al., BMVC 2018, arXiv 1806.07421.
 
     Args:

@@ -6,6 +6,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from quantizable import float_proto, prepared_data, write_float_model
+from quantizable import images as sample_images
 from torch import nn
 from torch.nn import functional as F
 
@@ -17,6 +19,7 @@ from stages.network import PactSettings, build_network
 from stages.network.checkpoint import NetworkSpec, load_checkpoint, save_checkpoint
 from stages.network.normalisation import normalise
 from stages.network.pact import fit_clips
+from stages.quantize import QUANTIZERS
 from stages.saliency_twin.grad_cam import build_grad_cam, grad_cam_path, make_grad_cam
 
 CLASSES = tuple("abcde")
@@ -177,3 +180,28 @@ def test_of_a_linear_head_the_map_is_the_weighted_sum(body, side, session):
 def test_where_the_maps_are_out_of_reach_it_is_said(body, message):
     with pytest.raises(NotMeasuredError, match=message):
         build_grad_cam(classifier(body))
+
+
+FORMATS = {
+    "fp16": ("fp16", {}),
+    "dynamic": ("dynamic", {}),
+    "static QDQ": ("static", {"activation_type": "uint8", "images": 8}),
+    "static QOperator": ("static", {"format": "QOperator", "images": 8}),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_compiled_file_keeps_its_logits_and_gets_a_map_like_the_float_ones(name, tmp_path, session):
+    method, settings = FORMATS[name]
+    model = write_float_model(tmp_path / "fp32.onnx", float_proto())
+    row = QUANTIZERS[method]
+    compiled = row.quantize(model, "v", row.settings.model_validate(settings), prepared_data(), tmp_path / "v.onnx")
+    batch = sample_images(4, 3)
+    feed = {"image": batch, "target": np.full(4, 1)}
+    (plain,) = session(compiled.path).run(None, {"image": batch})
+    logits, found, _ = session(make_grad_cam(compiled.path)).run(None, feed)
+    _, expected, _ = session(make_grad_cam(model.path)).run(None, feed)
+    assert np.array_equal(logits, plain)
+    assert found.shape == expected.shape
+    assert found.max() > 0
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.95
