@@ -20,6 +20,7 @@ from stages.quantize.neural_compressor.adapter import (
     quantize_with_neural_compressor,
 )
 from stages.quantize.static import StaticSettings, quantize_static
+from stages.quantize.weight_only import WeightOnlySettings, quantize_weights_only
 
 
 class QuantizeFunction(Protocol):
@@ -60,6 +61,9 @@ QUANTIZERS: Mapping[str, Quantizer] = {
     "fp16": Quantizer(Fp16Settings, quantize_fp16, "float16 weights and arithmetic: half the size"),
     "dynamic": Quantizer(
         DynamicSettings, quantize_dynamic, "int8 weights without calibration: a quarter of the size at float's speed"
+    ),
+    "weight_only": Quantizer(
+        WeightOnlySettings, quantize_weights_only, "int8 or int4 weights, float arithmetic: the size alone"
     ),
     "static": Quantizer(
         StaticSettings, quantize_static, "int8 weights and activations with calibrated ranges: small and fast"

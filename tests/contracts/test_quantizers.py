@@ -22,7 +22,11 @@ METHODS = [
 ]
 CLASSES = ("a", "b", "c")
 # Settings of the smallest run; every other setting keeps its default.
-SMALL: dict[str, dict[str, object]] = {"static": {"images": 8}, "neural_compressor": {"images": 8, "mode": "static"}}
+SMALL: dict[str, dict[str, object]] = {
+    "static": {"images": 8},
+    "weight_only": {"smallest_layer": 0},
+    "neural_compressor": {"images": 8, "mode": "static"},
+}
 
 GRAPH = """
 <ir_version: 10, opset_import: ["" : 21]>

@@ -15,6 +15,8 @@ from stages.saliency_twin.twin_file import make_twin
 FORMATS = {
     "fp16": ("fp16", {}),
     "dynamic": ("dynamic", {}),
+    "weight-only int8": ("weight_only", {}),
+    "weight-only int4": ("weight_only", {"bits": 4}),
     "static QDQ uint8": ("static", {"activation_type": "uint8"}),
     "static QDQ int8": ("static", {"activation_type": "int8", "weight_type": "int8"}),
     "static QOperator": ("static", {"format": "QOperator"}),
@@ -53,4 +55,4 @@ def test_a_compiled_file_keeps_its_logits_and_gets_a_map(name, float_model, tmp_
     assert saliency.dtype == np.float32
     # The same picture as the float file's, with another sign of some ReLUs: random maps would correlate by 0.01.
     _, _, reference, _ = explained(session, float_model.path, batch)
-    assert np.corrcoef(saliency.ravel(), reference.ravel())[0, 1] > 0.85
+    assert np.corrcoef(saliency.ravel(), reference.ravel())[0, 1] > (0.75 if "int4" in name else 0.85)
