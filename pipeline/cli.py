@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -91,14 +92,41 @@ def export(config: ConfigPath, run: RunPath = None, as_json: AsJson = False, qui
 
 @app.command()
 def quantize(
-    config: ConfigPath,
+    source: Annotated[
+        Path, typer.Argument(metavar="CONFIG|MODEL", help="a YAML configuration, or an ONNX classifier")
+    ],
     run: RunPath = None,
-    variant: Annotated[str | None, typer.Option(help="only this variant")] = None,
+    variant: Annotated[str | None, typer.Option(help="CONFIG: only this variant")] = None,
+    images: Annotated[Path | None, typer.Option(help="MODEL: folder of images, no labels needed")] = None,
+    method: Annotated[str | None, typer.Option(help="MODEL: a quantizer, see the README [default: static]")] = None,
+    calibration: Annotated[str | None, typer.Option(help="MODEL: how ranges are chosen [default: minmax]")] = None,
+    limit: Annotated[int | None, typer.Option(help="MODEL: at most so many images to calibrate on")] = None,
+    target: Annotated[str | None, typer.Option(help="MODEL: x86-vnni, x86-avx2, arm64 [default: this one]")] = None,
+    mean: Annotated[str | None, typer.Option(help="MODEL: of the input, as 0.485,0.456,0.406")] = None,
+    std: Annotated[str | None, typer.Option(help="MODEL: likewise")] = None,
+    scale: Annotated[int | None, typer.Option(help="MODEL: largest pixel for mean and std, 1 or 255")] = None,
+    layout: Annotated[str | None, typer.Option(help="MODEL: NCHW or NHWC [default: by its shape]")] = None,
+    image_size: Annotated[str | None, typer.Option(help="MODEL: 224 or 224x320, where it takes any")] = None,
+    fit: Annotated[str | None, typer.Option(help="MODEL: pad, stretch or crop [default: pad]")] = None,
+    seed: Annotated[int | None, typer.Option(help="MODEL: of the choice of images [default: 0]")] = None,
+    output: Annotated[Path | None, typer.Option(help="MODEL: file to write [default: MODEL.METHOD.onnx]")] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compile the variants."""
-    _run_until("quantize", config, run, variant, as_json, quiet)
+    """Compile the variants of a configuration, or one ONNX file without any."""
+    from pipeline.compile_options import is_model, refuse_options
+
+    options = {
+        "images": images, "method": method, "calibration": calibration, "limit": limit, "target": target,
+        "mean": mean, "std": std, "scale": scale, "layout": layout, "image_size": image_size, "fit": fit,
+        "seed": seed, "output": output,
+    }  # fmt: skip
+    if is_model(source):
+        refuse_options(source, "a configuration", run=run, variant=variant)
+        _compile_file(source, options, as_json, quiet)
+    else:
+        refuse_options(source, "a model (MODEL.onnx)", **options)
+        _run_until("quantize", source, run, variant, as_json, quiet)
 
 
 @app.command()
@@ -293,6 +321,15 @@ def _run_until(stage: str, config: Path, run: Path | None, variant: str | None, 
             {"exit_code": int(exit_code), "run": str(folder.root), **{k: record[k] for k in ("stages", "variants")}}
         )
     raise typer.Exit(exit_code)
+
+
+def _compile_file(model: Path, options: Mapping[str, Any], as_json: bool, quiet: bool) -> None:
+    from pipeline.compile_file import compile_file
+    from pipeline.compile_options import request_for
+    from pipeline.compile_text import compiled_table
+
+    compiled = compile_file(request_for(model, options), _observer(quiet))
+    _print(compiled.as_json() if as_json else compiled_table(compiled))
 
 
 def _show(outcome: Outcome) -> None:

@@ -104,6 +104,11 @@ def detect_cpu() -> Cpu:
     return parse_cpu(platform.machine(), _description(), os.cpu_count() or 1)
 
 
+def cpu_of(target: Literal["auto"] | CpuTarget) -> Cpu:
+    """Return a processor to compile for: the one at hand for "auto", else one of which nothing else is known."""
+    return detect_cpu() if target == "auto" else Cpu(target, 0, (), target)
+
+
 def choose_integer_types(
     cpu: Cpu,
     activation: Literal["auto", "uint8", "int8"],

@@ -56,7 +56,10 @@ def preprocessing_of(proto: ModelProto, model: OnnxModel) -> Preprocessing:
             f"{model.path}: expected `{METADATA_KEY}` in the model's metadata, found none. "
             "Export the model with `edgeproof export`, which writes it."
         )
-    return Preprocessing.from_metadata(metadata)
+    try:
+        return Preprocessing.from_metadata(metadata)
+    except ValueError as error:
+        raise UsageError(f"{model.path}: {error} in the model's metadata. Export the model anew.") from error
 
 
 def input_name_of(proto: ModelProto, model: OnnxModel, data: PreparedData) -> str:
@@ -72,10 +75,12 @@ def input_name_of(proto: ModelProto, model: OnnxModel, data: PreparedData) -> st
             f"{model.path}: expected a model with one input, found {len(inputs)}. Give an image classifier."
         )
     expected = [dimension.dim_value for dimension in inputs[0].type.tensor_type.shape.dim]
-    found = [len(data.train), *data.train.images.shape[1:]]
-    if len(expected) != 4 or any(e and e != f for e, f in zip(expected[1:], found[1:], strict=True)):
+    channels, height, width = data.train.images.shape[1:]
+    layout = preprocessing_of(proto, model).layout
+    found = [channels, height, width] if layout == "NCHW" else [height, width, channels]
+    if len(expected) != 4 or any(e and e != f for e, f in zip(expected[1:], found, strict=True)):
         raise UsageError(
-            f"{model.path}: expected images of shape {expected[1:]} (channels, height, width), found {found[1:]} in "
+            f"{model.path}: expected images of shape {expected[1:]} (channels, height, width), found {found} in "
             f"the data set {data.dataset}. Prepare the data with the model's image size and channels."
         )
     name: str = inputs[0].name

@@ -158,7 +158,8 @@ def _integer_layers(fused: ModelProto) -> Iterator[_Layer]:
 
 
 def _is_depthwise(node: NodeProto, weight: NDArray[np.int8]) -> bool:
-    return node.op_type == "QLinearConv" and weight.shape[1] == 1 and weight.shape[0] == _attribute(node, "group", 1)
+    groups: int = _attribute(node, "group", 1)
+    return node.op_type == "QLinearConv" and weight.shape[:2] == (groups, 1)
 
 
 def _paired(node: NodeProto, weight: NDArray[np.int8]) -> NDArray[np.int8]:

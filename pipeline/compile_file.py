@@ -1,0 +1,227 @@
+"""One ONNX file in, one compiled ONNX file out: no training, no configuration, images without labels.
+
+The stages do the work; here a foreign file and a folder of images become what they take, and what they made is
+measured against the file it was made from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from calibration_data.image_folder import ImageFolder, UnlabelledImages, read_image_folder, unlabelled_data
+from calibration_data.preprocessing import METADATA_KEY, Preprocessing
+from pipeline.artifacts import JSON, OnnxModel, read_json, sha256_of_file, write_bytes
+from pipeline.compile_agreement import Agreement, measure_agreement, refuse_broken_answers
+from pipeline.compile_options import CompileRequest, form_for, needs_images, preprocessing_for, settings_for
+from pipeline.errors import UsageError
+from pipeline.progress import Observer
+from stages.quantize import QUANTIZERS
+from stages.quantize.foreign_model import prepare_foreign_model
+from stages.quantize.graph import layers
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+HELD_OUT_IMAGES = 128
+_NO_IMAGES = UnlabelledImages(np.zeros((0, 3, 1, 1), np.uint8), (), ())
+_NO_PREPROCESSING = Preprocessing("uint8", (0.0,) * 3, (1.0,) * 3, 1)
+
+
+@dataclass(frozen=True)
+class CompiledFile:
+    """A compiled file and what is known of it.
+
+    Attributes:
+        compiled: the file and its record.
+        source: the model it was made from.
+        source_bytes: its size, with its weights.
+        layers: how many have weights.
+        float_layers: names of those that compute in float; None for a method that does not say.
+        calibration_images: how many the method saw; 0 where it needs none.
+        folder: all images; None where none were given.
+        preprocessing: how they reach the model; None likewise.
+        agreement: None where no image is left to measure on.
+    """
+
+    compiled: OnnxModel
+    source: Path
+    source_bytes: int
+    layers: int
+    float_layers: tuple[str, ...] | None
+    calibration_images: int
+    folder: ImageFolder | None
+    preprocessing: Preprocessing | None
+    agreement: Agreement | None
+
+    def as_json(self) -> dict[str, JSON]:
+        """Return what `--json` prints."""
+        return {
+            "output": str(self.compiled.path),
+            "source": str(self.source),
+            "method": self.compiled.method,
+            "sha256": self.compiled.sha256,
+            "size_bytes": {"before": self.source_bytes, "after": self.compiled.size_bytes},
+            "layers": {"total": self.layers, "float": None if self.float_layers is None else list(self.float_layers)},
+            "images": {
+                "calibration": self.calibration_images,
+                "skipped": list(self.folder.skipped) if self.folder else [],
+                "duplicates": self.folder.duplicates if self.folder else 0,
+            },
+            "preprocessing": asdict(self.preprocessing) if self.preprocessing else None,
+            "agreement": asdict(self.agreement) if self.agreement else None,
+            "settings": dict(self.compiled.settings),
+            "notes": dict(self.compiled.notes),
+        }
+
+
+def compile_file(request: CompileRequest, observer: Observer) -> CompiledFile:
+    """Quantize one ONNX classifier and measure what that changed.
+
+    The file and its record are written when everything else is done.
+
+    Raises:
+        UsageError: something is wrong with the model, the images or the options.
+        NotMeasuredError: the method needs what is not installed.
+        StageError: the method failed.
+    """
+    output = _output(request)
+    settings_for(request, 1)  # refuses what does not go together before any work is done
+    calibrates = needs_images(request)
+    if calibrates and request.images is None:
+        raise UsageError(f"--images: expected a folder of images to calibrate {request.method} on, found none given.")
+    with tempfile.TemporaryDirectory(prefix="edgeproof-") as name:
+        scratch = Path(name)
+        with observer.stage(f"read {request.model.name}"):
+            proto = prepare_foreign_model(request.model, scratch / "float.onnx")
+        source = OnnxModel("float", scratch / "float.onnx", sha256_of_file(request.model), "float", None)
+        weighted = layers(proto, replace(source, path=request.model))
+        folder, preprocessing = _images(request, proto, scratch, observer)
+        _write_source(proto, preprocessing, source.path)
+        shown = folder.calibration if folder else _NO_IMAGES
+        if folder and preprocessing:
+            refuse_broken_answers(request.model, shown.pixels, preprocessing)
+        with observer.stage(f"compile {request.method}") as advance:
+            compiled = QUANTIZERS[request.quantizer].quantize(
+                source,
+                output.stem,
+                settings_for(request, max(1, len(shown))),
+                unlabelled_data(shown, preprocessing or _NO_PREPROCESSING),
+                scratch / "compiled" / output.name,
+                advance,
+            )
+        agreement = None
+        if folder and preprocessing:
+            with observer.stage("compare with the float file"):
+                others = folder.held_out if calibrates else shown
+                agreement = measure_agreement(request.model, compiled.path, others.pixels, preprocessing)
+        source_bytes = request.model.stat().st_size + _external_bytes(request.model)
+        compiled = _deliver(compiled, output)
+    float_layers = compiled.notes.get("float_layers")
+    return CompiledFile(
+        compiled=compiled,
+        source=request.model,
+        source_bytes=source_bytes,
+        layers=len(weighted),
+        float_layers=None if float_layers is None else tuple(float_layers),
+        calibration_images=len(shown) if calibrates else 0,
+        folder=folder,
+        preprocessing=preprocessing,
+        agreement=agreement,
+    )
+
+
+def _images(
+    request: CompileRequest, proto: ModelProto, scratch: Path, observer: Observer
+) -> tuple[ImageFolder | None, Preprocessing | None]:
+    if request.images is None:
+        return None, None
+    entry, preprocessing = preprocessing_for(proto, request)
+    form = form_for(entry, preprocessing, request.fit)
+    with observer.stage("read images") as advance:
+        folder = read_image_folder(
+            request.images, form, request.limit, HELD_OUT_IMAGES, request.seed, scratch, advance
+        )
+    first = folder.calibration.pixels[0].flat[0]
+    if all((image == first).all() for image in folder.calibration.pixels):
+        raise UsageError(
+            f"{request.images}: expected images that show something, found that every pixel of the "
+            f"{len(folder.calibration)} calibration images is {first}. Give images like those that it will see."
+        )
+    return folder, preprocessing
+
+
+def _write_source(proto: ModelProto, preprocessing: Preprocessing | None, path: Path) -> None:
+    # Of what a foreign file says in our name only what was checked is kept.
+    import onnx
+
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    for key in (METADATA_KEY, "edgeproof.tools"):
+        if key in metadata and not _is_object(metadata[key]):
+            del metadata[key]
+    onnx.helper.set_model_props(proto, metadata | (preprocessing.to_metadata() if preprocessing else {}))
+    write_bytes(path, proto.SerializeToString(deterministic=True))
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _output(request: CompileRequest) -> Path:
+    """Return the file to write; refuse one whose writing would lose something, or cannot succeed."""
+    model = request.model
+    output = request.output or model.with_name(f"{model.stem}.{request.quantizer.replace('_', '-')}.onnx")
+    if output.suffix.lower() != ".onnx":
+        raise UsageError(f"--output: expected a name that ends in .onnx, found {output}.")
+    if output.exists() and model.exists() and output.samefile(model):
+        raise UsageError(
+            f"--output: expected another file than the model, found {output} itself. Choose another name."
+        )
+    if output.is_dir():
+        raise UsageError(f"--output: expected a file, found the folder {output}. Name a file in it.")
+    if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
+        raise UsageError(
+            f"--output: expected a folder that can be written to, found {output.parent}. Create it first."
+        )
+    record = output.with_suffix(".json")
+    if record.exists() and not _is_record(record):
+        raise UsageError(
+            f"--output: the record {record} would be written beside it, and another file stands there. "
+            "Choose another name."
+        )
+    return output
+
+
+def _is_record(path: Path) -> bool:
+    try:
+        found = read_json(path)
+    except UsageError:
+        return False
+    return isinstance(found, dict) and {"variant", "sha256", "method", "notes"} <= found.keys()
+
+
+def _deliver(compiled: OnnxModel, output: Path) -> OnnxModel:
+    write_bytes(output, compiled.path.read_bytes())
+    delivered = replace(compiled, path=output)
+    delivered.write_record()
+    return delivered
+
+
+def _external_bytes(path: Path) -> int:
+    """Return the size of a model's weights that lie beside it."""
+    import onnx
+    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+    proto = onnx.load_model(path, load_external_data=False)
+    tensors = [tensor for tensor in proto.graph.initializer if uses_external_data(tensor)]
+    locations = {ExternalDataInfo(tensor).location for tensor in tensors}
+    return sum((path.parent / location).stat().st_size for location in locations)
