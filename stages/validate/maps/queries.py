@@ -57,7 +57,8 @@ def logits_of(session: InferenceSession, images: Images, batch_size: int) -> Flo
     """
     batch = _batch_of(session, batch_size)
     padded = _padded(images, batch) if _is_fixed(session) else images
-    return predict(session, padded, batch)[: len(images)]
+    # Some classifiers keep the axes of their pool: [n, classes, 1, 1].
+    return predict(session, padded, batch)[: len(images)].reshape(len(images), -1)
 
 
 @dataclass(frozen=True)

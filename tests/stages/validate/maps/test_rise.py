@@ -4,6 +4,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from torch.nn import functional as F
 
@@ -21,6 +23,13 @@ def test_the_interpolation_is_torchs(cells, pixels):
     rows = np.random.default_rng(0).normal(size=(1, 1, cells))
     expected = F.interpolate(torch.from_numpy(rows), pixels, mode="linear", align_corners=False).numpy()
     assert bilinear(cells, pixels) @ rows[0, 0] == pytest.approx(expected[0, 0])
+
+
+@given(st.integers(1, 40), st.integers(1, 300))
+def test_a_flat_map_stays_flat(cells, pixels):
+    weights = bilinear(cells, pixels)
+    assert weights.min() >= 0
+    assert weights.sum(axis=1) == pytest.approx(np.ones(pixels))
 
 
 def test_masks_are_the_papers_grids_drawn_too_large_and_shifted():
