@@ -316,14 +316,6 @@ class RunFolder:
         """Return the path of a variant's logits on the test images."""
         return self.root / "validate" / "predictions" / f"{variant}.npz"
 
-    def saliency(self, variant: str) -> Path:
-        """Return the path of a variant's occlusion maps."""
-        return self.maps(variant, "occlusion")
-
-    def gradients(self, variant: str) -> Path:
-        """Return the path of a variant's gradient maps."""
-        return self.maps(variant, "gradient")
-
     def maps(self, variant: str, method: str) -> Path:
         """Return the path of a variant's saliency maps by a method."""
         folder = {"occlusion": "saliency", "gradient": "gradients"}.get(method, method)

@@ -12,6 +12,7 @@ from pipeline.artifacts import Measurement, Verdict
 from pipeline.errors import ExitCode
 from pipeline.settings import Settings
 from stages.validate import METRICS, row_name
+from stages.validate.saliency import MethodName
 
 
 class Gate(Settings):
@@ -26,7 +27,7 @@ class Gate(Settings):
     )
     provider: str | None = Field(None, description="only measurements on this execution provider")
     threads: int | None = Field(None, ge=1, description="only measurements with this many threads")
-    method: Literal["occlusion", "gradient"] | None = Field(None, description="only saliency maps made this way")
+    method: MethodName | None = Field(None, description="only saliency maps made this way")
     subgroup: str | None = Field(
         None,
         description="only the images of this subgroup: `small lesions`, `medium lesions` or `large lesions` with a "

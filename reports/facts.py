@@ -6,6 +6,7 @@ out, and what is unreadable is told in `Facts.unreadable`.
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration_data.prepared import PreparedData, Task
-from pipeline.artifacts import JSON, Measurement, RunFolder, StageRecord, Verdict, read_json
+from pipeline.artifacts import JSON, UNINFORMED, Measurement, RunFolder, StageRecord, Verdict, read_json
 from pipeline.errors import EdgeproofError, UsageError
 
 FORMAT_VERSION = 1
 BASELINE = "fp32"
-RANDOM_MAP = "random-map"
+METHOD_NAME = re.compile(r"[a-z_]{1,40}")
 
 T = TypeVar("T")
 
@@ -99,6 +100,7 @@ class Facts:
     Attributes:
         record: `run.json` as it stands.
         data: the prepared images; None where the run holds none.
+        saliency_method: how the maps in `saliency` were made.
         history: one dictionary per training epoch; empty where nothing was trained.
         unreadable: one sentence for each file that exists but could not be used.
     """
@@ -111,6 +113,7 @@ class Facts:
     data: PreparedData | None = None
     predictions: Mapping[str, Predictions] = field(default_factory=dict)
     saliency: Mapping[str, SaliencyMaps] = field(default_factory=dict)
+    saliency_method: str = "occlusion"
     history: tuple[Mapping[str, JSON], ...] = ()
     unreadable: tuple[str, ...] = ()
 
@@ -155,7 +158,7 @@ class Facts:
     def variant_names(self) -> tuple[str, ...]:
         """Compiled variants, the baseline first, then those that could not be compiled."""
         known = [record.variant for record in self.variants]
-        measured = [m.variant for m in self.measurements if m.variant != RANDOM_MAP]
+        measured = [m.variant for m in self.measurements if m.variant not in UNINFORMED]
         meant = [s.name.removeprefix("quantize/") for s in self.stages if s.name.startswith("quantize/")]
         names = dict.fromkeys([*known, *measured, *meant])
         return tuple(sorted(names, key=lambda name: name != BASELINE))
@@ -192,16 +195,35 @@ def read_facts(run: RunFolder) -> Facts:
     history = _optional(run.history, _history, unreadable) or ()
     predictions: dict[str, Predictions] = {}
     saliency: dict[str, SaliencyMaps] = {}
+    method = _shown_method(run, measurements)
     for variant in variants:
         answers = _optional(run.predictions(variant.variant), _predictions, unreadable)
         if answers is not None:
             predictions[variant.variant] = answers
-        maps = _optional(run.saliency(variant.variant), _saliency, unreadable)
+        maps = _optional(run.maps(variant.variant, method), _saliency, unreadable)
         if maps is not None:
             saliency[variant.variant] = maps
     return Facts(
-        record, stages, variants, measurements, verdicts, data, predictions, saliency, history, tuple(unreadable)
+        record,
+        stages,
+        variants,
+        measurements,
+        verdicts,
+        data,
+        predictions,
+        saliency,
+        method,
+        history,
+        tuple(unreadable),
     )
+
+
+def _shown_method(run: RunFolder, measurements: tuple[Measurement, ...]) -> str:
+    """Return the first saliency method by which the baseline has maps; "occlusion" where it has none."""
+    measured = [str(m.settings["method"]) for m in measurements if "method" in m.settings]
+    # The names become a path, and the file may say anything.
+    methods = dict.fromkeys([*(name for name in measured if METHOD_NAME.fullmatch(name)), "occlusion", "gradient"])
+    return next((method for method in methods if run.maps(BASELINE, method).exists()), "occlusion")
 
 
 def _optional(path: Path, read: Callable[[Path], T], unreadable: list[str]) -> T | None:

@@ -15,9 +15,10 @@ from reports.class_tables import class_tables, rare_sentence, subgroup_table
 from reports.disagreements import changes
 from reports.facts import Facts
 from reports.gallery import changed_images, saliency_grid
-from reports.measured import find, headline, latency_settings, reason_of, shown_unit
+from reports.measured import find, headline, latency_settings, method_name, reason_of, shown_unit
 from reports.outcome import gate_measurement, outcome
-from reports.variant_tables import accuracy_table, at_a_glance, latency_tables, saliency_tables
+from reports.saliency_tables import saliency_tables
+from reports.variant_tables import accuracy_table, at_a_glance, latency_tables
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -116,6 +117,7 @@ def _environment() -> Environment:
         "short_hash": formats.short_hash,
         "yaml": as_yaml,
         "anchor": anchor,
+        "method_name": method_name,
         "status": lambda status: STATUS_WORDS.get(status, status),
     }
     style = environment.loader.get_source(environment, "report.css")[0] if environment.loader else ""

@@ -13,9 +13,21 @@ SALIENCY_METRICS = (
     "saliency_spearman",
     "saliency_ssim",
     "saliency_top10_overlap",
+    "sanity_spearman",
+    "deletion_auc",
+    "insertion_auc",
     "pointing_game",
     "mass_in_mask",
+    "iou_at_mask_area",
 )
+METHOD_NAMES = {
+    "gradient_x_input": "gradient × input",
+    "smooth_grad": "SmoothGrad",
+    "integrated_gradients": "integrated gradients",
+    "grad_cam": "Grad-CAM",
+    "rise": "RISE",
+}
+"""Saliency methods as their authors write them, where that is not the key itself."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +117,11 @@ def saliency_methods(facts: Facts) -> tuple[str, ...]:
     """Return the saliency methods in the order in which they were measured."""
     methods = (m.settings.get("method") for m in facts.measurements if m.metric in SALIENCY_METRICS)
     return tuple(dict.fromkeys(str(method) for method in methods if method is not None))
+
+
+def method_name(method: str) -> str:
+    """Return a saliency method as one writes it."""
+    return METHOD_NAMES.get(method, method)
 
 
 def any_measured(facts: Facts, metrics: Iterable[str]) -> bool:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pipeline.artifacts import Measurement
 from reports import formats, markdown
 from reports.class_tables import class_tables, rare_sentence, subgroup_table
 from reports.disagreements import changes
 from reports.facts import BASELINE, Facts
 from reports.measured import rare_labels
 from reports.outcome import outcome
+from reports.saliency_tables import saliency_tables
 from reports.tables import Table
-from reports.variant_tables import COMPARED_WITH_BASELINE, accuracy_table, latency_tables, saliency_tables
+from reports.variant_tables import COMPARED_WITH_BASELINE, accuracy_table, latency_tables
 
 
 def render(facts: Facts) -> str:
@@ -119,11 +121,14 @@ def _limits(facts: Facts) -> str:
             f"Accuracy and latency of an int8 file hold for the processor they were measured on: "
             f"{markdown.escape(str(cpu['model']))}."
         )
-    absent = sum(
-        measurement.value is None
-        and not (measurement.variant == BASELINE and measurement.metric in COMPARED_WITH_BASELINE)
-        for measurement in facts.measurements
-    )
+    absent = sum(m.value is None and not _asks_nothing(m) for m in facts.measurements)
     if absent:
         limits.append(f"{formats.count(absent, 'measurement')} could not be taken; report.json gives the reasons.")
     return "\n".join(f"- {limit}" for limit in limits)
+
+
+def _asks_nothing(measurement: Measurement) -> bool:
+    """Return whether nobody would ask for it: fp32 against itself, and the sanity check of another file than fp32."""
+    if measurement.variant == BASELINE:
+        return measurement.metric in COMPARED_WITH_BASELINE
+    return measurement.metric == "sanity_spearman"

@@ -1,20 +1,19 @@
-"""The tables with one row per variant: at a glance, accuracy and size, saliency, latency."""
+"""The tables with one row per variant: at a glance, accuracy and size, latency."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from calibration_data.prepared import Task
-from pipeline.artifacts import Measurement
 from reports import formats
-from reports.facts import BASELINE, RANDOM_MAP, Facts
+from reports.facts import BASELINE, Facts
 from reports.measured import (
-    SALIENCY_METRICS,
     LatencySetting,
     any_measured,
     find,
     headline,
     latency_settings,
+    method_name,
     rare_labels,
     saliency_methods,
 )
@@ -24,14 +23,6 @@ COMPARED_WITH_BASELINE = frozenset(
     {"agreement", "logits_sqnr_db", "saliency_spearman", "saliency_ssim", "saliency_top10_overlap", "latency_speedup"}
 )
 MOST_LATENCY_COLUMNS = 9
-SALIENCY_LEGENDS: Mapping[Task, str] = {
-    "multi_class": "Pointing game: share of images whose map peaks inside the lesion. Mass in mask: share of the "
-    "map's weight inside the lesion. Every map explains fp32's answer, also where that is wrong. Read each number "
-    "against the random map's.",
-    "multi_label": "Pointing game: share of images whose map peaks inside the finding. Mass in mask: share of the "
-    "map's weight inside the finding. A map explains the label whose finding the mask shows, and without a mask the "
-    "one that fp32 scores highest. Read each number against the random map's.",
-}
 ANSWER_LEGENDS: Mapping[Task, str] = {
     "multi_class": "Agreement: share of images with fp32's top-1 answer.",
     "multi_label": "Accuracy and agreement: share of all yes/no decisions, at probability 0.5. Balanced accuracy: "
@@ -50,17 +41,17 @@ def at_a_glance(facts: Facts) -> Table:
             _size(facts, variant),
             _ratio(facts, variant),
             cell(find(facts, deciding.metric, variant)),
-            _against_baseline(facts, "agreement", variant),
-            _against_baseline(facts, "saliency_spearman", variant, saliency_method=methods[0] if methods else None),
-            _against_baseline(facts, "latency_speedup", variant, latency=settings[0] if settings else None),
+            against_baseline(facts, "agreement", variant),
+            against_baseline(facts, "saliency_spearman", variant, saliency_method=methods[0] if methods else None),
+            against_baseline(facts, "latency_speedup", variant, latency=settings[0] if settings else None),
         )
-        rows.append(_row(facts, variant, cells))
+        rows.append(variant_row(facts, variant, cells))
     columns = (
         Column("Size"),
         Column("Size, × fp32"),
         Column(deciding.heading),
         Column("Agreement with fp32"),
-        Column("Saliency Spearman with fp32"),
+        Column(f"Saliency Spearman with fp32{f' ({method_name(methods[0])})' if methods else ''}"),
         Column(f"Speed-up over fp32 ({settings[0]})" if settings else "Speed-up over fp32"),
     )
     return Table(
@@ -89,13 +80,13 @@ def accuracy_table(facts: Facts) -> Table:
     if not any(m.metric == "average_precision_macro" for m in facts.measurements):
         del metrics["average_precision_macro"]
     rows = tuple(
-        _row(
+        variant_row(
             facts,
             variant,
             (
                 _size(facts, variant),
                 _ratio(facts, variant),
-                *(_against_baseline(facts, metric, variant) for metric in metrics),
+                *(against_baseline(facts, metric, variant) for metric in metrics),
             ),
         )
         for variant in facts.variant_names
@@ -124,17 +115,6 @@ def _left_out(facts: Facts) -> str:
     return f" Means over labels leave out {formats.count(len(rare), 'label')} with too few images." if rare else ""
 
 
-def saliency_tables(facts: Facts) -> tuple[Table, ...]:
-    """Return one table per saliency method, the random map's row last; empty where no saliency was asked for."""
-    if not any(m.metric in SALIENCY_METRICS for m in facts.measurements):
-        return ()
-    methods: tuple[str | None, ...] = saliency_methods(facts) or (None,)
-    return tuple(
-        _saliency_table(facts, method, first=index == 0, last=index + 1 == len(methods))
-        for index, method in enumerate(methods)
-    )
-
-
 def latency_tables(facts: Facts) -> tuple[Table, ...]:
     """Return p50, p90 and speed-up per provider and thread count, split so that a table fits on a page."""
     settings = latency_settings(facts)
@@ -145,42 +125,6 @@ def latency_tables(facts: Facts) -> tuple[Table, ...]:
         _latency_table(facts, group, index, len(groups), with_memory=with_memory)
         for index, group in enumerate(groups)
     )
-
-
-def _saliency_table(facts: Facts, method: str | None, *, first: bool, last: bool) -> Table:
-    headings = {
-        "saliency_spearman": "Spearman with fp32",
-        "saliency_ssim": "SSIM with fp32",
-        "saliency_top10_overlap": "Top-10 % overlap with fp32",
-        "pointing_game": "Pointing game",
-        "mass_in_mask": "Mass in mask",
-    }
-    of_method = [
-        m for m in facts.measurements if m.metric in headings and m.settings.get("method") in ((method, None))
-    ]
-    compiled = facts.variant_names if first else tuple(v for v in facts.variant_names if _has(of_method, v))
-    random_map = (RANDOM_MAP,) if any(m.variant == RANDOM_MAP for m in facts.measurements) else ()
-    rows = []
-    for variant in (*compiled, *random_map):
-        cells = tuple(_against_baseline(facts, metric, variant, saliency_method=method) for metric in headings)
-        if variant == RANDOM_MAP:
-            rows.append(Row("random map", cells, "what chance scores", "chance"))
-        else:
-            rows.append(_row(facts, variant, cells))
-    images = {m.n for m in of_method if m.n}
-    sample = f", {formats.count(max(images), 'image')}" if images else ""
-    return Table(
-        f"saliency-{0 if first else method}",
-        f"Saliency{f' by {method}' if method else ''}{sample}",
-        "Variant",
-        tuple(Column(heading) for heading in headings.values()),
-        tuple(rows),
-        SALIENCY_LEGENDS[facts.task] if last else "",
-    )
-
-
-def _has(measurements: list[Measurement], variant: str) -> bool:
-    return any(m.variant == variant for m in measurements)
 
 
 def _latency_table(
@@ -196,10 +140,10 @@ def _latency_table(
         for setting in settings:
             cells.append(cell(find(facts, "latency_p50_ms", variant, latency=setting)))
             cells.append(cell(find(facts, "latency_p90_ms", variant, latency=setting)))
-            cells.append(_against_baseline(facts, "latency_speedup", variant, latency=setting))
+            cells.append(against_baseline(facts, "latency_speedup", variant, latency=setting))
             if with_memory:
                 cells.append(cell(find(facts, "peak_memory_bytes", variant, latency=setting)))
-        rows.append(_row(facts, variant, tuple(cells)))
+        rows.append(variant_row(facts, variant, tuple(cells)))
     part = f" ({index + 1} of {of})" if of > 1 else ""
     return Table(
         f"latency-{index}",
@@ -220,13 +164,14 @@ def _latency_legend(facts: Facts) -> str:
     )
 
 
-def _row(facts: Facts, variant: str, cells: tuple[Cell, ...]) -> Row:
+def variant_row(facts: Facts, variant: str, cells: tuple[Cell, ...]) -> Row:
+    """Return a variant's row, with the method that compiled it below its name."""
     methods = {record.variant: record.method for record in facts.variants}
     detail = methods.get(variant, "not compiled")
     return Row(variant, cells, "" if detail == variant else detail, "baseline" if variant == BASELINE else "")
 
 
-def _against_baseline(
+def against_baseline(
     facts: Facts,
     metric: str,
     variant: str,
@@ -234,6 +179,7 @@ def _against_baseline(
     latency: LatencySetting | None = None,
     saliency_method: str | None = None,
 ) -> Cell:
+    """Return a measurement's cell; fp32's own is the reference where the metric compares with it."""
     if variant == BASELINE and metric in COMPARED_WITH_BASELINE:
         return REFERENCE
     measurement = find(facts, metric, variant, latency=latency, saliency_method=saliency_method)

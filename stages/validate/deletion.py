@@ -57,4 +57,5 @@ def _area(probability: Probability, start: Images, end: Images, maps: Maps, targ
     curve = [
         probability(np.where(rank < round(pixels * step / STEPS), end, start), targets) for step in range(STEPS + 1)
     ]
-    return cast("Floats", np.trapezoid(np.stack(curve), dx=1 / STEPS, axis=0))
+    # A sum of ones may end a bit above 1.
+    return cast("Floats", np.clip(np.trapezoid(np.stack(curve), dx=1 / STEPS, axis=0), 0.0, 1.0))

@@ -27,7 +27,7 @@ class LesionSize:
 
     Attributes:
         name: the subgroup's name in measurements and gates, "small lesions".
-        mask_share: the bounds as text, shares of the image's area.
+        mask_share: the bounds as text, in per cent of the image's area.
         members: bool [m], which of the masks are of this size.
         reason: why the size is not measured; "" where it is.
     """
@@ -51,9 +51,9 @@ def lesion_sizes(masks: Masks) -> Sequence[LesionSize]:
     # A third of the masks each; interpolating between two would put a bound where no mask is.
     low, high = np.quantile(shares, [1 / 3, 2 / 3], method="inverted_cdf")
     parts = (
-        ("small lesions", f"at most {low:.4f}", shares <= low),
-        ("medium lesions", f"above {low:.4f}, at most {high:.4f}", (shares > low) & (shares <= high)),
-        ("large lesions", f"above {high:.4f}", shares > high),
+        ("small lesions", f"at most {100 * low:.2f} %", shares <= low),
+        ("medium lesions", f"above {100 * low:.2f} %, at most {100 * high:.2f} %", (shares > low) & (shares <= high)),
+        ("large lesions", f"above {100 * high:.2f} %", shares > high),
     )
     return tuple(
         LesionSize(name, bounds, cast("Masks", members), _reason(members)) for name, bounds, members in parts

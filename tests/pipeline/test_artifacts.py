@@ -92,6 +92,6 @@ def test_a_measurement_survives_its_json():
 def test_every_path_of_a_run_is_inside_it(tmp_path):
     run = RunFolder(tmp_path)
     paths = [run.record, run.data, run.checkpoint, run.history, run.fp32, run.model("x"), run.predictions("x")]
-    paths += [run.saliency("x"), run.measurements, run.report]
+    paths += [run.maps("x", "occlusion"), run.measurements, run.report]
     assert all(path.is_relative_to(tmp_path) for path in paths)
     assert run.model("fp32") == tmp_path / "export" / "fp32.onnx"

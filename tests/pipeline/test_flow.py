@@ -106,13 +106,14 @@ def test_every_number_is_there_for_every_other_variant(finished):
                 "saliency_ssim",
                 "saliency_top10_overlap",
             }
+            expected |= {"deletion_auc", "insertion_auc"}
             expected |= {"latency_speedup"}
         assert expected <= set(found)
         assert all(found[metric]["ci95"] for metric in expected - {"size_bytes"})
     gradient = {
         row["variant"] for row in rows if row["settings"].get("method") == "gradient" and row["value"] is not None
     }
-    assert {"pact-int8", "random-map"} <= gradient
+    assert {"pact-int8", "random-map", "centre-prior"} <= gradient
     absent = [row for row in rows if row["variant"] == "inc-int8"]
     assert absent
     assert all(row["value"] is None and "create-neural-compressor" in row["settings"]["reason"] for row in absent)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sample_run import NOISE, SIZE, VARIANTS, write_data, write_json, write_npz, write_sample_run
+from sample_run import NOISE, SIZE, VARIANTS, saliency_rows, write_data, write_json, write_npz, write_sample_run
 from scipy.ndimage import gaussian_filter
 
 from calibration_data.prepared_folder import read_prepared
@@ -17,7 +17,7 @@ from pipeline.artifacts import Measurement, RunFolder
 from pipeline.gates import Gate, judge
 from stages.validate.accuracy import AccuracySettings, measure_accuracy
 from stages.validate.explained import explained_classes, images_to_explain
-from stages.validate.saliency import RANDOM_MAP, SaliencySettings, measure_saliency
+from stages.validate.fidelity import ExplainedImages
 
 FINDINGS = {
     "Infiltration": 0.3, "Effusion": 0.25, "Atelectasis": 0.2, "Nodule": 0.15, "Mass": 0.12, "Pneumothorax": 0.1,
@@ -44,20 +44,17 @@ def write_label_sample_run(root: Path) -> Path:
     chosen = images_to_explain(test, EXPLAINED, seed=0)
     target = explained_classes(logits["fp32"], test.mask_class, "multi_label")[chosen]
     maps = _maps(rng, masks[chosen])
-    groups = tuple(test.groups[index] for index in chosen)
-    truth = (masks[chosen], test.has_mask[chosen], groups)
-    accuracy, saliency = AccuracySettings(resamples=1000), SaliencySettings(resamples=1000)
+    explained = ExplainedImages.of(test, chosen, target, "multi_label")
+    accuracy = AccuracySettings(resamples=1000)
     measured: list[Measurement] = []
     for variant in VARIANTS:
         write_npz(run.predictions(variant), logits=logits[variant], labels=labels)
-        write_npz(run.saliency(variant), maps=maps[variant], image_index=chosen, target=target)
+        write_npz(run.maps(variant, "occlusion"), maps=maps[variant], image_index=chosen, target=target)
         reference = None if variant == "fp32" else logits["fp32"]
         measured += measure_accuracy(
             variant, logits[variant], labels, tuple(FINDINGS), reference, test.groups, test.subgroups, accuracy
         )
-    for variant, of_variant in maps.items():
-        reference = None if variant == "fp32" else maps["fp32"]
-        measured += measure_saliency(variant, of_variant, reference, *truth, "multi_label", "occlusion", saliency)
+    measured += [Measurement.from_json(row) for row in saliency_rows(maps, explained)]
     kept = [
         Measurement.from_json(record)
         for record in json.loads(run.measurements.read_text(encoding="utf-8"))
@@ -101,7 +98,7 @@ def _maps(rng: np.random.Generator, masks: NDArray[np.bool_]) -> dict[str, NDArr
 
     fp32 = np.stack([gaussian_filter(mask.astype(float), 5) for mask in masks]) + smooth(1.5)
     maps = {name: fp32 + smooth(1.2 * NOISE[name] if name in NOISE else 0.0) for name in VARIANTS}
-    return {name: of.astype(np.float32) for name, of in (maps | {RANDOM_MAP: smooth(1.0)}).items()}
+    return {name: of.astype(np.float32) for name, of in maps.items()}
 
 
 def _rewrite_record(run: RunFolder, measured: list[Measurement]) -> None:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
-from scipy.stats import spearmanr
 
 from calibration_data.prepared import SPLITS, SplitName
 from calibration_data.prepared_folder import Columns, Head, Rows, write_prepared
+from pipeline.artifacts import CENTRE_PRIOR, RANDOM_MAP
+from stages.validate.fidelity import Counterparts, ExplainedImages, measure_saliency
+from stages.validate.maps.baselines import centre_prior
+from stages.validate.saliency import SaliencySettings
 
 CLASSES = (
     "dyed lifted polyps",
@@ -53,7 +57,7 @@ def write_sample_run(root: Path, classes: Sequence[str] = CLASSES) -> Path:
             image_index=np.arange(len(labels)),
             target=logits["fp32"].argmax(axis=1).astype(np.int64),
         )
-    measurements = _measurements(classes, labels, logits, maps, masks)
+    measurements = _measurements(classes, labels, logits, maps, images, masks)
     write_json(root / "validate" / "measurements.json", measurements)
     write_json(root / "train" / "history.json", _history())
     write_json(root / "run.json", _record(classes, measurements))
@@ -139,95 +143,126 @@ def _maps(rng: np.random.Generator, masks: NDArray[np.bool_]) -> dict[str, NDArr
     return result
 
 
+@dataclass
+class Measured:
+    """The rows of `measurements.json` as they are collected."""
+
+    images: int
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(
+        self, metric: str, value: float | None, unit: str, variant: str, half: float | None = None, **more: Any
+    ) -> None:
+        """Add a row; `half` is half the width of its interval, which is cut off where a share ends."""
+        ci95 = None
+        if value is not None and half is not None:
+            ci95 = [max(0.0, value - half), min(value + half, 1.0) if unit == "share" else value + half]
+        self.rows.append({"metric": metric, "value": value, "unit": unit, "variant": variant, "provider": None,
+                          "split": "test", "n": self.images, "ci95": ci95, "settings": {}} | more)  # fmt: skip
+
+
 def _measurements(
     classes: Sequence[str],
     labels: NDArray[np.int64],
     logits: dict[str, NDArray[np.float32]],
     maps: dict[str, NDArray[np.float32]],
+    images: NDArray[np.uint8],
     masks: NDArray[np.bool_],
 ) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-
-    def add(
-        metric: str, value: float | None, unit: str, variant: str, half: float | None = None, **more: Any
-    ) -> None:
-        low, high = (max(0.0, value - half), value + half) if value is not None and half is not None else (0.0, 0.0)
-        ci95 = (
-            [low, min(high, 1.0) if unit in ("share", "similarity", "correlation") else high]
-            if half is not None
-            else None
-        )
-        found.append({"metric": metric, "value": value, "unit": unit, "variant": variant, "provider": None,
-                      "split": "test", "n": len(labels), "ci95": ci95, "settings": {}} | more)  # fmt: skip
-
-    narrow = np.arange(len(labels)) % 3 == 0  # as in write_data
+    found = Measured(len(labels))
     for index, variant in enumerate(VARIANTS):
-        answers = logits[variant].argmax(axis=1)
-        right = answers == labels
-        recalls = [float((answers[labels == k] == k).mean()) for k in range(len(classes))]
-        spares = [float((answers[labels != k] != k).mean()) for k in range(len(classes))]
-        noise = float(np.square(logits[variant] - logits["fp32"]).sum())
-        on_cpu = {"provider": "cpu"}
-        add("accuracy", float(right.mean()), "share", variant, 0.07, **on_cpu)
-        add("balanced_accuracy", float(np.mean(recalls)), "share", variant, 0.07, **on_cpu)
-        add("auroc_macro", 0.981 - 0.004 * index, "share", variant, 0.012, **on_cpu)
-        for k, name in enumerate(classes):
-            add(f"sensitivity/{name}", recalls[k], "share", variant, 0.15, **on_cpu)
-            add(f"specificity/{name}", spares[k], "share", variant, 0.03, **on_cpu)
-        for name, members in (("narrow-band", narrow), ("white light", ~narrow)):
-            of_subgroup = on_cpu | {"n": int(members.sum()), "settings": {"subgroup": name}}
-            add("accuracy", float(right[members].mean()), "share", variant, 0.1, **of_subgroup)
-        add("ece", 0.031 + 0.004 * index, "share", variant, **on_cpu)
-        add("brier", 0.21 + 0.01 * index, "squared distance", variant, 0.03, **on_cpu)
-        add("size_bytes", SIZES[index], "bytes", variant, n=None, split=None)
+        _add_answers(found, index, classes, labels, logits[variant])
         if variant != "fp32":
-            sqnr = 10 * np.log10(float(np.square(logits["fp32"]).sum()) / noise)
-            add(
-                "agreement",
-                float((answers == logits["fp32"].argmax(axis=1)).mean()),
-                "share",
-                variant,
-                0.04,
-                **on_cpu,
-            )
-            add("logits_sqnr_db", sqnr, "dB", variant, 0.6, **on_cpu)
-    occlusion = {"provider": "cpu", "settings": {"method": "occlusion"}}
-    rng = np.random.default_rng(11)
-    chance = np.stack([gaussian_filter(rng.standard_normal((SIZE, SIZE)), 5) for _ in masks]).astype(np.float32)
-    for variant, of_variant in [*maps.items(), ("random-map", chance)]:
-        if variant != "fp32":
-            rho = [float(spearmanr(a.ravel(), b.ravel())[0]) for a, b in zip(maps["fp32"], of_variant, strict=True)]
-            add("saliency_spearman", float(np.mean(rho)), "correlation", variant, 0.02, **occlusion)
-            add("saliency_ssim", 0.9 * float(np.mean(rho)), "similarity", variant, 0.03, **occlusion)
-            add("saliency_top10_overlap", abs(float(np.mean(rho))) ** 2, "share", variant, 0.05, **occlusion)
-        with_mask = np.flatnonzero(masks.any(axis=(1, 2)))
-        hits = [masks[i].ravel()[of_variant[i].argmax()] for i in with_mask]
-        mass = [
-            np.clip(of_variant[i], 0, None)[masks[i]].sum() / np.clip(of_variant[i], 0, None).sum() for i in with_mask
-        ]
-        add("pointing_game", float(np.mean(hits)), "share", variant, 0.1, **occlusion)
-        add("mass_in_mask", float(np.mean(mass)), "share", variant, 0.05, **occlusion)
+            _add_likeness(found, variant, logits[variant], logits["fp32"])
+    explained = ExplainedImages(
+        images, logits["fp32"].argmax(axis=1), masks, masks.any(axis=(1, 2)), _names("image", labels), "multi_class"
+    )
+    found.rows += saliency_rows(maps, explained)
     for provider, threads, factor in (("cpu", 1, 1.0), ("cpu", 2, 0.62), ("openvino", 1, 0.8)):
-        for variant in VARIANTS:
-            where = {"provider": provider, "split": None, "n": 1024, "settings": {"threads": threads}}
-            if (provider, variant) == ("openvino", "dynamic-int8"):
-                refused = where | {"n": None, "settings": {
-                    "threads": threads, "reason": "OpenVINO does not support DynamicQuantizeLinear"}}  # fmt: skip
-                for metric, unit in (("latency_p50_ms", "ms"), ("latency_p90_ms", "ms"), ("latency_speedup", "×")):
-                    add(metric, None, unit, variant, **refused)
-                continue
-            add("latency_p50_ms", P50[variant] * factor, "ms", variant, 0.02 * P50[variant], **where)
-            add("latency_p90_ms", P50[variant] * factor * 1.09, "ms", variant, 0.04 * P50[variant], **where)
-            add(
-                "peak_memory_bytes",
-                61_000_000.0 - 9 * SIZES[0] + 9 * SIZES[VARIANTS.index(variant)],
-                "bytes",
-                variant,
-                **where,
-            )
-            if variant != "fp32":
-                add("latency_speedup", P50["fp32"] / P50[variant], "×", variant, 0.12, **where)
-    return found
+        _add_latency(found, provider, threads, factor)
+    return found.rows
+
+
+def _add_answers(
+    found: Measured,
+    index: int,
+    classes: Sequence[str],
+    labels: NDArray[np.int64],
+    logits: NDArray[np.float32],
+) -> None:
+    variant, on_cpu = VARIANTS[index], {"provider": "cpu"}
+    answers = logits.argmax(axis=1)
+    right = answers == labels
+    recalls = [float((answers[labels == k] == k).mean()) for k in range(len(classes))]
+    spares = [float((answers[labels != k] != k).mean()) for k in range(len(classes))]
+    narrow = np.arange(len(labels)) % 3 == 0  # as in write_data
+    found.add("accuracy", float(right.mean()), "share", variant, 0.07, **on_cpu)
+    found.add("balanced_accuracy", float(np.mean(recalls)), "share", variant, 0.07, **on_cpu)
+    found.add("auroc_macro", 0.981 - 0.004 * index, "share", variant, 0.012, **on_cpu)
+    for k, name in enumerate(classes):
+        found.add(f"sensitivity/{name}", recalls[k], "share", variant, 0.15, **on_cpu)
+        found.add(f"specificity/{name}", spares[k], "share", variant, 0.03, **on_cpu)
+    for name, members in (("narrow-band", narrow), ("white light", ~narrow)):
+        of_subgroup = on_cpu | {"n": int(members.sum()), "settings": {"subgroup": name}}
+        found.add("accuracy", float(right[members].mean()), "share", variant, 0.1, **of_subgroup)
+    found.add("ece", 0.031 + 0.004 * index, "share", variant, **on_cpu)
+    found.add("brier", 0.21 + 0.01 * index, "squared distance", variant, 0.03, **on_cpu)
+    found.add("size_bytes", SIZES[index], "bytes", variant, n=None, split=None)
+
+
+def _add_likeness(found: Measured, variant: str, logits: NDArray[np.float32], reference: NDArray[np.float32]) -> None:
+    same = float((logits.argmax(axis=1) == reference.argmax(axis=1)).mean())
+    sqnr = 10 * np.log10(float(np.square(reference).sum()) / float(np.square(logits - reference).sum()))
+    found.add("agreement", same, "share", variant, 0.04, provider="cpu")
+    found.add("logits_sqnr_db", sqnr, "dB", variant, 0.6, provider="cpu")
+
+
+def saliency_rows(maps: dict[str, NDArray[np.float32]], explained: ExplainedImages) -> list[dict[str, Any]]:
+    """Return what the maps of each variant are worth, and beside them those that know nothing, by occlusion.
+
+    The "file" is surer of its answer the brighter the lesion is, and where there is none the brighter the image is.
+    """
+    rng = np.random.default_rng(11)
+    masks = np.where(explained.masks.any(axis=(1, 2), keepdims=True), explained.masks, True)
+
+    def probability(images: NDArray[np.uint8], targets: NDArray[np.int64]) -> NDArray[np.float64]:
+        seen = (images.mean(axis=1) * masks[: len(images)]).sum(axis=(1, 2)) / masks[: len(images)].sum(axis=(1, 2))
+        return np.asarray(1 / (1 + np.exp((110 - seen) / 12)), dtype=np.float64)
+
+    def smooth() -> NDArray[np.float32]:
+        return np.stack([gaussian_filter(rng.standard_normal((SIZE, SIZE)), 5) for _ in masks]).astype(np.float32)
+
+    against = Counterparts(probability, np.full(explained.images.shape[1], 70, np.uint8))
+    shape = (len(masks), SIZE, SIZE)
+    rows = []
+    for variant, of_variant in {**maps, RANDOM_MAP: smooth(), CENTRE_PRIOR: centre_prior(shape)}.items():
+        others = {} if variant in VARIANTS[1:] else {"randomised": maps["fp32"] * 0.2 + smooth()}
+        reference = None if variant == "fp32" else maps["fp32"]
+        held = replace(against, reference=reference, **others)
+        settings = SaliencySettings(resamples=1000)
+        rows += measure_saliency(variant, of_variant, explained, held, "occlusion", settings)
+    return [row.as_json() for row in rows]
+
+
+def _add_latency(found: Measured, provider: str, threads: int, factor: float) -> None:
+    for variant in VARIANTS:
+        where = {"provider": provider, "split": None, "n": 1024, "settings": {"threads": threads}}
+        if (provider, variant) == ("openvino", "dynamic-int8"):
+            refused = where | {"n": None, "settings": {
+                "threads": threads, "reason": "OpenVINO does not support DynamicQuantizeLinear"}}  # fmt: skip
+            for metric, unit in (("latency_p50_ms", "ms"), ("latency_p90_ms", "ms"), ("latency_speedup", "×")):
+                found.add(metric, None, unit, variant, **refused)
+            continue
+        memory = 61_000_000.0 - 9 * SIZES[0] + 9 * SIZES[VARIANTS.index(variant)]
+        found.add("latency_p50_ms", P50[variant] * factor, "ms", variant, 0.02 * P50[variant], **where)
+        found.add("latency_p90_ms", P50[variant] * factor * 1.09, "ms", variant, 0.04 * P50[variant], **where)
+        found.add("peak_memory_bytes", memory, "bytes", variant, **where)
+        if variant != "fp32":
+            found.add("latency_speedup", P50["fp32"] / P50[variant], "×", variant, 0.12, **where)
+
+
+def _names(what: str, of: Sequence[Any] | NDArray[Any]) -> tuple[str, ...]:
+    return tuple(f"{what}-{index}" for index in range(len(of)))
 
 
 def _history() -> list[dict[str, float]]:

@@ -41,7 +41,7 @@ def test_damaged_files_are_left_out_and_told(run: RunFolder) -> None:
     run.measurements.write_text("[{]", encoding="utf-8")
     run.predictions("fp16").write_bytes(b"PK\x03\x04 no archive")
     run.predictions("pact-int8").write_bytes(b"")
-    np.savez(run.saliency("fp32"), maps=np.zeros((3, 4)), image_index=np.zeros(3), target=np.zeros(3))
+    np.savez(run.maps("fp32", "occlusion"), maps=np.zeros((3, 4)), image_index=np.zeros(3), target=np.zeros(3))
     (run.data / "test.images.npy").write_bytes(b"\0")
     facts = read_facts(run)
     assert facts.measurements == ()
@@ -52,6 +52,22 @@ def test_damaged_files_are_left_out_and_told(run: RunFolder) -> None:
     assert [
         name in told for name in ("measurements.json", "fp16.npz", "pact-int8.npz", "fp32.npz", "manifest.json")
     ] == [True] * 5
+
+
+def test_the_maps_shown_are_those_of_the_first_method_that_fp32_has(run: RunFolder) -> None:
+    """Names that are no method's lead nowhere, whatever the file says."""
+    measured = json.loads(run.measurements.read_text(encoding="utf-8"))
+    for position, method in enumerate(("../../predictions", "a\0b", "rise", "grad_cam")):
+        row = {"metric": "deletion_auc", "value": 0.5, "unit": "probability", "variant": "fp32", "provider": "cpu",
+               "split": "test", "n": 1, "ci95": None, "settings": {"method": method}}  # fmt: skip
+        measured.insert(position, row)
+    run.measurements.write_text(json.dumps(measured), encoding="utf-8")
+    assert read_facts(run).saliency_method == "occlusion"
+    path = run.maps("fp32", "grad_cam")
+    path.parent.mkdir()
+    path.write_bytes(run.maps("fp32", "occlusion").read_bytes())
+    facts = read_facts(run)
+    assert (facts.saliency_method, set(facts.saliency)) == ("grad_cam", {"fp32"})
 
 
 def test_probabilities_sum_to_1_even_for_huge_logits() -> None:

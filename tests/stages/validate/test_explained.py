@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from calibration_data.prepared import PreparedSplit
-from stages.validate.explained import explained_classes, images_to_explain
+from stages.validate.explained import choose_images, explained_classes, images_to_explain
 
 MakeSplit = Callable[..., PreparedSplit]
 
@@ -57,3 +57,12 @@ def test_rare_labels_are_explained_too_and_the_seed_decides(make_split: MakeSpli
     assert data.labels[chosen].sum(axis=0).tolist() == [6, 3, 3]
     assert (images_to_explain(data, 12, seed=0) == chosen).all()
     assert (images_to_explain(data, 12, seed=1) != chosen).any()
+
+
+def test_images_are_chosen_from_every_class() -> None:
+    labels = np.array([0] * 100 + [1] * 3 + [2] * 10)
+    chosen = choose_images(labels, 12, seed=0)
+    assert np.bincount(labels[chosen]).tolist() == [5, 3, 4] or np.bincount(labels[chosen]).tolist() == [4, 3, 5]
+    assert (np.diff(chosen) > 0).all()
+    assert len(choose_images(labels, 1000, seed=0)) == 113
+    assert (choose_images(labels, 12, seed=1) != chosen).any()

@@ -22,9 +22,9 @@ def test_thirds_by_area_with_their_bounds() -> None:
     assert small.members.tolist() == [area <= 12 for area in areas]
     assert large.members.tolist() == [area > 24 for area in areas]
     assert (small.mask_share, medium.mask_share, large.mask_share) == (
-        "at most 0.1200",
-        "above 0.1200, at most 0.2400",
-        "above 0.2400",
+        "at most 12.00 %",
+        "above 12.00 %, at most 24.00 %",
+        "above 24.00 %",
     )
     assert [size.name for size in (small, medium, large)] == ["small lesions", "medium lesions", "large lesions"]
 

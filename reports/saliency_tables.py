@@ -1,0 +1,190 @@
+"""The tables of what saliency maps are worth: per method, per lesion size, and the sanity check."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from calibration_data.prepared import Task
+from pipeline.artifacts import CENTRE_PRIOR, RANDOM_MAP, UNINFORMED, Measurement
+from reports import formats
+from reports.facts import BASELINE, Facts
+from reports.measured import SALIENCY_METRICS, find, method_name, reason_of, saliency_methods
+from reports.tables import Cell, Column, Row, Table, cell
+from reports.variant_tables import against_baseline, variant_row
+
+LIKENESS = {
+    "saliency_spearman": "Spearman",
+    "saliency_ssim": "SSIM",
+    "saliency_top10_overlap": "Top-10 % overlap",
+}
+FAITHFULNESS = {"deletion_auc": "Deletion AUC", "insertion_auc": "Insertion AUC"}
+IN_MASK = {"pointing_game": "Pointing game", "mass_in_mask": "Mass in mask", "iou_at_mask_area": "IoU at mask area"}
+SIZES = ("small", "medium", "large")
+_SUBGROUPS = tuple(f"{size} lesions" for size in SIZES)
+
+KNOW_NOTHING = {
+    RANDOM_MAP: ("random map", "what chance scores"),
+    CENTRE_PRIOR: ("centre prior", "spot in the middle"),
+}
+
+LESION: Mapping[Task, str] = {"multi_class": "lesion", "multi_label": "finding"}
+EXPLAINED: Mapping[Task, str] = {
+    "multi_class": "Every map explains fp32's answer, also where that is wrong.",
+    "multi_label": "A map explains the label whose finding the mask shows, and without a mask the one that fp32 "
+    "scores highest.",
+}
+
+
+def saliency_tables(facts: Facts) -> tuple[Table, ...]:
+    """Return one table per saliency method, those by lesion size, and the sanity check.
+
+    The maps that know nothing come last in each; the tuple is empty where no saliency was asked for.
+    """
+    if not any(m.metric in SALIENCY_METRICS for m in facts.measurements):
+        return ()
+    methods: tuple[str | None, ...] = saliency_methods(facts) or (None,)
+    tables = [
+        _method_table(facts, method, first=index == 0, last=index + 1 == len(methods))
+        for index, method in enumerate(methods)
+    ]
+    return (*tables, *_size_tables(facts, methods), *_sanity_tables(facts, methods))
+
+
+def _method_table(facts: Facts, method: str | None, *, first: bool, last: bool) -> Table:
+    wanted = {**LIKENESS, **FAITHFULNESS, **IN_MASK}
+    of_method = [m for m in facts.measurements if m.metric in wanted and m.settings.get("method") in (method, None)]
+    whole = [m for m in of_method if "subgroup" not in m.settings]
+    groups = {
+        f"Likeness to {BASELINE}'s map": LIKENESS,
+        "Faithfulness to the file's answers": FAITHFULNESS,
+        f"Meeting the {LESION[facts.task]}": IN_MASK,
+    }
+    # Faithfulness is younger than the format of a run, and not every data set has masks.
+    shown = {group: metrics for group, metrics in groups.items() if _any(whole, metrics) or metrics is LIKENESS}
+    columns = tuple(Column(heading, group) for group, metrics in shown.items() for heading in metrics.values())
+    names = [metric for metrics in shown.values() for metric in metrics]
+    rows = []
+    for variant in _variants(facts, whole, every=first):
+        cells = tuple(against_baseline(facts, metric, variant, saliency_method=method) for metric in names)
+        rows.append(_row(facts, variant, cells))
+    images = {m.n for m in whole if m.n}
+    sample = f", {formats.count(max(images), 'image')}" if images else ""
+    return Table(
+        f"saliency-{0 if first else method}",
+        f"Saliency{f' by {method_name(method)}' if method else ''}{sample}",
+        "Variant",
+        columns,
+        tuple(rows),
+        _legend(facts, shown, whole) if last else "",
+    )
+
+
+def _legend(facts: Facts, shown: Mapping[str, Mapping[str, str]], measured: Sequence[Measurement]) -> str:
+    lesion = LESION[facts.task]
+    parts = []
+    if FAITHFULNESS in shown.values():
+        parts.append(
+            "Deletion AUC, low is good, and insertion AUC, high is good: mean probability that the file itself gives "
+            "the explained class while the map's highest pixels go first, or come first."
+        )
+    if IN_MASK in shown.values():
+        parts.append(
+            f"Pointing game: share of images whose map peaks inside the {lesion}. Mass in mask: share of the map's "
+            f"weight inside the {lesion}. IoU at mask area: of the {lesion} and as many of the map's highest pixels "
+            "as it has."
+        )
+    else:
+        reasons = dict.fromkeys(reason_of(m) for m in measured if m.metric in IN_MASK)
+        parts.append(f"Pointing game, mass and IoU are not measured: {'; '.join(reasons)}." if reasons else "")
+    parts.append(f"{EXPLAINED[facts.task]} Read each number against those of the maps that know nothing.")
+    return " ".join(part for part in parts if part)
+
+
+def _size_tables(facts: Facts, methods: Sequence[str | None]) -> tuple[Table, ...]:
+    """Return one table per method by lesion size, for the methods where a size has enough masks."""
+    of_size = [m for m in facts.measurements if m.metric in IN_MASK and m.settings.get("subgroup") in _SUBGROUPS]
+    measured = {method: [m for m in of_size if m.settings.get("method") == method] for method in methods}
+    shown = [method for method in methods if _any(measured[method], IN_MASK)]
+    columns = tuple(Column(size.capitalize(), heading) for heading in IN_MASK.values() for size in SIZES)
+    tables = []
+    for method in shown:
+        rows = tuple(
+            _row(
+                facts,
+                variant,
+                tuple(
+                    cell(find(facts, metric, variant, saliency_method=method, subgroup=subgroup))
+                    for metric in IN_MASK
+                    for subgroup in _SUBGROUPS
+                ),
+            )
+            for variant in _variants(facts, measured[method], every=False)
+        )
+        caption = f"Saliency{f' by {method_name(method)}' if method else ''}, by size of the {LESION[facts.task]}"
+        legend = f"Thirds of the masks by their share of the image. {_bounds(measured[method])}"
+        last = method == shown[-1]
+        tables.append(Table(f"saliency-sizes-{method}", caption, "Variant", columns, rows, legend if last else ""))
+    return tuple(tables)
+
+
+def _bounds(measured: Sequence[Measurement]) -> str:
+    """Return each size's bounds and how many images have a mask of it."""
+    parts = []
+    for size, subgroup in zip(SIZES, _SUBGROUPS, strict=True):
+        one = next((m for m in measured if m.settings["subgroup"] == subgroup), None)
+        if one is None:
+            continue
+        said = f"{one.settings.get('mask_share')}, {formats.count(one.n or 0, 'image')}"
+        parts.append(f"{size.capitalize()}: {said if one.value is not None else reason_of(one)}.")
+    return " ".join(parts)
+
+
+def _sanity_tables(facts: Facts, methods: Sequence[str | None]) -> tuple[Table, ...]:
+    """Return the table of the sanity check, one row per method; none where the run did not make it."""
+    checked = [
+        m for m in facts.measurements if m.metric == "sanity_spearman" and m.variant in (BASELINE, *UNINFORMED)
+    ]
+    if not checked:
+        return ()
+    variants = {BASELINE: BASELINE, RANDOM_MAP: "Random map", CENTRE_PRIOR: "Centre prior"}
+    rows = tuple(
+        Row(
+            method_name(method) if method else "maps",
+            tuple(cell(find(facts, "sanity_spearman", variant, saliency_method=method)) for variant in variants),
+        )
+        for method in methods
+    )
+    legend = (
+        "fp32's weights are put in a random order, layer by layer, and the maps of both files compared: the mean "
+        "over the images of the rank correlation of the maps' magnitudes; low is good. A method that stays near 1 "
+        "shows the image and not what the network learned. Random map and centre prior are held against the same "
+        "maps: what a map scores that knows neither."
+    )
+    return (
+        Table(
+            "saliency-sanity",
+            "Sanity check: likeness to the maps of random weights",
+            "Method",
+            tuple(Column(heading) for heading in variants.values()),
+            rows,
+            legend,
+        ),
+    )
+
+
+def _variants(facts: Facts, measured: Sequence[Measurement], *, every: bool) -> tuple[str, ...]:
+    """Return the variants that were measured, or every one, and then the maps that know nothing."""
+    found = {m.variant for m in measured}
+    compiled = (v for v in facts.variant_names if every or v in found)
+    return (*compiled, *(name for name in UNINFORMED if name in found))
+
+
+def _row(facts: Facts, variant: str, cells: tuple[Cell, ...]) -> Row:
+    if variant in KNOW_NOTHING:
+        name, detail = KNOW_NOTHING[variant]
+        return Row(name, cells, detail, "chance")
+    return variant_row(facts, variant, cells)
+
+
+def _any(measured: Sequence[Measurement], metrics: Mapping[str, str]) -> bool:
+    return any(m.value is not None and m.metric in metrics for m in measured)

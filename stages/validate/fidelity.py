@@ -1,0 +1,232 @@
+"""What saliency maps are worth: every row of `METRICS` that is computed from maps, each with its interval.
+
+Likeness to fp32's maps, change under random weights, faithfulness to the file's own answers, and how they meet the
+masks, there by lesion size too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration_data.prepared import PreparedSplit, Task
+from pipeline.artifacts import JSON, Measurement
+from stages.validate import METRICS, Definition, Inputs, label_metrics, metrics, resampling, statistics
+from stages.validate.deletion import Probability
+from stages.validate.evidence import measured, not_measured
+from stages.validate.lesion_size import lesion_sizes
+from stages.validate.saliency import SaliencySettings
+from stages.validate.sessions import predict
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+Images = NDArray[np.uint8]
+Maps = NDArray[np.float32]
+Masks = NDArray[np.bool_]
+Indices = NDArray[np.int64]
+
+FROM_MAPS: tuple[Inputs, ...] = ("maps", "randomised", "perturbed", "masks")
+"""The `inputs` of the rows that are measured here."""
+
+
+@dataclass(frozen=True)
+class ExplainedImages:
+    """The images that the maps explain, and what is known of them.
+
+    Attributes:
+        images: uint8 [m, channels, h, w].
+        targets: int64 [m], the class that is explained.
+        masks: bool [m, h, w], True on the lesion.
+        has_mask: bool [m].
+        groups: m names of what images belong together by; intervals come from resamples of whole groups.
+        task: the kind of task.
+    """
+
+    images: Images
+    targets: Indices
+    masks: Masks
+    has_mask: Masks
+    groups: tuple[str, ...]
+    task: Task
+
+    @classmethod
+    def of(cls, data: PreparedSplit, index: Indices, targets: Indices, task: Task) -> ExplainedImages:
+        """Return the images of a split at the indices [m], with the classes [m] that are explained."""
+        groups = tuple(data.groups[position] for position in index)
+        return cls(data.images[index], targets, data.masks[index], data.has_mask[index], groups, task)
+
+
+@dataclass(frozen=True)
+class Counterparts:
+    """What maps are held against.
+
+    Attributes:
+        probability: the answers of the file that the maps explain.
+        fill: uint8 [channels], what a pixel becomes that is taken away.
+        reference: fp32's maps of the same images, float32 [m, h, w]; None for fp32 itself.
+        randomised: maps of fp32 with random weights, likewise; None where there are none.
+        why_not_randomised: the reason for None.
+    """
+
+    probability: Probability
+    fill: Images
+    reference: Maps | None = None
+    randomised: Maps | None = None
+    why_not_randomised: str = "the sanity check is made of fp32"
+
+
+def measure_saliency(
+    variant: str,
+    maps: Maps,
+    explained: ExplainedImages,
+    against: Counterparts,
+    method: str,
+    settings: SaliencySettings,
+) -> list[Measurement]:
+    """Return every row of `METRICS` that is computed from maps.
+
+    Args:
+        variant: its name, or that of a map which knows nothing of the file.
+        maps: float32 [m, h, w].
+        explained: the images.
+        against: what the maps are held against.
+        method: a key of `SALIENCY_METHODS`; it tells two measurements of a metric apart.
+        settings: resamples and seed.
+    """
+    tag: dict[str, JSON] = {"method": method}
+    rows = []
+    for name, metric in METRICS.items():
+        definition = metric.definitions.get(explained.task)
+        if definition is None or definition.function is None or metric.inputs not in FROM_MAPS:
+            continue
+        counted, reason = _sample(metric.inputs, variant, explained, against)
+        if reason:
+            rows.append(not_measured(name, variant, reason, "cpu", "test", tag))
+            continue
+        values = _values(metric.inputs, definition, maps, explained, against, counted)
+        groups = [explained.groups[index] for index in np.flatnonzero(counted).tolist()]
+        rows.append(_mean(name, variant, definition, values, groups, tag, settings))
+        if metric.inputs == "masks":
+            rows += _by_size(name, variant, definition, values, groups, explained.masks[counted], tag, settings)
+    return rows
+
+
+def unmeasured_saliency(variant: str, reason: str, task: Task, method: str) -> list[Measurement]:
+    """Return every saliency measurement without a value, with the reason."""
+    return [
+        not_measured(name, variant, reason, "cpu", "test", {"method": method})
+        for name, metric in METRICS.items()
+        if task in metric.definitions and metric.inputs in FROM_MAPS
+    ]
+
+
+def probability_of(session: InferenceSession, task: Task, batch_size: int) -> Probability:
+    """Return a file's probability of a class as a function of images: softmax, or the label's sigmoid.
+
+    Args:
+        session: of a model with one input.
+        task: the kind of task.
+        batch_size: images per query.
+    """
+
+    def probability(images: Images, targets: Indices) -> NDArray[np.float64]:
+        logits = predict(session, images, batch_size)
+        shares = label_metrics.sigmoid(logits) if task == "multi_label" else np.exp(metrics.log_softmax(logits))
+        return shares[np.arange(len(targets)), targets]
+
+    return probability
+
+
+def _sample(inputs: Inputs, variant: str, explained: ExplainedImages, against: Counterparts) -> tuple[Masks, str]:
+    """Return which images a kind of metric counts, bool [m], and why it counts none."""
+    every = np.ones(len(explained.targets), dtype=np.bool_)
+    match inputs:
+        case "maps":
+            return every, f"{variant} is the reference itself" if against.reference is None else ""
+        case "randomised" if against.randomised is None:
+            return every, against.why_not_randomised
+        case "randomised":
+            assert against.randomised is not None  # mypy does not see it in the guard above
+            # A constant map, of a network that died with its weights, would pass for one that changed.
+            varies = np.ptp(against.randomised, axis=(1, 2)) > 0
+            return varies, "" if varies.any() else "with random weights no map varies: the network answers nothing"
+        case "masks":
+            usable = explained.has_mask & explained.masks.any(axis=(1, 2))
+            return usable, "" if usable.any() else "none of the explained images has a mask"
+        case _:
+            return every, ""
+
+
+def _values(
+    inputs: Inputs,
+    definition: Definition,
+    maps: Maps,
+    explained: ExplainedImages,
+    against: Counterparts,
+    counted: Masks,
+) -> NDArray[np.float64]:
+    """Return a metric's value for each counted map, float64."""
+    assert definition.function is not None
+    chosen = maps[counted]
+    match inputs:
+        case "perturbed":
+            images, targets = explained.images[counted], explained.targets[counted]
+            return definition.function(against.probability, images, chosen, targets, against.fill)
+        case "masks":
+            return definition.function(chosen, explained.masks[counted])
+        case _:
+            other = against.reference if inputs == "maps" else against.randomised
+            assert other is not None  # `_sample` gives a reason where there is none
+            return definition.function(chosen, other[counted])
+
+
+def _by_size(
+    name: str,
+    variant: str,
+    definition: Definition,
+    values: NDArray[np.float64],
+    groups: list[str],
+    masks: Masks,
+    tag: dict[str, JSON],
+    settings: SaliencySettings,
+) -> list[Measurement]:
+    """Return the metric of small, medium and large lesions, as subgroups; a size with too few masks says so."""
+    rows = []
+    for size in lesion_sizes(masks):
+        tagged = {**tag, "subgroup": size.name}
+        if size.reason:
+            rows.append(not_measured(name, variant, size.reason, "cpu", "test", tagged))
+            continue
+        members = [groups[index] for index in np.flatnonzero(size.members).tolist()]
+        described = {**tagged, "mask_share": size.mask_share}
+        rows.append(_mean(name, variant, definition, values[size.members], members, described, settings))
+    return rows
+
+
+def _mean(
+    name: str,
+    variant: str,
+    definition: Definition,
+    values: NDArray[np.float64],
+    groups: list[str],
+    tag: dict[str, JSON],
+    settings: SaliencySettings,
+) -> Measurement:
+    """Return the mean of one value per map with the interval that the table names."""
+    units = resampling.units_of(groups)
+    described = dict(tag)
+    if resampling.come_in_groups(units):
+        described["resampled"] = f"{int(units.max()) + 1} groups"
+    estimate = statistics.mean_estimate(
+        values,
+        settings.resamples,
+        settings.seed,
+        units,
+        is_share=definition.interval == "bootstrap_or_wilson",
+        wilson=definition.interval == "wilson",
+    )
+    return measured(name, variant, estimate, "cpu", "test", described)
