@@ -68,7 +68,7 @@ def trade_off(key: str, points: Sequence[Point], x_label: str, y_label: str, des
         y_label: with the unit.
         description: what a reader who cannot see the chart is told.
     """
-    with _style():
+    with style():
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(5.3, 3.6))
@@ -95,7 +95,7 @@ def trade_off(key: str, points: Sequence[Point], x_label: str, y_label: str, des
         axes.set_xlim(0, right)
         figure.tight_layout(pad=0.6)
         _label_points(figure, axes, points)
-        return _inline(figure, key, description)
+        return inline(figure, key, description)
 
 
 def training_history(key: str, history: Sequence[Mapping[str, JSON]], description: str) -> str:
@@ -107,7 +107,7 @@ def training_history(key: str, history: Sequence[Mapping[str, JSON]], descriptio
         description: what a reader who cannot see the chart is told.
     """
     losses, metrics = history_series(history)
-    with _style():
+    with style():
         from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator
 
@@ -126,7 +126,7 @@ def training_history(key: str, history: Sequence[Mapping[str, JSON]], descriptio
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
             _label_ends(axes, ends)
         figure.tight_layout(pad=0.6, w_pad=2)
-        return _inline(figure, key, description)
+        return inline(figure, key, description)
 
 
 def history_series(history: Sequence[Mapping[str, JSON]]) -> tuple[list[str], list[str]]:
@@ -162,7 +162,8 @@ def _is_number(value: JSON) -> bool:
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def style() -> Iterator[None]:
+    """Draw within the report's look."""
     import matplotlib
 
     with matplotlib.rc_context(cast("Any", STYLE)), warnings.catch_warnings():
@@ -249,7 +250,7 @@ def _shared(first: Bbox, second: Bbox) -> float:
     return float(max(0.0, width) * max(0.0, height))
 
 
-def _inline(figure: Figure, key: str, description: str) -> str:
+def inline(figure: Figure, key: str, description: str) -> str:
     """Return a figure as an `<svg>` element whose ids no other chart on the page shares."""
     import html
 
