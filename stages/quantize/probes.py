@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from calibration_data.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
@@ -23,6 +25,40 @@ def answers(proto: ModelProto, batches: Batches) -> NDArray[np.float64]:
     output = proto.graph.output[0].name
     run = runner(proto, [output])
     return np.concatenate([run(feeds)[output].astype(np.float64) for feeds in batches()])
+
+
+def image_batches(
+    proto: ModelProto,
+    images: NDArray[np.uint8],
+    chosen: Sequence[int],
+    preprocessing: Preprocessing,
+    input_name: str,
+    size: int = 16,
+) -> Batches:
+    """Return the batches of some images, the last one smaller where the model takes one.
+
+    Args:
+        proto: the model. Where it takes nothing but batches of one size, that is the size, and the last batch is
+            filled up with the first images.
+        images: uint8 [n, channels, height, width]; may be mapped from disk.
+        chosen: which of them, in order; at least one.
+        preprocessing: from images to the model's input.
+        input_name: name of that input.
+        size: images in a batch.
+    """
+    (value,) = (value for value in proto.graph.input if value.name == input_name)
+    fixed = value.type.tensor_type.shape.dim[0].dim_value
+    step = fixed or size
+    order = list(chosen)
+    while fixed and len(order) % fixed:
+        order += order[: fixed - len(order) % fixed]
+
+    def batches() -> Iterator[Feeds]:
+        for start in range(0, len(order), step):
+            batch = np.stack([images[index] for index in order[start : start + step]])
+            yield {input_name: preprocessing.to_input(batch)}
+
+    return batches
 
 
 def sqnr_db(reference: NDArray[np.float64], other: NDArray[np.float64]) -> float | None:
