@@ -7,8 +7,11 @@ measured against the file it was made from.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -107,7 +110,7 @@ def compile_file(request: CompileRequest, observer: Observer) -> CompiledFile:
         shown = folder.calibration if folder else _NO_IMAGES
         if folder and preprocessing:
             refuse_broken_answers(request.model, shown.pixels, preprocessing)
-        with observer.stage(f"compile {request.method}") as advance:
+        with observer.stage(f"compile {request.method}") as advance, _without_warnings():
             compiled = QUANTIZERS[request.quantizer].quantize(
                 source,
                 output.stem,
@@ -135,6 +138,17 @@ def compile_file(request: CompileRequest, observer: Observer) -> CompiledFile:
         preprocessing=preprocessing,
         agreement=agreement,
     )
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    # ONNX Runtime's writers warn by the hundred of what is as it should be.
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(level)
 
 
 def _images(

@@ -20,6 +20,7 @@ from pipeline.model_file import LARGEST_FILE_BYTES, TIME_LIMIT_S, read_foreign_m
 
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
+    from onnxruntime import InferenceSession
 
 LEAST_OPSET = 13
 ADDRESS_SPACE_BYTES = 12_000_000_000
@@ -154,6 +155,7 @@ def _layout(dimensions: list[int | None], path: Path, name: str) -> Layout:
 
 def _canonical(model: ModelProto, path: Path) -> ModelProto:
     import onnx
+    import onnx.inliner
 
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
@@ -178,6 +180,7 @@ def _canonical(model: ModelProto, path: Path) -> ModelProto:
 
 def _converted(model: ModelProto, opset: int, path: Path) -> ModelProto:
     import onnx
+    import onnx.version_converter
 
     try:
         return onnx.version_converter.convert_version(model, LEAST_OPSET)
@@ -197,7 +200,8 @@ def _fold(model: ModelProto, target: Path, path: Path) -> None:
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     try:
-        onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        _run_once(session)
     except Exception as error:  # of its own, or of protobuf beyond 2 GB
         raise UsageError(
             f"{path}: expected a model that ONNX Runtime {onnxruntime.__version__} can run, found one that it "
@@ -208,6 +212,21 @@ def _fold(model: ModelProto, target: Path, path: Path) -> None:
         raise UsageError(
             f"{path}: expected at most {LARGEST_FILE_BYTES:,} bytes once its constants are computed, found {size:,}."
         )
+
+
+def _run_once(session: InferenceSession) -> None:
+    # What asks for all memory, or falls over, does so here and not in the process that waits. Sizes that the file
+    # leaves open (but for the batch) are the caller's, so such a file is not run.
+    import numpy as np
+
+    inputs = session.get_inputs()
+    types = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
+    if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in types:
+        return
+    batch, *sizes = inputs[0].shape
+    if all(isinstance(size, int) and size > 0 for size in sizes):
+        shape = [batch if isinstance(batch, int) else 1, *sizes]
+        session.run(None, {inputs[0].name: np.zeros(shape, types[inputs[0].type])})
 
 
 def _first_line(error: Exception) -> str:
