@@ -20,7 +20,7 @@ LIKENESS = {
 FAITHFULNESS = {"deletion_auc": "Deletion AUC", "insertion_auc": "Insertion AUC"}
 IN_MASK = {"pointing_game": "Pointing game", "mass_in_mask": "Mass in mask", "iou_at_mask_area": "IoU at mask area"}
 SIZES = ("small", "medium", "large")
-_SUBGROUPS = tuple(f"{size} lesions" for size in SIZES)
+SUBGROUPS = tuple(f"{size} lesions" for size in SIZES)
 
 KNOW_NOTHING = {
     RANDOM_MAP: ("random map", "what chance scores"),
@@ -102,7 +102,7 @@ def _legend(facts: Facts, shown: Mapping[str, Mapping[str, str]], measured: Sequ
 
 def _size_tables(facts: Facts, methods: Sequence[str | None]) -> tuple[Table, ...]:
     """Return one table per method by lesion size, for the methods where a size has enough masks."""
-    of_size = [m for m in facts.measurements if m.metric in IN_MASK and m.settings.get("subgroup") in _SUBGROUPS]
+    of_size = [m for m in facts.measurements if m.metric in IN_MASK and m.settings.get("subgroup") in SUBGROUPS]
     measured = {method: [m for m in of_size if m.settings.get("method") == method] for method in methods}
     shown = [method for method in methods if _any(measured[method], IN_MASK)]
     columns = tuple(Column(size.capitalize(), heading) for heading in IN_MASK.values() for size in SIZES)
@@ -115,7 +115,7 @@ def _size_tables(facts: Facts, methods: Sequence[str | None]) -> tuple[Table, ..
                 tuple(
                     cell(find(facts, metric, variant, saliency_method=method, subgroup=subgroup))
                     for metric in IN_MASK
-                    for subgroup in _SUBGROUPS
+                    for subgroup in SUBGROUPS
                 ),
             )
             for variant in _variants(facts, measured[method], every=False)
@@ -130,7 +130,7 @@ def _size_tables(facts: Facts, methods: Sequence[str | None]) -> tuple[Table, ..
 def _bounds(measured: Sequence[Measurement]) -> str:
     """Return each size's bounds and how many images have a mask of it."""
     parts = []
-    for size, subgroup in zip(SIZES, _SUBGROUPS, strict=True):
+    for size, subgroup in zip(SIZES, SUBGROUPS, strict=True):
         one = next((m for m in measured if m.settings["subgroup"] == subgroup), None)
         if one is None:
             continue
@@ -158,7 +158,7 @@ def _sanity_tables(facts: Facts, methods: Sequence[str | None]) -> tuple[Table, 
         "fp32's weights are put in a random order, layer by layer, and the maps of both files compared: the mean "
         "over the images of the rank correlation of the maps' magnitudes; low is good. A method that stays near 1 "
         "shows the image and not what the network learned. Random map and centre prior are held against the same "
-        "maps: what a map scores that knows neither."
+        "maps: what a map scores that knows neither. Intervals are those of the images, for one such order."
     )
     return (
         Table(

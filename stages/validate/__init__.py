@@ -181,7 +181,8 @@ METRICS: Mapping[str, Metric] = {
     "sanity_spearman": Metric("correlation", False, "randomised", _for_both(
         "rank correlation of the saliency maps' magnitudes with those of the same file after its weights were put in "
         "a random order; near 1 a map shows the image and not what the network learned",
-        map_similarity.magnitude_spearman, "bootstrap"), {"randomised": "weights of every layer permuted"}),
+        map_similarity.magnitude_spearman, "bootstrap"),
+        {"randomised": "weights of every layer permuted", "draws": 1}),
     "deletion_auc": Metric("probability", False, "perturbed", _for_both(
         "mean probability of the explained class while the most salient pixels go first",
         deletion.deletion_auc, "bootstrap_or_wilson"), {"steps": deletion.STEPS, "fill": "mean colour"}),

@@ -14,5 +14,7 @@ class ValidateSettings(Settings):
     """What is measured of every variant, and how."""
 
     accuracy: AccuracySettings = Field(AccuracySettings(), description="answers to the test split")
-    saliency: SaliencySettings = Field(SaliencySettings(), description="saliency maps: how they are made, and what they are worth")
+    saliency: SaliencySettings = Field(
+        SaliencySettings(), description="saliency maps: how they are made, and what they are worth"
+    )
     latency: LatencySettings = Field(LatencySettings(), description="time and memory of single-image queries")

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
-from pipeline.artifacts import Measurement, StageRecord
-from reports.facts import Facts
+import numpy as np
+
+from pipeline.artifacts import UNINFORMED, Measurement, StageRecord
+from reports.facts import METHOD_NAME, Facts
 from reports.measured import (
     LATENCY_METRICS,
+    METHOD_NAMES,
     SALIENCY_METRICS,
     LatencySetting,
     find,
@@ -12,12 +15,24 @@ from reports.measured import (
     saliency_methods,
     shown_unit,
 )
+from reports.saliency_tables import KNOW_NOTHING, SUBGROUPS
 from stages.validate import METRICS
+from stages.validate.fidelity import FROM_MAPS
+from stages.validate.lesion_size import lesion_sizes
+from stages.validate.maps.methods import SALIENCY_METHODS
 
 
 def test_the_report_knows_the_metrics_that_exist() -> None:
     assert set(LATENCY_METRICS) == {name for name, row in METRICS.items() if row.inputs == "timing"}
-    assert set(SALIENCY_METRICS) == {name for name, row in METRICS.items() if row.inputs in ("maps", "masks")}
+    assert set(SALIENCY_METRICS) == {name for name, row in METRICS.items() if row.inputs in FROM_MAPS}
+
+
+def test_the_report_knows_the_names_that_the_measurements_carry() -> None:
+    masks = np.arange(100).reshape(1, 10, 10) < np.arange(1, 31)[:, None, None]
+    assert tuple(size.name for size in lesion_sizes(masks)) == SUBGROUPS
+    assert set(METHOD_NAMES) <= set(SALIENCY_METHODS)
+    assert all(METHOD_NAME.fullmatch(name) for name in SALIENCY_METHODS)
+    assert set(KNOW_NOTHING) == set(UNINFORMED)
 
 
 def test_the_test_split_on_the_cpu_is_taken_and_subgroups_are_not() -> None:
