@@ -17,6 +17,7 @@ from reports.facts import Facts
 from reports.gallery import changed_images, saliency_grid
 from reports.measured import find, headline, latency_settings, method_name, reason_of, shown_unit
 from reports.outcome import gate_measurement, outcome
+from reports.recovery import recovery_table
 from reports.saliency_tables import saliency_tables
 from reports.tuning import LONG_NOTES, searches
 from reports.variant_tables import accuracy_table, at_a_glance, latency_tables
@@ -73,6 +74,7 @@ def render(facts: Facts) -> str:
         latency=latency_tables(facts),
         trade_offs=_trade_offs(facts),
         searches=searches(facts),
+        recovery=recovery_table(facts),
         shown_elsewhere=LONG_NOTES,
         grid=saliency_grid(facts),
         changes=changes(facts),

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pipeline.artifacts import RunFolder
+from reports.facts import Facts, read_facts
+from reports.html import render
+from reports.recovery import recovery_table
+
+NOTES = [
+    {"step": "equalization", "logits_sqnr_db_before": -1.0625, "logits_sqnr_db_after": 19.5, "pairs": 1234,
+     "kept_channels": 0},
+    {"step": "bias_correction", "logits_sqnr_db_before": 19.5, "logits_sqnr_db_after": None, "layers": 53},
+]  # fmt: skip
+
+
+def with_notes(run: RunFolder) -> Facts:
+    facts = read_facts(run)
+    variants = tuple(
+        replace(record, notes={**record.notes, "recovery": NOTES}) if record.variant == "static-int8" else record
+        for record in facts.variants
+    )
+    return replace(facts, variants=variants)
+
+
+def test_each_step_is_a_row_with_what_it_changed(reported_run: RunFolder) -> None:
+    table = recovery_table(with_notes(reported_run))
+    assert table is not None
+    first, second = table.rows
+    assert first.name == "static-int8: equalization"
+    assert [cell.text.replace("\N{NO-BREAK SPACE}", " ") for cell in first.cells] == ["−1.1 dB", "19.5 dB", "20.6 dB"]
+    assert first.detail == "1,234 pairs of layers, 0 channels kept at a clip's bound"
+    assert second.cells[1].reason == "the logits are equal, or not finite"
+    assert second.detail == "53 layers"
+
+
+def test_the_page_shows_the_table_only_where_a_step_was_taken(reported_run: RunFolder) -> None:
+    assert recovery_table(read_facts(reported_run)) is None
+    assert "Recovery steps" not in render(read_facts(reported_run))
+    assert "static-int8: bias correction" in render(with_notes(reported_run))
