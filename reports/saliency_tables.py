@@ -56,7 +56,7 @@ def _method_table(facts: Facts, method: str | None, *, first: bool, last: bool) 
     whole = [m for m in of_method if "subgroup" not in m.settings]
     groups = {
         f"Likeness to {BASELINE}'s map": LIKENESS,
-        "Faithfulness to the file's answers": FAITHFULNESS,
+        "Faithfulness": FAITHFULNESS,
         f"Meeting the {LESION[facts.task]}": IN_MASK,
     }
     # Faithfulness is younger than the format of a run, and not every data set has masks.

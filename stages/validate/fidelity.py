@@ -18,8 +18,8 @@ from stages.validate import METRICS, Definition, Inputs, label_metrics, metrics,
 from stages.validate.deletion import Probability
 from stages.validate.evidence import measured, not_measured
 from stages.validate.lesion_size import lesion_sizes
+from stages.validate.maps.queries import logits_of
 from stages.validate.saliency import SaliencySettings
-from stages.validate.sessions import predict
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -130,11 +130,11 @@ def probability_of(session: InferenceSession, task: Task, batch_size: int) -> Pr
     Args:
         session: of a model with one input.
         task: the kind of task.
-        batch_size: images per query.
+        batch_size: images per query, where the file leaves that open.
     """
 
     def probability(images: Images, targets: Indices) -> NDArray[np.float64]:
-        logits = predict(session, images, batch_size)
+        logits = logits_of(session, images, batch_size)
         shares = label_metrics.sigmoid(logits) if task == "multi_label" else np.exp(metrics.log_softmax(logits))
         return shares[np.arange(len(targets)), targets]
 

@@ -14,7 +14,7 @@ def test_every_variant_has_a_row_and_the_maps_that_know_nothing_the_last(reporte
         assert [row.name for row in one.rows] == [*facts.variant_names, "random map", "centre prior"]
     assert [row.name for row in sanity.rows] == ["occlusion"]
     assert table.caption == f"Saliency by occlusion, 48{NARROW}images"
-    assert [column.heading for column in table.columns if column.group == "Faithfulness to the file's answers"] == [
+    assert [column.heading for column in table.columns if column.group == "Faithfulness"] == [
         "Deletion AUC",
         "Insertion AUC",
     ]
