@@ -186,8 +186,8 @@ def quantize_weight(weight: NDArray[np.float32], output_axis: int, settings: Wei
         error = np.sum((groups - rounded) ** 2, axis=axes, keepdims=True, dtype=np.float64)
         scale = np.where(error < best, candidate, scale)
         best = np.minimum(best, error)
-    scale = scale.astype(np.float32)
-    return IntegerWeight(np.clip(np.rint(groups / scale), lowest, highest).astype(np.int8), scale)
+    stored = scale.astype(np.float32)
+    return IntegerWeight(np.clip(np.rint(groups / stored), lowest, highest).astype(np.int8), stored)
 
 
 def block_of(weights: int, largest: int) -> int:
