@@ -101,6 +101,7 @@ def quantize(
     method: Annotated[str | None, typer.Option(help="MODEL: a quantizer, see the README [default: static]")] = None,
     calibration: Annotated[str | None, typer.Option(help="MODEL: how ranges are chosen [default: minmax]")] = None,
     limit: Annotated[int | None, typer.Option(help="MODEL: at most so many images to calibrate on")] = None,
+    bits: Annotated[int | None, typer.Option(help="MODEL: of a weight, 8 or 4 (weight-only)")] = None,
     target: Annotated[str | None, typer.Option(help="MODEL: x86-vnni, x86-avx2, arm64 [default: this one]")] = None,
     mean: Annotated[str | None, typer.Option(help="MODEL: of the input, as 0.485,0.456,0.406")] = None,
     std: Annotated[str | None, typer.Option(help="MODEL: likewise")] = None,
@@ -117,9 +118,9 @@ def quantize(
     from pipeline.compile_options import is_model, refuse_options
 
     options = {
-        "images": images, "method": method, "calibration": calibration, "limit": limit, "target": target,
-        "mean": mean, "std": std, "scale": scale, "layout": layout, "image_size": image_size, "fit": fit,
-        "seed": seed, "output": output,
+        "images": images, "method": method, "calibration": calibration, "limit": limit, "bits": bits,
+        "target": target, "mean": mean, "std": std, "scale": scale, "layout": layout, "image_size": image_size,
+        "fit": fit, "seed": seed, "output": output,
     }  # fmt: skip
     if is_model(source):
         refuse_options(source, "a configuration", run=run, variant=variant)

@@ -95,14 +95,14 @@ def compile_file(request: CompileRequest, observer: Observer) -> CompiledFile:
         StageError: the method failed.
     """
     output = _output(request)
-    settings_for(request, 1)  # refuses what does not go together before any work is done
-    calibrates = needs_images(request)
-    if calibrates and request.images is None:
+    needed = needs_images(request)
+    settings_for(request, int(needed))  # refuses what does not go together before any work is done
+    if needed and request.images is None:
         raise UsageError(f"--images: expected a folder of images to calibrate {request.method} on, found none given.")
     with tempfile.TemporaryDirectory(prefix="edgeproof-") as name:
         scratch = Path(name)
         with observer.stage(f"read {request.model.name}"):
-            proto = prepare_foreign_model(request.model, scratch / "float.onnx")
+            proto = prepare_foreign_model(request.model, scratch / "float.onnx", 21 if request.bits == 4 else 13)
         source = OnnxModel("float", scratch / "float.onnx", sha256_of_file(request.model), "float", None)
         weighted = layers(proto, replace(source, path=request.model))
         folder, preprocessing = _images(request, proto, scratch, observer)
@@ -110,19 +110,21 @@ def compile_file(request: CompileRequest, observer: Observer) -> CompiledFile:
         shown = folder.calibration if folder else _NO_IMAGES
         if folder and preprocessing:
             refuse_broken_answers(request.model, shown.pixels, preprocessing)
-        with observer.stage(f"compile {request.method}") as advance, _without_warnings():
+        settings = settings_for(request, len(shown))
+        with observer.stage(f"compile {request.method}") as advance, _about(request.model, source.path):
             compiled = QUANTIZERS[request.quantizer].quantize(
                 source,
                 output.stem,
-                settings_for(request, max(1, len(shown))),
+                settings,
                 unlabelled_data(shown, preprocessing or _NO_PREPROCESSING),
                 scratch / "compiled" / output.name,
                 advance,
             )
+        calibration_images = int(settings.model_dump().get("images", 0))
         agreement = None
         if folder and preprocessing:
             with observer.stage("compare with the float file"):
-                others = folder.held_out if calibrates else shown
+                others = folder.held_out if calibration_images else shown
                 agreement = measure_agreement(request.model, compiled.path, others.pixels, preprocessing)
         source_bytes = request.model.stat().st_size + _external_bytes(request.model)
         compiled = _deliver(compiled, output)
@@ -133,7 +135,7 @@ def compile_file(request: CompileRequest, observer: Observer) -> CompiledFile:
         source_bytes=source_bytes,
         layers=len(weighted),
         float_layers=None if float_layers is None else tuple(float_layers),
-        calibration_images=len(shown) if calibrates else 0,
+        calibration_images=calibration_images,
         folder=folder,
         preprocessing=preprocessing,
         agreement=agreement,
@@ -141,12 +143,14 @@ def compile_file(request: CompileRequest, observer: Observer) -> CompiledFile:
 
 
 @contextmanager
-def _without_warnings() -> Iterator[None]:
-    # ONNX Runtime's writers warn by the hundred of what is as it should be.
+def _about(model: Path, copy: Path) -> Iterator[None]:
+    # Errors name the user's file, not our copy; and ONNX Runtime's writers warn by the hundred of what is in order.
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         yield
+    except UsageError as error:
+        raise UsageError(str(error).replace(str(copy), str(model))) from error
     finally:
         logging.disable(level)
 

@@ -35,6 +35,7 @@ class CompileRequest:
         method: a key of `QUANTIZERS`, with - or _.
         calibration: how ranges are chosen, of a method that chooses any.
         limit: at most so many calibration images.
+        bits: of a weight, of a method that offers a choice.
         target: processor to compile for; None for this machine's.
         mean: of the input's channels, as "0.5" or "0.485,0.456,0.406".
         std: likewise.
@@ -51,6 +52,7 @@ class CompileRequest:
     method: str = "static"
     calibration: str | None = None
     limit: int | None = None
+    bits: int | None = None
     target: CpuTarget | None = None
     mean: str | None = None
     std: str | None = None
@@ -123,8 +125,8 @@ def settings_for(request: CompileRequest, calibration_images: int) -> Settings:
     """Return the settings of the method that was asked for.
 
     Args:
-        request: its method, calibration, target and seed count.
-        calibration_images: how many there are.
+        request: its method, calibration, bits, target and seed count.
+        calibration_images: how many there are; 0 for none.
 
     Raises:
         UsageError: an option that the method has no use for, or an unknown calibration.
@@ -144,8 +146,14 @@ def settings_for(request: CompileRequest, calibration_images: int) -> Settings:
         values["calibration"] = chosen
     if request.target is not None:
         values |= _values_of_target(request, request.target)
+    if request.bits is not None:
+        if "bits" not in fields:
+            raise UsageError(f"--bits: {request.method} has no choice of bits. Leave it out, or use weight-only.")
+        values["bits"] = request.bits
     if "images" in fields:
-        values |= {"images": calibration_images, "seed": request.seed}
+        # A method that can do without images is content with the few of its default.
+        enough = calibration_images if needs_images(request) else fields["images"].default
+        values |= {"images": min(calibration_images, enough), "seed": request.seed}
     if request.quantizer == "neural_compressor":
         values["mode"] = "static"  # its tuning needs an accuracy, and so labels
     try:
@@ -155,8 +163,15 @@ def settings_for(request: CompileRequest, calibration_images: int) -> Settings:
 
 
 def needs_images(request: CompileRequest) -> bool:
-    """Return whether the method looks at images."""
-    return "images" in QUANTIZERS[request.quantizer].settings.model_fields
+    """Return whether the method cannot do without images."""
+    settings = QUANTIZERS[request.quantizer].settings
+    if "images" not in settings.model_fields:
+        return False
+    try:
+        settings.model_validate({"images": 0})
+    except ValidationError:
+        return True
+    return False
 
 
 def _values_of_target(request: CompileRequest, target: CpuTarget) -> dict[str, Any]:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
     from onnxruntime import InferenceSession
 
-LEAST_OPSET = 13
+LEAST_OPSET: Literal[13] = 13
+_IR_OF_OPSET = {13: 7, 21: 10}
 ADDRESS_SPACE_BYTES = 12_000_000_000
 """The folded model, four times over, and what ONNX Runtime maps for itself."""
 _DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
@@ -52,12 +53,13 @@ class ImageInput:
     width: int | None
 
 
-def prepare_foreign_model(path: Path, target: Path) -> ModelProto:
+def prepare_foreign_model(path: Path, target: Path, least_opset: Literal[13, 21] = LEAST_OPSET) -> ModelProto:
     """Read a file that may come from anywhere, and return it in the quantizers' form.
 
     Args:
         path: the model, its weights within or beside it.
         target: a file to write the result to, self-contained.
+        least_opset: of the result; weights of 4 bits need 21.
 
     Raises:
         UsageError: no ONNX model, operators that nobody knows, or an opset that cannot be converted; or it exhausts
@@ -66,7 +68,7 @@ def prepare_foreign_model(path: Path, target: Path) -> ModelProto:
     import onnx
 
     read_foreign_model(path)
-    command = [sys.executable, "-m", "stages.quantize.foreign_model", str(path), str(target)]
+    command = [sys.executable, "-m", "stages.quantize.foreign_model", str(path), str(target), str(least_opset)]
     try:
         child = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT_S, check=False)
     except subprocess.TimeoutExpired as error:
@@ -144,16 +146,16 @@ def _layout(dimensions: list[int | None], path: Path, name: str) -> Layout:
     if len(fits) == 1:
         return fits[0]
     shown = ", ".join("?" if size is None else str(size) for size in dimensions)
-    raise UsageError(
-        f"{path}: expected an input with 1 or 3 channels in one place, found `{name}` of shape [batch, {shown}]. "
-        "Give --layout NCHW or --layout NHWC."
-    )
+    found = f"{path}: expected an input with 1 or 3 channels, found `{name}` of shape [batch, {shown}]"
+    if not fits and None not in (dimensions[0], dimensions[2]):
+        raise UsageError(f"{found}. Only gray and RGB images are supported.")
+    raise UsageError(f"{found}, which can be read in two ways. Give --layout NCHW or --layout NHWC.")
 
 
 # --- in the child ---
 
 
-def _canonical(model: ModelProto, path: Path) -> ModelProto:
+def _canonical(model: ModelProto, least_opset: int, path: Path) -> ModelProto:
     import onnx
     import onnx.inliner
 
@@ -168,26 +170,26 @@ def _canonical(model: ModelProto, path: Path) -> ModelProto:
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constants]
     opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
-    if opset < LEAST_OPSET:
-        model = _converted(model, opset, path)
+    if opset < least_opset:
+        model = _converted(model, opset, least_opset, path)
+        model.ir_version = max(model.ir_version, _IR_OF_OPSET[least_opset])
     # Up to IR 3, weights were inputs too, which a caller could replace; nothing was ever folded into them.
     del model.graph.input[:]
     model.graph.input.extend(inputs)
-    model.ir_version = max(model.ir_version, 7)  # that of opset 13
     del model.graph.value_info[:]
     return model
 
 
-def _converted(model: ModelProto, opset: int, path: Path) -> ModelProto:
+def _converted(model: ModelProto, opset: int, least_opset: int, path: Path) -> ModelProto:
     import onnx
     import onnx.version_converter
 
     try:
-        return onnx.version_converter.convert_version(model, LEAST_OPSET)
+        return onnx.version_converter.convert_version(model, least_opset)
     except Exception as error:  # the converter raises whatever its C++ raises
         raise UsageError(
-            f"{path}: expected a model of opset {LEAST_OPSET} or one that onnx.version_converter can bring there, "
-            f"found opset {opset} ({_first_line(error)}). Export the model anew with opset {LEAST_OPSET} or more."
+            f"{path}: expected a model of opset {least_opset} or one that onnx.version_converter can bring there, "
+            f"found opset {opset} ({_first_line(error)}). Export the model anew with opset {least_opset} or more."
         ) from error
 
 
@@ -233,7 +235,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
-def _prepare_in_child(path: Path, target: Path) -> int:
+def _prepare_in_child(path: Path, target: Path, least_opset: int) -> int:
     """Write the canonical form under limits; print what is wrong and return 2, or return 0."""
     from pipeline.model_file import read_model
 
@@ -245,7 +247,7 @@ def _prepare_in_child(path: Path, target: Path) -> int:
         resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE_BYTES,) * 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
-        _fold(_canonical(read_model(path), path), target, path)
+        _fold(_canonical(read_model(path), least_opset, path), target, path)
     except UsageError as error:
         print(error)
         return 2
@@ -253,4 +255,4 @@ def _prepare_in_child(path: Path, target: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_prepare_in_child(Path(sys.argv[1]), Path(sys.argv[2])))
+    sys.exit(_prepare_in_child(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])))

@@ -1,0 +1,65 @@
+"""`edgeproof quantize MODEL.onnx` as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from foreign_files import classifier, write, write_images
+
+NORMALISED = ("--mean", "0.5", "--std", "0.25")
+
+
+def quantize(*arguments: object) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "COLUMNS": "80", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pipeline", "quantize", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write(classifier(), tmp_path / "theirs.onnx")
+
+
+def test_a_file_is_compiled_and_described(model: Path, tmp_path: Path) -> None:
+    write_images(tmp_path / "images", 12)
+    output = tmp_path / "small.onnx"
+    result = quantize(model, "--images", tmp_path / "images", *NORMALISED, "--limit", 8, "--output", output, "--json")
+    assert result.returncode == 0, result.stderr
+    told = json.loads(result.stdout)
+    assert told["output"] == str(output)
+    assert told["size_bytes"] == {"before": model.stat().st_size, "after": output.stat().st_size}
+    assert told["layers"] == {"total": 4, "float": []}
+    assert told["agreement"]["images"] == 4
+    assert told["settings"]["method"] == "static"
+    assert json.loads((tmp_path / "small.json").read_text())["sha256"] == told["sha256"]
+
+    table = quantize(model, "--images", tmp_path / "images", *NORMALISED, "--method", "weight-only", "--bits", "4")
+    assert table.returncode == 0, table.stderr
+    assert max(map(len, table.stdout.splitlines())) <= 80
+    assert "compared on 9" in table.stdout
+    assert (tmp_path / "theirs.weight-only.onnx").is_file()
+
+
+def test_wrong_usage_ends_with_code_2_and_a_sentence(model: Path, tmp_path: Path) -> None:
+    def told(*arguments: object) -> str:
+        result = quantize(*arguments)
+        assert result.returncode == 2, result.stderr
+        assert "Traceback" not in result.stderr
+        assert result.stdout == ""
+        return " ".join(result.stderr.split())
+
+    write_images(tmp_path / "images", 3)
+    assert "Give --mean and --std" in told(model, "--images", tmp_path / "images")
+    assert "--images: expected a folder of images to calibrate static on" in told(model)
+    assert "expected a configuration with --run" in told(model, "--run", tmp_path)
+    config = tmp_path / "mine.yaml"
+    config.write_text("name: mine\n")
+    assert "expected a model (MODEL.onnx) with --images, --limit" in told(config, "--images", tmp_path, "--limit", 3)
+    config.with_suffix(".onnx").write_text("name: mine\n")
+    assert "expected an ONNX model, found something else" in told(config.with_suffix(".onnx"), "--method", "fp16")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "mine.onnx", "mine.yaml", "theirs.onnx"]
