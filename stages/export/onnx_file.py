@@ -96,6 +96,8 @@ def _describe(
         "edgeproof.variant": variant,
         "edgeproof.parent_sha256": parent_sha256,
         "edgeproof.tools": json.dumps(tools, sort_keys=True),
+        # Every Clip of such a network is a trained α, which a quantizer takes for the range.
+        **({"edgeproof.learned_clips": "true"} if spec.pact else {}),
     }
     onnx.helper.set_model_props(model, properties)
     model.graph.name = spec.network

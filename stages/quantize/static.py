@@ -1,9 +1,6 @@
 """Static int8: weights and activations as integers, the activations' ranges fixed by calibration images.
 
-Calibration runs batch by batch, so that no more than one batch's tensors are in memory. ONNX Runtime's own
-`quantize_static` either keeps them all (percentile and entropy) or, with `CalibMaxIntermediateOutputs`, throws away
-what it has seen so far; its histogram of 128 bins for 128 levels leaves entropy with one single candidate, the whole
-range. So the ranges are collected here, with ONNX Runtime's calibrators, and handed to its graph writers.
+The ranges come from `ranges`, not from ONNX Runtime's calibrators, and are handed to its graph writers.
 
 A Clip or ReLU after a layer disappears under asymmetric activation types, and rightly so: the layer's output takes
 the range of what came out of the clip, and saturates where it clipped.
@@ -11,20 +8,14 @@ the range of what came out of the clip, and saturates where it clipped.
 
 from __future__ import annotations
 
-import contextlib
-import io
-import tempfile
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from calibration_data.prepared import PreparedData
-from calibration_data.readers import ArrayCalibrationReader
 from calibration_data.sampling import choose_calibration_images
 from pipeline.artifacts import OnnxModel
-from pipeline.errors import StageError
 from pipeline.processor import IntegerTypes, choose_integer_types, detect_cpu
 from pipeline.settings import Settings
 from stages.quantize.graph import (
@@ -38,12 +29,10 @@ from stages.quantize.graph import (
     preprocessing_of,
     publish,
 )
+from stages.quantize.ranges import Calibration, CalibrationMethod, as_tensors_data, find_ranges
 
 if TYPE_CHECKING:
     from onnx import ModelProto
-
-_BATCH_SIZE = 16
-_ENTROPY_BINS = 512  # 192 candidate ranges for 128 levels; the search's cost grows with the square
 
 
 class StaticSettings(Settings):
@@ -53,7 +42,11 @@ class StaticSettings(Settings):
     format: Literal["QDQ", "QOperator"] = Field(
         "QDQ", description="QDQ: float operators between QuantizeLinear and DequantizeLinear; QOperator: QLinearConv…"
     )
-    calibration: Literal["minmax", "percentile", "entropy"] = Field("minmax", description="how ranges are chosen")
+    calibration: CalibrationMethod = Field(
+        "minmax",
+        description="how ranges are chosen: minmax, moving_average (mean of each image's extremes), percentile, "
+        "entropy (least Kullback-Leibler divergence) or mse (least squared error)",
+    )
     percentile: float = Field(
         99.99, gt=50, le=100, description="share of the values inside the range, in percent (calibration: percentile)"
     )
@@ -89,8 +82,9 @@ def quantize_static(
         variant: name of the result.
         settings: types, format and calibration.
         data: its training split gives the calibration images.
-        path: the file to write; its record goes beside it.
-        progress: called after each batch of calibration images.
+        path: the file to write; its record goes beside it, and the ranges into `ranges/` there, for the next
+            variant that calibrates alike.
+        progress: called with the calibration images that are done and all.
 
     Raises:
         UsageError: no ONNX model, nothing to quantize in it, or fewer training images than asked.
@@ -100,11 +94,18 @@ def quantize_static(
     proto = load(model)
     float_graph_layers = layers(proto, model)
     chosen = choose_calibration_images(data, settings.images, settings.seed, key="images")
-    reader = ArrayCalibrationReader(
-        data.train.images[chosen], preprocessing_of(proto, model), _BATCH_SIZE, input_name_of(proto, model, data)
+    ranges = find_ranges(
+        proto,
+        data.train.images,
+        preprocessing_of(proto, model),
+        input_name_of(proto, model, data),
+        quantized_operators(),
+        Calibration(settings.calibration, settings.percentile),
+        path.parent / "ranges",
+        progress,
+        chosen.tolist(),
     )
-    ranges = collect_ranges(proto, settings, reader, progress)
-    quantized = write_integers(proto, settings, types, ranges)
+    quantized = write_integers(proto, settings, types, as_tensors_data(ranges))
     notes = {
         "activation_type": types.activation,
         "weight_type": types.weight,
@@ -114,79 +115,6 @@ def quantize_static(
         "calibration_images": [data.train.image_ids[index] for index in chosen],
     }
     return publish(quantized, model, variant, settings, "static", notes, path)
-
-
-class _OneBatch:
-    """A reader of one single batch: after it, a calibrator merges what it saw and forgets the tensors."""
-
-    def __init__(self, batch: dict[str, Any]) -> None:
-        self._batch: dict[str, Any] | None = batch
-
-    def get_next(self) -> dict[str, Any] | None:
-        batch, self._batch = self._batch, None
-        return batch
-
-
-def collect_ranges(
-    proto: ModelProto, settings: StaticSettings, reader: ArrayCalibrationReader, progress: Progress = no_progress
-) -> Any:
-    """Run the calibration images through the float graph and choose a range for each activation.
-
-    Args:
-        proto: the float graph.
-        settings: the method and its percentile.
-        reader: the calibration images.
-        progress: called after each batch.
-
-    Returns:
-        ONNX Runtime's `TensorsData`: from each tensor's name to its lowest and highest value.
-
-    Raises:
-        StageError: an activation is not finite.
-    """
-    import numpy as np
-    import onnx
-    from onnxruntime.quantization import CalibrationMethod, create_calibrator
-
-    method, options = {
-        "minmax": (CalibrationMethod.MinMax, {}),
-        # ONNX Runtime's own default is a range symmetric about zero, which wastes half the levels after a ReLU.
-        "percentile": (CalibrationMethod.Percentile, {"symmetric": False, "percentile": settings.percentile}),
-        "entropy": (CalibrationMethod.Entropy, {"num_bins": _ENTROPY_BINS}),
-    }[settings.calibration]
-    unfit = "Check the network's weights for a layer that overflows."
-    # The calibrators print, they write their graphs beside the one that they are given, and numpy warns in them of
-    # what is an error below.
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        contextlib.redirect_stdout(io.StringIO()),
-        np.errstate(all="ignore"),
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore", RuntimeWarning)
-        float_path = Path(folder, "float.onnx")
-        onnx.save_model(proto, float_path)
-        calibrator = create_calibrator(
-            float_path, _operators(), str(Path(folder, "augmented.onnx")), method, extra_options=options
-        )
-        done = 0
-        try:
-            while (batch := reader.get_next()) is not None:
-                calibrator.collect_data(_OneBatch(batch))
-                done += 1
-                progress(done, len(reader))
-            ranges = calibrator.compute_data()
-        except ValueError as error:  # of numpy.histogram, which wants a finite range
-            raise StageError(
-                f"expected finite activations on the calibration images, found others ({error}). {unfit}"
-            ) from error
-    for tensor, values in ranges.items():
-        if not np.all(np.isfinite(values.range_value)):
-            low, high = values.range_value
-            raise StageError(
-                f"expected finite activations on the calibration images, found {low} to {high} in `{tensor}`. {unfit}"
-            )
-    return ranges
 
 
 def write_integers(proto: ModelProto, settings: StaticSettings, types: IntegerTypes, ranges: Any) -> ModelProto:
@@ -211,19 +139,19 @@ def write_integers(proto: ModelProto, settings: StaticSettings, types: IntegerTy
     if settings.format == "QOperator":
         quantizer = ONNXQuantizer(
             inferred, settings.per_channel, types.reduce_range, QuantizationMode.QLinearOps, True,
-            weight, activation, ranges, [], excluded, _operators(), {},
+            weight, activation, ranges, [], excluded, list(quantized_operators()), {},
         )  # fmt: skip
     else:
         quantizer = QDQQuantizer(
             inferred, settings.per_channel, types.reduce_range,
-            weight, activation, ranges, [], excluded, _operators(), options,
+            weight, activation, ranges, [], excluded, list(quantized_operators()), options,
         )  # fmt: skip
     quantizer.quantize_model()
     return quantizer.model.model
 
 
-def _operators() -> list[str]:
-    # Every operator that either writer knows, in an order that does not change from run to run.
+def quantized_operators() -> tuple[str, ...]:
+    """Return every operator that either writer knows, in an order that does not change from run to run."""
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
-    return sorted(set(QDQRegistry) | set(QLinearOpsRegistry))
+    return tuple(sorted(set(QDQRegistry) | set(QLinearOpsRegistry)))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,7 +98,6 @@ def test_percentile_cuts_the_tails(float_model: OnnxModel, data: PreparedData, t
     assert float(constants["normalised_scale"]) * 255 == pytest.approx(high - low, abs=3 * float(bin_width))
 
 
-@pytest.mark.long
 def test_entropy_differs_from_the_whole_range(float_model: OnnxModel, data: PreparedData, tmp_path: Path) -> None:
     # With ONNX Runtime's own 128 bins it could not: there is one candidate, the whole range.
     whole = initializers(quantized(float_model, data, tmp_path, SETTINGS))
@@ -155,7 +155,7 @@ def test_calibration_images_come_from_the_training_split(
     chosen = result.notes["calibration_images"]
     assert len(set(chosen)) == 20
     assert set(chosen) <= set(data.train.image_ids)
-    assert seen == [(1, 2), (2, 2)]  # batches of 16 and 4
+    assert seen == [(done, 20) for done in range(1, 21)]
 
 
 def test_more_images_than_there_are_is_an_error(float_model: OnnxModel, data: PreparedData, tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_more_images_than_there_are_is_an_error(float_model: OnnxModel, data: Pr
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("calibration", ["minmax", "percentile", "entropy"])
+@pytest.mark.parametrize("calibration", ["minmax", "moving_average", "percentile", "entropy", "mse"])
 def test_an_activation_that_overflows_is_an_error(calibration: str, data: PreparedData, tmp_path: Path) -> None:
     weight = np.full((96, 96, 3, 3), 1e38, dtype=np.float32)
     model = write_float_model(tmp_path / "fp32.onnx", float_proto({"w7": weight}))
@@ -184,6 +184,36 @@ def test_a_data_set_of_another_form_is_an_error(float_model: OnnxModel, data: Pr
     grey = replace(data, train=replace(data.train, images=data.train.images[:, :1]))
     with pytest.raises(UsageError, match=r"expected images of shape \[3, 20, 20\].*found \[1, 20, 20\]"):
         quantized(float_model, grey, tmp_path, SETTINGS)
+
+
+def test_a_second_variant_finds_the_ranges_of_the_first(
+    float_model: OnnxModel, data: PreparedData, tmp_path: Path
+) -> None:
+    first = quantize_static(float_model, "a", change(calibration="mse"), data, tmp_path / "a.onnx")
+    (cached,) = (tmp_path / "ranges").iterdir()
+    changed = json.loads(cached.read_text())
+    changed["ranges"]["a2"] = [0.0, 51.0]
+    cached.write_text(json.dumps(changed))
+    second = quantize_static(
+        float_model, "b", change(calibration="mse", per_channel=False), data, tmp_path / "b.onnx"
+    )
+    assert initializers(onnx.load_model(second.path))["a2_scale"] == pytest.approx(51 / 255)
+    assert initializers(onnx.load_model(first.path))["a2_scale"] < 51 / 255
+    quantize_static(float_model, "c", change(calibration="mse", images=39), data, tmp_path / "c.onnx")
+    assert len(list((tmp_path / "ranges").iterdir())) == 2
+
+
+@pytest.mark.parametrize("calibration", ["minmax", "moving_average", "percentile", "entropy", "mse"])
+def test_constant_activations_get_a_scale(calibration: str, data: PreparedData, tmp_path: Path) -> None:
+    # Biases that push every value of the first ReLU below zero: what follows is constant.
+    dead = {"b2": np.full(48, -1e3, dtype=np.float32)}
+    model = write_float_model(tmp_path / "fp32.onnx", float_proto(dead))
+    result = quantize_static(model, "s", change(calibration=calibration), data, tmp_path / "s.onnx")
+    scale = initializers(onnx.load_model(result.path))["a2_scale"]
+    assert np.isfinite(scale)
+    assert scale > 0
+    pixels = images(5, 9)
+    assert sqnr_db(logits(model.path, pixels), logits(result.path, pixels)) > 12
 
 
 def test_unsigned_channels_in_qoperator_are_refused() -> None:
