@@ -8,6 +8,7 @@ the range of what came out of the clip, and saturates where it clipped.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -15,7 +16,7 @@ from pydantic import Field, model_validator
 
 from calibration_data.prepared import PreparedData
 from calibration_data.sampling import choose_calibration_images
-from pipeline.artifacts import OnnxModel
+from pipeline.artifacts import JSON, OnnxModel
 from pipeline.processor import IntegerTypes, choose_integer_types, detect_cpu
 from pipeline.settings import Settings
 from stages.quantize.graph import (
@@ -29,7 +30,9 @@ from stages.quantize.graph import (
     preprocessing_of,
     publish,
 )
+from stages.quantize.probes import image_batches
 from stages.quantize.ranges import Calibration, CalibrationMethod, as_tensors_data, find_ranges
+from stages.quantize.recovery import RecoverySettings, recover
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -56,6 +59,9 @@ class StaticSettings(Settings):
     reduce_range: Literal["auto"] | bool = Field(
         "auto", description="weights of seven bits, against saturation on x86 without VNNI"
     )
+    recovery: RecoverySettings = Field(
+        RecoverySettings(), description="steps against the loss of accuracy, each with its measured effect"
+    )
     images: int = Field(128, ge=1, description="number of calibration images, from the training split")
     seed: int = Field(0, ge=0, description="seed of their choice")
 
@@ -64,6 +70,12 @@ class StaticSettings(Settings):
         # ONNX Runtime's writer takes int8 there, whatever it was asked for.
         if self.format == "QOperator" and self.per_channel and self.weight_type == "uint8":
             raise ValueError("format QOperator stores per-channel weights as int8; set weight_type or per_channel")
+        return self
+
+    @model_validator(mode="after")
+    def _qoperator_keeps_no_activations(self) -> Self:
+        if self.format == "QOperator" and self.recovery.keep_activations:
+            raise ValueError("recovery.keep_activations needs format QDQ; set format, or leave keep_activations out")
         return self
 
 
@@ -94,19 +106,37 @@ def quantize_static(
     proto = load(model)
     float_graph_layers = layers(proto, model)
     chosen = choose_calibration_images(data, settings.images, settings.seed, key="images")
-    ranges = find_ranges(
+    preprocessing, input_name = preprocessing_of(proto, model), input_name_of(proto, model, data)
+
+    def calibrate(graph: ModelProto) -> Any:
+        return as_tensors_data(
+            find_ranges(
+                graph,
+                data.train.images,
+                preprocessing,
+                input_name,
+                quantized_operators(),
+                Calibration(settings.calibration, settings.percentile),
+                path.parent / "ranges",
+                progress,
+                chosen.tolist(),
+            )
+        )
+
+    def write_qdq(graph: ModelProto, ranges: Any, options: Mapping[str, Any]) -> ModelProto:
+        return write_integers(graph, settings.model_copy(update={"format": "QDQ"}), types, ranges, options)
+
+    recovered = recover(
         proto,
-        data.train.images,
-        preprocessing_of(proto, model),
-        input_name_of(proto, model, data),
-        quantized_operators(),
-        Calibration(settings.calibration, settings.percentile),
-        path.parent / "ranges",
-        progress,
-        chosen.tolist(),
+        settings.recovery,
+        calibrate,
+        write_qdq,
+        image_batches(proto, data.train.images, chosen.tolist(), preprocessing, input_name),
+        per_channel=settings.per_channel,
     )
-    quantized = write_integers(proto, settings, types, as_tensors_data(ranges))
-    notes = {
+    quantized = write_integers(recovered.model, settings, types, recovered.ranges, recovered.options)
+    recovered.check(quantized)
+    notes: dict[str, JSON] = {
         "activation_type": types.activation,
         "weight_type": types.weight,
         "reduce_range": types.reduce_range,
@@ -114,17 +144,26 @@ def quantize_static(
         "float_layers": float_layers(quantized, float_graph_layers),
         "calibration_images": [data.train.image_ids[index] for index in chosen],
     }
+    if recovered.notes:
+        notes["recovery"] = list(recovered.notes)
     return publish(quantized, model, variant, settings, "static", notes, path)
 
 
-def write_integers(proto: ModelProto, settings: StaticSettings, types: IntegerTypes, ranges: Any) -> ModelProto:
+def write_integers(
+    proto: ModelProto,
+    settings: StaticSettings,
+    types: IntegerTypes,
+    ranges: Any,
+    recovery_options: Mapping[str, Any] | None = None,
+) -> ModelProto:
     """Return the graph with integer weights and activations, written by ONNX Runtime's quantizers.
 
     Args:
-        proto: the float graph; taken apart in the process.
+        proto: the float graph; left as it is.
         settings: format and granularity.
         types: of activations and weights.
         ranges: ONNX Runtime's `TensorsData`.
+        recovery_options: options of ONNX Runtime's writers that a recovery step asks for.
     """
     from onnx import shape_inference
     from onnxruntime.quantization import QDQQuantizer, QuantizationMode, QuantType
@@ -135,11 +174,11 @@ def write_integers(proto: ModelProto, settings: StaticSettings, types: IntegerTy
     excluded = list(normalisation_nodes(proto))
     inferred = shape_inference.infer_shapes(proto)
     # Logits in 256 steps would tie images that the network tells apart, and with them every ranking metric.
-    options = {"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]}
+    options = {"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"], **(recovery_options or {})}
     if settings.format == "QOperator":
         quantizer = ONNXQuantizer(
             inferred, settings.per_channel, types.reduce_range, QuantizationMode.QLinearOps, True,
-            weight, activation, ranges, [], excluded, list(quantized_operators()), {},
+            weight, activation, ranges, [], excluded, list(quantized_operators()), dict(recovery_options or {}),
         )  # fmt: skip
     else:
         quantizer = QDQQuantizer(
