@@ -134,11 +134,12 @@ def _halved(counts: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _count(values: Values, width: float, half: int) -> NDArray[np.int64]:
     counts = np.zeros(2 * half, dtype=np.int64)
-    # Zero is an edge in float32 too, because it is scaled before it is shifted; a magnitude that rounds onto the
-    # outermost edge belongs to the last bin, as in numpy.histogram.
-    scale, shift, last = np.float32(1 / width), np.float32(half), 2 * half - 1
+    # Scaled and rounded down before it is shifted, so that float32 is fine enough and zero is an edge. A magnitude
+    # that rounds onto the outermost edge belongs to the last bin, as in numpy.histogram.
+    scale, last = np.float32(1 / width), 2 * half - 1
     for start in range(0, len(values), _CHUNK):
         places = values[start : start + _CHUNK] * scale
-        places += shift
-        counts += np.bincount(np.minimum(places.astype(np.int32), last), minlength=2 * half)
+        numbers = np.floor(places, out=places).astype(np.int32)
+        numbers += half
+        counts += np.bincount(np.clip(numbers, 0, last, out=numbers), minlength=2 * half)
     return counts
