@@ -13,6 +13,8 @@ from calibration_data.preprocessing import Preprocessing
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
 
+_PIXELS_OF_A_BATCH = 2**18
+
 Feeds = Mapping[str, NDArray[np.generic]]
 """One batch of images, by the name of the model's input."""
 
@@ -33,7 +35,7 @@ def image_batches(
     chosen: Sequence[int],
     preprocessing: Preprocessing,
     input_name: str,
-    size: int = 16,
+    size: int | None = None,
 ) -> Batches:
     """Return the batches of some images, the last one smaller where the model takes one.
 
@@ -44,11 +46,11 @@ def image_batches(
         chosen: which of them, in order; at least one.
         preprocessing: from images to the model's input.
         input_name: name of that input.
-        size: images in a batch.
+        size: images in a batch; by default as many as take little memory, 16 or fewer.
     """
     (value,) = (value for value in proto.graph.input if value.name == input_name)
     fixed = value.type.tensor_type.shape.dim[0].dim_value
-    step = fixed or size
+    step = fixed or size or min(16, max(1, _PIXELS_OF_A_BATCH // (images.shape[2] * images.shape[3])))
     order = list(chosen)
     while fixed and len(order) % fixed:
         order += order[: fixed - len(order) % fixed]
@@ -85,6 +87,7 @@ def runner(proto: ModelProto, tensors: Sequence[str]) -> Callable[[Feeds], dict[
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # it warns of initializers that the shortened graph has no use for
+    options.enable_cpu_mem_arena = False  # the arena keeps growing with every batch, and is little faster
     content = upstream(proto, tensors).SerializeToString()
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     inputs = [value.name for value in session.get_inputs()]

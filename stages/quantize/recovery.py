@@ -65,7 +65,7 @@ STEPS = ("equalization", "first_layer_half_range", "keep_activations", "learned_
 class Write(Protocol):
     """Writes a graph in QDQ form with ranges and options of ONNX Runtime's writer."""
 
-    def __call__(self, proto: ModelProto, ranges: Any, options: Mapping[str, Any]) -> ModelProto:
+    def __call__(self, proto: ModelProto, ranges: Any, options: Mapping[str, Any], /) -> ModelProto:
         """Args: float graph, left as it is; what `calibrate` gave; options."""
 
 

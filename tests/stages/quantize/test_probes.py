@@ -6,7 +6,8 @@ import pytest
 from quantizable import float_proto, images, node_types
 from recovering import batches_of
 
-from stages.quantize.probes import answers, channel_peaks, runner, sqnr_db, upstream
+from calibration_data.preprocessing import Preprocessing
+from stages.quantize.probes import answers, channel_peaks, image_batches, runner, sqnr_db, upstream
 
 
 def test_only_what_a_tensor_needs_is_computed() -> None:
@@ -45,3 +46,22 @@ def test_sqnr() -> None:
     assert sqnr_db(reference, reference + np.array([0.5, 0.0])) == pytest.approx(20.0)
     assert sqnr_db(reference, reference) is None
     assert sqnr_db(reference, np.array([np.nan, 4.0])) is None
+
+
+@pytest.mark.parametrize(
+    ("pixels", "size", "expected"), [(20, None, [16, 4]), (512, None, [1] * 20), (20, 8, [8, 8, 4])]
+)
+def test_batches_are_as_large_as_memory_allows(pixels: int, size: int | None, expected: list[int]) -> None:
+    stored = np.zeros((2, 3, pixels, pixels), dtype=np.uint8)
+    preprocessing = Preprocessing("uint8", (0.0,) * 3, (1.0,) * 3, pixels)
+    batches = image_batches(float_proto(), stored, [0, 1] * 10, preprocessing, "image", size)
+    assert [len(feeds["image"]) for feeds in batches()] == expected
+
+
+def test_fixed_batches_are_filled_up_with_the_first_images() -> None:
+    proto = float_proto()
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+    stored = np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1) * np.ones((1, 3, 20, 20), dtype=np.uint8)
+    preprocessing = Preprocessing("uint8", (0.0,) * 3, (1.0,) * 3, 20)
+    batches = image_batches(proto, stored, [5, 1, 0, 2, 3, 4], preprocessing, "image")
+    assert [feeds["image"][:, 0, 0, 0].tolist() for feeds in batches()] == [[5, 1, 0, 2], [3, 4, 5, 1]]
