@@ -24,6 +24,9 @@ Progress = Callable[[int, int], None]
 LAYER_TYPES = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators whose weights make a network's size and most of its work."""
 
+_ANSWERING = frozenset(("Softmax", "LogSoftmax", "Sigmoid", "Reshape", "Flatten", "Squeeze", "Identity", "Transpose",
+                        "GlobalAveragePool", "AveragePool", "ReduceMean"))  # fmt: skip
+
 
 def no_progress(done: int, total: int) -> None:
     """Tell nobody."""
@@ -97,6 +100,21 @@ def normalisation_nodes(proto: ModelProto) -> tuple[str, ...]:
             return tuple(names)
         names.append(readers[0].name)
         tensor = readers[0].output[0]
+
+
+def answer_nodes(proto: ModelProto) -> tuple[str, ...]:
+    """Return the names of the nodes between the last layer and the answers: an average over positions, a Softmax…
+
+    In 256 steps the answers of many classes would tie, probabilities above all. A layer at the end is none of them.
+    """
+    makers = {name: node for node in proto.graph.node for name in node.output}
+    names: list[str] = []
+    for value in proto.graph.output:
+        node = makers.get(value.name)
+        while node is not None and node.op_type in _ANSWERING:
+            names.append(node.name)
+            node = makers.get(node.input[0])
+    return tuple(names)
 
 
 def layers(proto: ModelProto, model: OnnxModel) -> list[NodeProto]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,13 +103,13 @@ class _Layer:
     shape: tuple[int, ...]
     weight: NDArray[np.int8]
 
-    @property
+    @cached_property
     def at_risk(self) -> NDArray[np.bool_]:
         """Whether activations exist that saturate a pair, bool [groups, pairs, outputs]."""
         highest, lowest = self.extremes
         return (highest > _HIGHEST) | (lowest < _LOWEST)
 
-    @property
+    @cached_property
     def extremes(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """The largest and the least sum of a pair for activations of 0…255, int32 [groups, pairs, outputs]."""
         weight = self.weight.astype(np.int32)
@@ -201,28 +202,31 @@ def _count(layer: _Layer, activation: NDArray[np.uint8], tally: _Tally) -> None:
     _, pairs, _, outputs = layer.weight.shape
     at_risk = layer.at_risk
     for image in range(len(activation)):  # one at a time: a convolution's rows repeat each pixel many times
-        for group, rows in enumerate(_rows(layer, activation[image : image + 1])):
-            changed = np.zeros((len(rows), outputs), dtype=np.bool_)
+        for group, steps in enumerate(_steps(layer, activation[image : image + 1])):
+            changed = np.zeros((outputs, steps.shape[1]), dtype=np.bool_)
             for pair in np.flatnonzero(at_risk[group].any(axis=1)):
-                columns = np.flatnonzero(at_risk[group, pair])
-                weight = layer.weight[group, pair][:, columns].astype(np.int32)
-                sums = rows[:, 2 * pair, None] * weight[0]
-                if 2 * pair + 1 < rows.shape[1]:
-                    sums += rows[:, 2 * pair + 1, None] * weight[1]
+                risky = np.flatnonzero(at_risk[group, pair])
+                weight = layer.weight[group, pair][:, risky].astype(np.int32)
+                # A pair at risk has two weights, of at most 128 each: 128·(a₁ + a₂) must exceed 2¹⁵.
+                neighbours = steps[2 * pair : 2 * pair + 2]
+                bright = np.flatnonzero(neighbours.sum(axis=0, dtype=np.int16) > 256)
+                if len(bright) == 0:
+                    continue
+                sums = weight.T @ neighbours[:, bright].astype(np.int32)
                 saturated = (sums > _HIGHEST) | (sums < _LOWEST)
                 tally.saturated += int(np.count_nonzero(saturated))
-                changed[:, columns] |= saturated
+                changed[np.ix_(risky, bright)] |= saturated
             tally.changed += int(np.count_nonzero(changed))
             tally.outputs += changed.size
             tally.sums += changed.size * pairs
 
 
-def _rows(layer: _Layer, activation: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
-    """Yield for each group what meets the weights, uint8 [outputs' positions, steps], steps ordered as `weight`'s."""
+def _steps(layer: _Layer, activation: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+    """Yield for each group what meets the weights, uint8 [steps, outputs' positions], steps ordered as `weight`'s."""
     if layer.node.op_type != "QLinearConv":
         rows = activation.T if _attribute(layer.node, "transA", 0) else activation
         for _ in range(len(layer.weight)):
-            yield rows.reshape(-1, rows.shape[-1])
+            yield rows.reshape(-1, rows.shape[-1]).T
         return
     kernel = layer.shape[2:]
     strides = _attribute(layer.node, "strides", [1] * len(kernel))
@@ -232,12 +236,13 @@ def _rows(layer: _Layer, activation: NDArray[np.uint8]) -> Iterator[NDArray[np.u
     padded = np.pad(activation, [(0, 0), (0, 0), *padding], constant_values=layer.zero_point)
     axes = tuple(range(2, 2 + len(kernel)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, tuple(extents), axis=axes)
-    steps = (slice(None), slice(None), *(slice(None, None, stride) for stride in strides))
-    windows = windows[(*steps, *(slice(None, None, dilation) for dilation in dilations))]
+    taken = (slice(None), slice(None), *(slice(None, None, stride) for stride in strides))
+    windows = windows[(*taken, *(slice(None, None, dilation) for dilation in dilations))]
+    kernel_first = (*range(2 + len(kernel), windows.ndim), 1, 0, *axes)
     channels = layer.shape[1]
     for group in range(len(layer.weight)):
         of_group = windows[:, group * channels : (group + 1) * channels]
-        yield np.moveaxis(of_group, 1, -1).reshape(-1, channels * int(np.prod(kernel)))
+        yield of_group.transpose(kernel_first).reshape(channels * int(np.prod(kernel)), -1)
 
 
 def _padding(

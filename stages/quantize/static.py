@@ -17,10 +17,11 @@ from pydantic import Field, model_validator
 from calibration_data.prepared import PreparedData
 from calibration_data.sampling import choose_calibration_images
 from pipeline.artifacts import JSON, OnnxModel
-from pipeline.processor import IntegerTypes, choose_integer_types, detect_cpu
+from pipeline.processor import CpuTarget, IntegerTypes, choose_integer_types, cpu_of
 from pipeline.settings import Settings
 from stages.quantize.graph import (
     Progress,
+    answer_nodes,
     float_layers,
     input_name_of,
     layers,
@@ -33,9 +34,12 @@ from stages.quantize.graph import (
 from stages.quantize.probes import image_batches
 from stages.quantize.ranges import Calibration, CalibrationMethod, as_tensors_data, find_ranges
 from stages.quantize.recovery import RecoverySettings, recover
+from stages.quantize.saturation import saturating_layers
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+_SATURATION_IMAGES = 2  # of how often a layer at risk truly saturates; which are at risk needs none
 
 
 class StaticSettings(Settings):
@@ -54,8 +58,11 @@ class StaticSettings(Settings):
         99.99, gt=50, le=100, description="share of the values inside the range, in percent (calibration: percentile)"
     )
     per_channel: bool = Field(True, description="one weight scale per output channel instead of one per tensor")
-    activation_type: Literal["auto", "uint8", "int8"] = Field("auto", description="auto: what suits this processor")
-    weight_type: Literal["auto", "uint8", "int8"] = Field("auto", description="auto: what suits this processor")
+    target: Literal["auto", CpuTarget] = Field(
+        "auto", description="processor that the types below are chosen for; auto: the one at hand"
+    )
+    activation_type: Literal["auto", "uint8", "int8"] = Field("auto", description="auto: what suits the target")
+    weight_type: Literal["auto", "uint8", "int8"] = Field("auto", description="auto: what suits the target")
     reduce_range: Literal["auto"] | bool = Field(
         "auto", description="weights of seven bits, against saturation on x86 without VNNI"
     )
@@ -89,6 +96,8 @@ def quantize_static(
 ) -> OnnxModel:
     """Quantize weights and activations; the normalisation before the first layer stays in float.
 
+    The notes say under `saturation` which layers would go wrong on x86 without VNNI.
+
     Args:
         model: the float file.
         variant: name of the result.
@@ -102,11 +111,16 @@ def quantize_static(
         UsageError: no ONNX model, nothing to quantize in it, or fewer training images than asked.
         StageError: an activation is not finite on the calibration images.
     """
-    types = choose_integer_types(detect_cpu(), settings.activation_type, settings.weight_type, settings.reduce_range)
+    types = choose_integer_types(
+        cpu_of(settings.target), settings.activation_type, settings.weight_type, settings.reduce_range
+    )
     proto = load(model)
     float_graph_layers = layers(proto, model)
     chosen = choose_calibration_images(data, settings.images, settings.seed, key="images")
     preprocessing, input_name = preprocessing_of(proto, model), input_name_of(proto, model, data)
+    shown = image_batches(
+        proto, data.train.images, chosen[:_SATURATION_IMAGES].tolist(), preprocessing, input_name, 1
+    )
 
     def calibrate(graph: ModelProto) -> Any:
         return as_tensors_data(
@@ -142,6 +156,7 @@ def quantize_static(
         "reduce_range": types.reduce_range,
         "layers": len(float_graph_layers),
         "float_layers": float_layers(quantized, float_graph_layers),
+        "saturation": [layer.as_json() for layer in saturating_layers(quantized, shown())],
         "calibration_images": [data.train.image_ids[index] for index in chosen],
     }
     if recovered.notes:
@@ -171,7 +186,7 @@ def write_integers(
 
     by_name = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
     weight, activation = by_name[types.weight], by_name[types.activation]
-    excluded = list(normalisation_nodes(proto))
+    excluded = [*normalisation_nodes(proto), *answer_nodes(proto)]
     inferred = shape_inference.infer_shapes(proto)
     # Logits in 256 steps would tie images that the network tells apart, and with them every ranking metric.
     options = {"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"], **(recovery_options or {})}

@@ -219,3 +219,37 @@ def test_constant_activations_get_a_scale(calibration: str, data: PreparedData, 
 def test_unsigned_channels_in_qoperator_are_refused() -> None:
     with pytest.raises(ValidationError, match="per-channel weights as int8"):
         StaticSettings(format="QOperator", weight_type="uint8")
+
+
+@pytest.mark.parametrize(
+    ("target", "types"),
+    [
+        ("x86-vnni", ("uint8", "int8", False)),
+        ("x86-avx2", ("uint8", "int8", True)),
+        ("arm64", ("int8", "int8", False)),
+    ],
+)
+def test_a_target_decides_the_types_and_what_may_saturate(target, types, tmp_path):
+    model = write_float_model(tmp_path / "fp32.onnx", float_proto())
+    settings = StaticSettings(target=target, images=8)
+    notes = quantize_static(model, "v", settings, prepared_data(), tmp_path / "v.onnx").notes
+    assert (notes["activation_type"], notes["weight_type"], notes["reduce_range"]) == types
+    at_risk = {layer["layer"] for layer in notes["saturation"]}
+    if target != "arm64":  # whose file x86 runs partly in types of its own
+        assert bool(at_risk) is (target == "x86-vnni")
+    compiled = onnx.load_model(tmp_path / "v.onnx")
+    (depthwise,) = [node.name for node in compiled.graph.node if any("w5_" in name for name in node.input[1:2])
+                    and node.op_type == "Conv"]  # fmt: skip
+    assert depthwise not in at_risk
+
+
+def test_answers_behind_the_last_layer_stay_in_float(tmp_path):
+    proto = float_proto()
+    proto.graph.node.append(onnx.helper.make_node("Softmax", ["logits"], ["probabilities"]))
+    proto.graph.output[0].name = "probabilities"
+    model = write_float_model(tmp_path / "fp32.onnx", proto)
+    compiled = quantize_static(model, "v", StaticSettings(images=8), prepared_data(), tmp_path / "v.onnx")
+    answers = logits(compiled.path, images(8, 5))
+    steps = answers * 256
+    assert np.abs(steps - np.rint(steps)).max() > 0.1  # not rounded to 256 steps
+    assert np.abs(answers - logits(model.path, images(8, 5))).max() < 0.1
