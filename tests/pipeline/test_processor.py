@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.processor import Cpu, CpuTarget, IntegerTypes, choose_integer_types, detect_cpu, parse_cpu
+from pipeline.processor import Cpu, CpuTarget, IntegerTypes, choose_integer_types, cpu_of, detect_cpu, parse_cpu
 
 EPYC = """processor\t: 0
 model name\t: AMD EPYC 7763
@@ -80,3 +80,19 @@ def test_what_cannot_be_chosen_is_an_error() -> None:
     with pytest.raises(UsageError, match="found 'some processor'"):
         choose_integer_types(cpu(None), "auto", "int8", False)
     assert choose_integer_types(cpu(None), "uint8", "int8", False) == IntegerTypes("uint8", "int8", False)
+
+
+@pytest.mark.parametrize(
+    ("target", "types"),
+    [
+        ("x86-vnni", IntegerTypes("uint8", "int8", False)),
+        ("x86-avx2", IntegerTypes("uint8", "int8", True)),
+        ("arm64", IntegerTypes("int8", "int8", False)),
+    ],
+)
+def test_another_processor_can_be_compiled_for(target: CpuTarget, types: IntegerTypes) -> None:
+    assert choose_integer_types(cpu_of(target), "auto", "auto", "auto") == types
+
+
+def test_without_a_target_it_is_the_processor_at_hand() -> None:
+    assert cpu_of("auto") == detect_cpu()
