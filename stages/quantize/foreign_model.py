@@ -2,8 +2,8 @@
 
 Quantizers look for weights among the initializers, and per-channel integers need opset 13. So functions are inlined,
 old opsets converted, and what does not depend on the image is computed once, by ONNX Runtime's basic optimizations,
-which stay within ONNX's own operators; batch norms go into the convolutions before them. All that happens in a child
-process with limits: a file made to do harm breaks the child.
+which stay within ONNX's own operators; batch norms go into the convolutions before them. All that, from the first
+byte, happens in a child process with limits: a file made to do harm breaks the child.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from calibration_data.preprocessing import Layout
 from pipeline.errors import UsageError
-from pipeline.model_file import LARGEST_FILE_BYTES, TIME_LIMIT_S, read_foreign_model
+from pipeline.model_file import LARGEST_FILE_BYTES, TIME_LIMIT_S, read_model
 
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
@@ -67,7 +67,6 @@ def prepare_foreign_model(path: Path, target: Path, least_opset: Literal[13, 21]
     """
     import onnx
 
-    read_foreign_model(path)
     command = [sys.executable, "-m", "stages.quantize.foreign_model", str(path), str(target), str(least_opset)]
     try:
         child = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT_S, check=False)
@@ -237,8 +236,6 @@ def _first_line(error: Exception) -> str:
 
 def _prepare_in_child(path: Path, target: Path, least_opset: int) -> int:
     """Write the canonical form under limits; print what is wrong and return 2, or return 0."""
-    from pipeline.model_file import read_model
-
     try:
         import resource
     except ImportError:  # Windows has no such limits
