@@ -201,7 +201,9 @@ def _attach_openvino(options: SessionOptions, threads: int) -> None:
             "Measure on such a CPU, or leave openvino out of the providers."
         )
     # `num_of_threads` is ignored by the plug-in; the device's own property is what counts.
-    properties = {"CPU": {"INFERENCE_NUM_THREADS": str(threads)}}
+    # On processors with bfloat16 it would compute a float file in that, and its latency would belong to answers that
+    # nobody measured.
+    properties = {"CPU": {"INFERENCE_NUM_THREADS": str(threads), "INFERENCE_PRECISION_HINT": "f32"}}
     options.add_provider_for_devices(devices, {"load_config": json.dumps(properties)})
 
 
