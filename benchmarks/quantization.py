@@ -29,7 +29,6 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import bootstrap
 
 METHODS = ("minmax", "percentile", "entropy", "mse")
 SIZE = 224
@@ -150,14 +149,24 @@ class _Reader:
 def measure_here(tool: str, method: str, model: Path, images_path: Path, count: int, threads: int) -> Figure:
     """Calibrate once in this process, with half of the bare forward passes before and half after."""
     images = np.load(images_path, mmap_mode="r")[:count]
-    in_child = resource.RUSAGE_CHILDREN if tool == "Neural Compressor" else resource.RUSAGE_SELF
     before = _bare(model, images[: (count + 1) // 2], threads) if tool == "edgeproof" else (0.0, 0.0)
     started, cpu = time.perf_counter(), _cpu_seconds()
     TOOLS[tool](model, images, method, threads)
     seconds, cpu_seconds = time.perf_counter() - started, _cpu_seconds() - cpu
-    peak_mb = resource.getrusage(in_child).ru_maxrss * 1024 / 1e6
+    peak_mb = _peak_mb(of_children=tool == "Neural Compressor")
     after = _bare(model, images[(count + 1) // 2 :], threads) if tool == "edgeproof" else (0.0, 0.0)
     return Figure(seconds, cpu_seconds, before[0] + after[0], before[1] + after[1], peak_mb)
+
+
+def _peak_mb(of_children: bool) -> float:
+    status = Path("/proc/self/status")
+    if not of_children and status.is_file():
+        # Not getrusage: its peak is handed down from the process that started this one.
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(lines["VmHWM"].split()[0]) * 1024 / 1e6
+    return (
+        resource.getrusage(resource.RUSAGE_CHILDREN if of_children else resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    )
 
 
 def _cpu_seconds() -> float:
@@ -242,6 +251,8 @@ def ratio(numerator: list[float], denominator: list[float]) -> tuple[float, floa
     ratios = np.array(numerator) / np.array(denominator)
     if len(ratios) < 2:
         return float(np.median(ratios)), float("nan"), float("nan")
+    from scipy.stats import bootstrap  # not in the children, whose memory is measured
+
     interval = bootstrap((ratios,), np.median, rng=np.random.default_rng(0), method="percentile").confidence_interval
     return float(np.median(ratios)), float(interval.low), float(interval.high)
 
