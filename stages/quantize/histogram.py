@@ -74,8 +74,7 @@ class Histogram:
 
     def add_all(self, values: Values) -> None:
         """Count every one of some values that lie between the first extremes."""
-        if self.width:
-            self._exact += _count(values, self.width, BINS_PER_SIDE)
+        self._exact += _count(values, self.width, BINS_PER_SIDE)
 
     def add_tails(self, values: Values) -> None:
         """Count every one of some values, wherever they lie; the extremes follow."""
@@ -94,8 +93,7 @@ class Histogram:
     def add_sample(self, sample: Values, values: int) -> None:
         """Count a sample that stands for `values` values between the tails."""
         self._body_values += values
-        if self.width:
-            self._sampled += _count(sample, self.width, len(self._sampled) // 2)
+        self._sampled += _count(sample, self.width, len(self._sampled) // 2)
 
     def tails(self, share: float) -> tuple[float, float]:
         """Return (low, high), edges of bins beyond which at most about `share` of what was counted lies, each."""
@@ -134,6 +132,9 @@ def _halved(counts: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _count(values: Values, width: float, half: int) -> NDArray[np.int64]:
     counts = np.zeros(2 * half, dtype=np.int64)
+    if width == 0:  # nothing but zeros so far, whose bin is the same whatever width follows
+        counts[half] = len(values)
+        return counts
     # Scaled and rounded down before it is shifted, so that float32 is fine enough and zero is an edge. A magnitude
     # that rounds onto the outermost edge belongs to the last bin, as in numpy.histogram.
     scale, last = np.float32(1 / width), 2 * half - 1

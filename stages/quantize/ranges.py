@@ -44,8 +44,7 @@ CalibrationMethod = Literal["minmax", "moving_average", "percentile", "entropy",
 
 LEARNED_CLIPS_KEY = "edgeproof.learned_clips"
 """In the metadata of a float export whose clips were trained: its ranges are not searched for, they are there."""
-_FORMAT = 1  # of the cached file; another one where these functions come to other ranges
-_IMAGES_AT_A_TIME = 16  # whose tails and samples wait to be counted together
+_FORMAT = 2  # of the cached file; another one where these functions come to other ranges
 
 
 @dataclass(frozen=True)

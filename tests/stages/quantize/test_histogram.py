@@ -53,9 +53,11 @@ def test_later_values_beyond_the_bins_get_bins_of_their_own(beyond: float) -> No
 def test_values_after_nothing_but_zeros() -> None:
     histogram = Histogram(0.0, 0.0)
     histogram.add_all(np.zeros(5, dtype=np.float32))
+    histogram.add_sample(np.zeros(3, dtype=np.float32), 30)
     histogram.add_tails(np.array([2.0, 1.0], dtype=np.float32))
     found = histogram.distribution()
-    assert (found.lowest, found.highest, found.counts.sum()) == (0.0, 2.0, 2.0)
+    assert (found.lowest, found.highest, found.counts.sum()) == (0.0, 2.0, 37.0)
+    assert found.counts[len(found.counts) // 2] == 35  # the zeros are no outliers: a percentile counts them
     assert found.width == 2 / BINS_PER_SIDE
 
 
