@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.quantize.probes import Batches, channel_peaks
+from stages.quantize.probes import Batches, channel_peaks, read_by
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
@@ -129,7 +129,7 @@ def find_pairs(graph: GraphProto) -> list[Pair]:
     """
     readers: dict[str, list[NodeProto]] = {}
     for node in graph.node:
-        for name in node.input:
+        for name in read_by(node):
             readers.setdefault(name, []).append(node)
     own = _constants_of_one_reader(graph, readers)
     outputs = {value.name for value in graph.output}

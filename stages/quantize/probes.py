@@ -109,7 +109,7 @@ def upstream(proto: ModelProto, tensors: Iterable[str]) -> ModelProto:
         name = waiting.pop()
         if name and name not in needed:
             needed.add(name)
-            waiting += _read_by(makers[name]) if name in makers else []
+            waiting += read_by(makers[name]) if name in makers else []
     part = onnx.ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import, functions=proto.functions)
     part.graph.name = proto.graph.name
     part.graph.node.extend(node for node in proto.graph.node if needed.intersection(node.output))
@@ -170,11 +170,12 @@ def channel_peaks(proto: ModelProto, tensors: Sequence[str], batches: Batches) -
     return peaks
 
 
-def _read_by(node: NodeProto) -> list[str]:
-    # A node's subgraphs read values of the graph around them by name alone.
+def read_by(node: NodeProto) -> list[str]:
+    """Return the names that a node reads, also within its subgraphs, which name values of the graph around them."""
     names = list(node.input)
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):
             for inner in graph.node:
-                names += _read_by(inner)
+                names += read_by(inner)
+            names += [value.name for value in graph.output]
     return names

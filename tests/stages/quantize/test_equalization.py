@@ -157,3 +157,24 @@ def test_a_hard_mobilenet_is_the_same_function() -> None:
     assert (
         sqnr_db(answers(hard, calibration), answers(equalize(hard, "keep", calibration).model, calibration)) or 0
     ) > 100
+
+
+def test_what_a_branch_reads_is_no_pair() -> None:
+    # The branches name a1, a2 and w2 though no input of `If` does; other values there would be another function.
+    plain = "{ t3 = Conv (a2, w3, b3) }"
+    again = "{ e2 = Conv <pads = [1, 1, 1, 1], group = 4> (a1, w2, b2) e3 = Conv (e2, w3, b3) }"
+    branches = f"If (bright) <then_branch = yes () => (float[b, 5, 6, 6] t3) {plain}, "
+    branches += f"else_branch = no () => (float[b, 5, 6, 6] e3) {again}>"
+    text = CHAIN.replace("ACTIVATION", "Relu (c1)").replace("Conv (a2, w3, b3)", branches)
+    text = text.replace(
+        "    c3 =", "    mean = ReduceMean <keepdims = 0> (image)\n    bright = Greater (mean, zero)\n    c3 ="
+    )
+    proto = onnx.parser.parse_model(text)
+    proto.graph.initializer.extend(chain(3).graph.initializer)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0), "zero"))
+    for index, node in enumerate(proto.graph.node):
+        node.name = f"{node.op_type}_{index}"
+    calibration = batches_of(floats(8), size=1)
+    result = equalize(proto, "keep", calibration)
+    assert result.pairs == ()
+    assert np.array_equal(answers(proto, calibration), answers(result.model, calibration))
