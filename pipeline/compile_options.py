@@ -149,6 +149,8 @@ def settings_for(request: CompileRequest, calibration_images: int) -> Settings:
     if request.bits is not None:
         if "bits" not in fields:
             raise UsageError(f"--bits: {request.method} has no choice of bits. Leave it out, or use weight-only.")
+        if request.bits not in (choices := get_args(fields["bits"].annotation)):
+            raise UsageError(f"--bits: expected {' or '.join(map(str, choices))}, found {request.bits}.")
         values["bits"] = request.bits
     if "images" in fields:
         # A method that can do without images is content with the few of its default.

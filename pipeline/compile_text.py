@@ -88,7 +88,7 @@ def _saturation(layers: list[dict[str, float]]) -> str:
     if not wrong:
         return f"{count(len(layers), 'layer')} could saturate, none does on {layers[0]['images']} images"
     worst = sorted(wrong, key=lambda layer: -layer["changed_outputs"])[:_SHOWN_NAMES]
-    named = ", ".join(f"{layer['layer']} {100 * layer['changed_outputs']:.2g} %" for layer in worst)
+    named = ", ".join(f"{layer['layer']} {percent(layer['changed_outputs'])}" for layer in worst)
     more = f" and {len(wrong) - len(worst)} more" if len(wrong) > len(worst) else ""
     return (
         f"{count(len(wrong), 'layer')} of {len(layers)} at risk saturate{'s' if len(wrong) == 1 else ''} "

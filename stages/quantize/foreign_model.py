@@ -105,7 +105,14 @@ def image_input(proto: ModelProto, path: Path, layout: Layout | None = None) -> 
             f"{path}: expected an input of four axes, found `{value.name}` of unknown shape. Export the model with "
             "its input's shape; axes may have names in place of numbers."
         )
-    dimensions = [dimension.dim_value or None for dimension in value.type.tensor_type.shape.dim]
+    shape = value.type.tensor_type.shape.dim
+    if any(dimension.HasField("dim_value") and dimension.dim_value < 1 for dimension in shape):
+        found = [dimension.dim_value if dimension.HasField("dim_value") else "?" for dimension in shape]
+        raise UsageError(
+            f"{path}: expected axes of length 1 or more, found `{value.name}` of shape {found}. Export the model "
+            "with its input's shape; axes may have names in place of numbers."
+        )
+    dimensions = [dimension.dim_value or None for dimension in shape]
     if len(dimensions) != 4:
         raise UsageError(
             f"{path}: expected an input of four axes (batch, channels, height and width), found `{value.name}` with "

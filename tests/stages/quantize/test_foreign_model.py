@@ -145,6 +145,9 @@ def test_inputs_that_are_no_image_are_refused(tmp_path: Path) -> None:
     refused("expected an input of type float32 or uint8, found `image` of type double")
     model = classifier(channels=4)
     refused(r"found `image` of shape \[batch, 4, 24, 24\]")
+    for size in (0, -1):
+        model = classifier(size=(24, size))
+        refused(rf"expected axes of length 1 or more, found `image` of shape \['\?', 3, 24, {size}\]")
     model = classifier()
     model.graph.input[0].type.tensor_type.shape.dim.pop()
     refused("expected an input of four axes .*, found `image` with 3")
