@@ -144,11 +144,19 @@ def _image(model: ModelProto, name: str | None) -> ValueInfoProto:
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = {value.name: value for value in model.graph.input if value.name not in weights}
     if name is None and len(inputs) == 1:
-        return next(iter(inputs.values()))
+        name = next(iter(inputs))
     if name not in inputs:
         raise UsageError(
             f"expected {'the name of the image input' if name is None else f'an input `{name}`'}, found the inputs "
             f"{', '.join(inputs) or 'none'}. Name one of them with --input."
+        )
+    empty = [
+        axis for axis in inputs[name].type.tensor_type.shape.dim if axis.HasField("dim_value") and axis.dim_value < 1
+    ]
+    if empty:
+        raise UsageError(
+            f"expected an image whose axes have a length of 1 or more, found {empty[0].dim_value} in `{name}`. "
+            "Export the model with its input's shape; the batch may have a name in place of a number."
         )
     return inputs[name]
 

@@ -9,6 +9,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from pipeline.errors import UsageError
 from stages.saliency_twin.twin import build_twin
 
 FOLDER = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
@@ -60,3 +61,23 @@ def test_a_foreign_classifier_has_a_twin_with_its_own_logits(name, session):
     step = 1e-2 * saliency / length
     above, below = (plain.run(None, {name_of_input: image + s})[0].ravel()[explained[0]] for s in (step, -step))
     assert (float(above) - float(below)) / 2e-2 == pytest.approx(length, rel=0.02)
+
+
+@pytest.mark.parametrize("axis", [0, 2])
+@pytest.mark.parametrize("length", [0, -1])
+def test_an_image_without_pixels_is_refused(axis: int, length: int) -> None:
+    # Exporters before 2019 wrote such numbers for axes of any length.
+    shape: list[str | int] = ["batch", 1, 8, 8]
+    shape[axis] = length
+    model = onnx.parser.parse_model(
+        """
+        <ir_version: 8, opset_import: ["" : 17]>
+        net (float[batch, 1, 8, 8] image) => (float[batch, 1] logits) {
+            pooled = GlobalAveragePool (image)
+            logits = Flatten (pooled)
+        }
+        """
+    )
+    model.graph.input[0].CopyFrom(onnx.helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, shape))
+    with pytest.raises(UsageError, match=f"expected an image whose axes .*, found {length} in `image`"):
+        build_twin(model)
