@@ -177,7 +177,8 @@ def quantize_weight(weight: NDArray[np.float32], output_axis: int, settings: Wei
             groups, axes = weight.reshape(len(weight), -1, block), (2,)
     lowest, highest = _LIMITS[settings.bits]
     greatest = np.max(np.abs(groups), axis=axes, keepdims=True).astype(np.float64)
-    greatest = np.where(greatest > 0, greatest, highest)
+    # Weights whose scale float32 cannot hold are zeros.
+    greatest = np.where(greatest > highest * np.finfo(np.float32).tiny, greatest, highest)
     best = np.full(greatest.shape, np.inf)
     scale = greatest / highest
     for share in _GRID[::-1] if settings.clipping == "mse" else (1.0,):

@@ -161,3 +161,12 @@ def test_a_linear_layer_and_a_transposed_convolution(data: PreparedData, tmp_pat
         assert stored["w1_scale"].shape == (1, 64, 1, 1)
         assert stored["w2_scale"].shape == (1, 4)
         assert sqnr_db(logits(model.path, images(8, 1)), logits(result.path, images(8, 1))) > quality_db
+
+
+def test_a_channel_too_small_for_a_scale_is_zero() -> None:
+    # float32 ends at 1.4e-45; a 127th of these weights is nothing, and a division by it would be one too.
+    weight = np.full((2, 4), 1e-44, dtype=np.float32)
+    weight[0, 0], weight[1] = 0, 1
+    result = quantize_weight(weight, 0, WeightOnlySettings(bits=8))
+    assert result.integers.tolist() == [[0] * 4, [127] * 4]
+    assert result.integers * result.scale == pytest.approx(np.array([[0.0] * 4, [1.0] * 4]), rel=1e-6)
