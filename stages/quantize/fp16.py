@@ -189,11 +189,19 @@ def _join_islands(proto: ModelProto) -> None:
 
     halves, wholes = casts(TensorProto.FLOAT16), casts(TensorProto.FLOAT)
     outputs = {value.name for value in proto.graph.output}
-    floats = {whole: halves[half] for whole, half in wholes.items() if half in halves and whole not in outputs}
+    floats = {whole: halves[half] for whole, half in wholes.items() if half in halves}
     # Cast to float16 of what is float32, and no other type: the converter's own.
     own = {f"{half}_cast_to_fp16" for half in halves}
     floats = {whole: source for whole, source in floats.items() if source in own}
+    # What a float32 node hands out of the graph keeps the output's name, and its maker takes it.
+    handed_out = {source: whole for whole, source in floats.items() if whole in outputs}
+    kept = [node for node in proto.graph.node if node.op_type != "Cast" or node.output[0] not in handed_out.values()]
+    del proto.graph.node[:]
+    proto.graph.node.extend(kept)
+    inside = {whole: source for whole, source in floats.items() if whole not in outputs}
+    floats = {whole: handed_out.get(source, source) for whole, source in inside.items()} | handed_out
     for node in proto.graph.node:
+        node.output[:] = [handed_out.get(name, name) for name in node.output]
         for index, name in enumerate(node.input):
             node.input[index] = floats.get(name, name)
     for dead in (set(floats), set(halves)):

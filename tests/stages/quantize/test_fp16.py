@@ -89,6 +89,16 @@ def test_between_two_nodes_of_float32_nothing_is_rounded(data: PreparedData, tmp
     assert dtypes["w5"] == dtypes["w8"] == np.float16
 
 
+def test_logits_beyond_float16_stay_float32(data: PreparedData, tmp_path: Path) -> None:
+    constants = initializers(float_proto())
+    large = {name: (1e6 * constants[name]).astype(np.float32) for name in ("w8", "b8")}
+    model = write_float_model(tmp_path / "fp32.onnx", float_proto(large))
+    pixels = images(33, 9)
+    assert np.abs(logits(model.path, pixels)).max() > 65504
+    result = quantize_fp16(model, "fp16", Fp16Settings(), data, tmp_path / "fp16.onnx")
+    assert sqnr_db(logits(model.path, pixels), logits(result.path, pixels)) > 50
+
+
 def test_an_activation_that_is_not_finite_is_an_error(data: PreparedData, tmp_path: Path) -> None:
     weight = np.full((96, 96, 3, 3), 1e38, dtype=np.float32)
     model = write_float_model(tmp_path / "fp32.onnx", float_proto({"w7": weight}))
