@@ -21,6 +21,7 @@ from pipeline.settings import Settings, without_paths
 from stages.export.settings import ExportSettings, PactExportSettings
 from stages.network import NETWORKS
 from stages.quantize import QUANTIZERS
+from stages.quantize.tuner import TunedSettings
 from stages.train.settings import TrainSettings
 from stages.validate.settings import ValidateSettings
 
@@ -32,9 +33,9 @@ _FIRST_OF_NUMBER = "-+.0123456789"
 
 if TYPE_CHECKING:
     AnyVariant = PactExportSettings
-else:  # every row of the table of quantizers is a choice, and so are PACT's own integers
+else:  # every row of the table of quantizers is a choice, and so are PACT's own integers and the search
     AnyVariant = Annotated[
-        Union[PactExportSettings, *(row.settings for row in QUANTIZERS.values())],
+        Union[PactExportSettings, TunedSettings, *(row.settings for row in QUANTIZERS.values())],
         Field(discriminator="method"),
     ]
 

@@ -26,6 +26,7 @@ NETWORK_SOURCE = (
     "calibration_data/preprocessing.py",
     "pipeline/processor.py",
 )
+_TUNING_SOURCE = ("pipeline/tuning.py", "stages/saliency_twin", "stages/validate")
 
 
 def open_ledger(configuration: Configuration, run: RunFolder) -> Ledger:
@@ -153,9 +154,11 @@ def compile_variants(
     observer: Observer,
 ) -> list[OnnxModel]:
     """Compile the named variants; return the float baseline and those that succeeded."""
+    from pipeline.tuning import tune
     from stages.export.pact_to_qdq import export_pact
     from stages.export.settings import PactExportSettings
     from stages.quantize import QUANTIZERS
+    from stages.quantize.tuner import TunedSettings
 
     models = [fp32]
     for variant in variants:
@@ -163,10 +166,16 @@ def compile_variants(
         path = ledger.run.model(variant)
         is_pact = isinstance(settings, PactExportSettings)
         parent = checkpoint.sha256 if is_pact else fp32.sha256
+        is_tuned = isinstance(settings, TunedSettings)
         source = (
             (*NETWORK_SOURCE, "stages/export")
             if is_pact
-            else ("stages/quantize", "calibration_data", "pipeline/processor.py")
+            else (
+                "stages/quantize",
+                "calibration_data",
+                "pipeline/processor.py",
+                *(_TUNING_SOURCE if is_tuned else ()),
+            )
         )
         stage = Stage(
             name=f"quantize/{variant}",
@@ -183,13 +192,16 @@ def compile_variants(
         )
         try:
             with observer.stage(f"compile {variant}") as advance:
-                compute = (
-                    partial(
-                        export_pact, checkpoint, variant, settings, configuration.export, data.validation.images, path
+                if is_pact:
+                    images = data.validation.images
+                    compute = partial(export_pact, checkpoint, variant, settings, configuration.export, images, path)
+                elif is_tuned:
+                    compute = partial(
+                        tune, fp32, variant, cast("TunedSettings", settings), data, path, stage.key, advance
                     )
-                    if is_pact
-                    else partial(QUANTIZERS[settings.method].quantize, fp32, variant, settings, data, path, advance)
-                )
+                else:
+                    quantize = QUANTIZERS[settings.method].quantize
+                    compute = partial(quantize, fp32, variant, settings, data, path, advance)
                 model = ledger.perform(stage, compute, partial(OnnxModel.read, path))
         except (StageError, UsageError) as error:
             observer.say(f"✗ {variant}: {error}")

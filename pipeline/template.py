@@ -83,7 +83,7 @@ def commented_configuration(name: str, dataset: str, root: str | None) -> str:
     head = [
         "# A configuration of edgeproof. What is left out keeps the value that stands here.",
         *_comment(f"Data set {dataset}: {kind.description}", 0),
-        *_comment(f"Methods of variants: pact, {', '.join(QUANTIZERS)}", 0),
+        *_comment(f"Methods of variants: pact, {', '.join(QUANTIZERS)}, tuned", 0),
         "",
     ]
     lines = _fields(start, {f"data.source.{key}": value for key, value in source.items()}, "", 0)

@@ -154,7 +154,7 @@ def float_layers(proto: ModelProto, of: Iterable[NodeProto]) -> list[str]:
     still_float = {
         node.name
         for node in proto.graph.node
-        if node.op_type in LAYER_TYPES and makers.get(node.input[0]) != "DequantizeLinear"
+        if node.op_type in LAYER_TYPES and {makers.get(name) for name in node.input[:2]} != {"DequantizeLinear"}
     }
     return [node.name for node in of if node.name in still_float]
 

@@ -8,15 +8,17 @@ the range of what came out of the clip, and saturates where it clipped.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from calibration_data.prepared import PreparedData
 from calibration_data.sampling import choose_calibration_images
 from pipeline.artifacts import JSON, OnnxModel
+from pipeline.errors import UsageError
 from pipeline.processor import CpuTarget, IntegerTypes, choose_integer_types, cpu_of
 from pipeline.settings import Settings
 from stages.quantize.graph import (
@@ -69,6 +71,9 @@ class StaticSettings(Settings):
     recovery: RecoverySettings = Field(
         RecoverySettings(), description="steps against the loss of accuracy, each with its measured effect"
     )
+    float_layers: Annotated[tuple[str, ...], Field(strict=False)] = Field(
+        (), description="names of layers that stay in float, such as the ones that suffer most"
+    )
     images: int = Field(128, ge=1, description="number of calibration images, from the training split")
     seed: int = Field(0, ge=0, description="seed of their choice")
 
@@ -93,6 +98,8 @@ def quantize_static(
     data: PreparedData,
     path: Path,
     progress: Progress = no_progress,
+    *,
+    check_saturation: bool = True,
 ) -> OnnxModel:
     """Quantize weights and activations; the normalisation before the first layer stays in float.
 
@@ -106,9 +113,11 @@ def quantize_static(
         path: the file to write; its record goes beside it, and the ranges into `ranges/` there, for the next
             variant that calibrates alike.
         progress: called with the calibration images that are done and all.
+        check_saturation: whether to look for layers that would go wrong; a search leaves it to the file it chooses.
 
     Raises:
-        UsageError: no ONNX model, nothing to quantize in it, or fewer training images than asked.
+        UsageError: no ONNX model, nothing to quantize in it, fewer training images than asked, or a layer that stays
+            in float is none of the model's.
         StageError: an activation is not finite on the calibration images.
     """
     types = choose_integer_types(
@@ -116,6 +125,7 @@ def quantize_static(
     )
     proto = load(model)
     float_graph_layers = layers(proto, model)
+    _refuse_unknown(settings.float_layers, [node.name for node in float_graph_layers], model)
     chosen = choose_calibration_images(data, settings.images, settings.seed, key="images")
     preprocessing, input_name = preprocessing_of(proto, model), input_name_of(proto, model, data)
     shown = image_batches(
@@ -156,9 +166,10 @@ def quantize_static(
         "reduce_range": types.reduce_range,
         "layers": len(float_graph_layers),
         "float_layers": float_layers(quantized, float_graph_layers),
-        "saturation": [layer.as_json() for layer in saturating_layers(quantized, shown())],
         "calibration_images": [data.train.image_ids[index] for index in chosen],
     }
+    if check_saturation:
+        notes["saturation"] = [layer.as_json() for layer in saturating_layers(quantized, shown())]
     if recovered.notes:
         notes["recovery"] = list(recovered.notes)
     return publish(quantized, model, variant, settings, "static", notes, path)
@@ -186,7 +197,7 @@ def write_integers(
 
     by_name = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
     weight, activation = by_name[types.weight], by_name[types.activation]
-    excluded = [*normalisation_nodes(proto), *answer_nodes(proto)]
+    excluded = [*normalisation_nodes(proto), *answer_nodes(proto), *settings.float_layers]
     inferred = shape_inference.infer_shapes(proto)
     # Logits in 256 steps would tie images that the network tells apart, and with them every ranking metric.
     options = {"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"], **(recovery_options or {})}
@@ -202,6 +213,16 @@ def write_integers(
         )  # fmt: skip
     quantizer.quantize_model()
     return quantizer.model.model
+
+
+def _refuse_unknown(named: Sequence[str], known: Sequence[str], model: OnnxModel) -> None:
+    unknown = [name for name in named if name not in known]
+    if unknown:
+        nearest = difflib.get_close_matches(unknown[0], known, n=1, cutoff=0.0)
+        raise UsageError(
+            f"float_layers: expected names of layers of {model.path.name}, found {unknown[0]!r}; did you mean "
+            f"{nearest[0]!r}?"
+        )
 
 
 def quantized_operators() -> tuple[str, ...]:

@@ -78,11 +78,13 @@ class Measured:
 
     Attributes:
         speedup: fp32's latency over the file's; more is better.
+        least_speedup: lower bound of its 95 % interval.
         margins: name of each limit → how far the file is inside it; below 0 it is broken.
         record: everything that was measured, for the report.
     """
 
     speedup: float
+    least_speedup: float
     margins: Mapping[str, float]
     record: Mapping[str, JSON]
 
@@ -157,13 +159,18 @@ def search(
 def best_trial(trials: Sequence[Trial]) -> Trial:
     """Return the fastest trial that keeps every limit.
 
+    Files whose measured speed lies within the fastest one's interval are as fast; of these the one that stays
+    furthest inside its limits is taken.
+
     Raises:
         StageError: none does; the sentence names the one that came nearest.
     """
     measured = [(trial, trial.measured) for trial in trials if trial.measured is not None]
     within = [(trial, found) for trial, found in measured if found.within_limits]
     if within:
-        return max(within, key=lambda pair: pair[1].speedup)[0]
+        fastest = max((found for _, found in within), key=lambda found: found.speedup)
+        as_fast = [pair for pair in within if pair[1].speedup >= fastest.least_speedup]
+        return max(as_fast, key=lambda pair: min(pair[1].margins.values()))[0]
     if not measured:
         raise StageError(f"tuned: none of {len(trials)} files could be measured ({trials[0].error}).")
     nearest, found = max(measured, key=lambda pair: min(pair[1].margins.values()))

@@ -24,6 +24,7 @@ from quantizable import (
 from calibration_data.prepared import PreparedData
 from pipeline.artifacts import OnnxModel
 from pipeline.errors import StageError, UsageError
+from stages.quantize.graph import layers, load
 from stages.quantize.static import StaticSettings, quantize_static
 
 CONVOLUTIONS = 7
@@ -253,3 +254,24 @@ def test_answers_behind_the_last_layer_stay_in_float(tmp_path):
     steps = answers * 256
     assert np.abs(steps - np.rint(steps)).max() > 0.1  # not rounded to 256 steps
     assert np.abs(answers - logits(model.path, images(8, 5))).max() < 0.1
+
+
+def test_named_layers_stay_in_float_and_the_record_says_so(
+    float_model: OnnxModel, data: PreparedData, tmp_path: Path
+) -> None:
+    names = [node.name for node in layers(load(float_model), float_model)]
+    settings = change(float_layers=(names[1], names[3]))
+    model = quantize_static(float_model, "static-int8", settings, data, tmp_path / "static-int8.onnx")
+    plain = quantize_static(float_model, "plain", SETTINGS, data, tmp_path / "plain.onnx")
+    assert model.notes["float_layers"] == [names[1], names[3]]
+    assert plain.notes["float_layers"] == []
+    float_weights, plainly_float = (
+        sum(array.ndim == 4 and array.dtype == np.float32 for array in initializers(onnx.load_model(path)).values())
+        for path in (model.path, plain.path)
+    )
+    assert float_weights == plainly_float + 2
+    with pytest.raises(
+        UsageError, match=r"float_layers: expected names of layers of .*found 'nonsense'; did you mean"
+    ):
+        quantize_static(float_model, "x", change(float_layers=("nonsense",)), data, tmp_path / "x.onnx")
+    assert not (tmp_path / "x.onnx").exists()

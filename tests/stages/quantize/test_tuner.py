@@ -17,7 +17,8 @@ def measured(candidate: Candidate) -> Measured:
     """A network whose truth is known: every float layer costs 0.05 of 2 × and gains 0.04 of correlation."""
     correlation = 0.61 + 0.04 * candidate.float_layers + 0.1 * candidate.equalization
     correlation += {"minmax": 0.0, "percentile": 0.05, "entropy": 0.02, "mse": 0.08}[candidate.calibration]
-    return Measured(2.0 - 0.05 * candidate.float_layers, {"saliency_spearman": correlation - 0.9}, {"n": 32})
+    speedup = 2.0 - 0.05 * candidate.float_layers
+    return Measured(speedup, speedup - 0.01, {"saliency_spearman": correlation - 0.9}, {"n": 32})
 
 
 def no_progress(done: int, total: int) -> None:
@@ -91,13 +92,24 @@ def test_a_space_smaller_than_the_budget_ends(tmp_path):
 def test_no_file_within_the_limits_names_the_nearest():
     near = Candidate("mse", True, True, "logits", 4)
     trials = [
-        Trial(near, Measured(1.5, {"agreement": -0.02, "accuracy_drop": 0.1}, {})),
-        Trial(replace(near, float_layers=0), Measured(2.0, {"agreement": -0.2, "accuracy_drop": -0.1}, {})),
+        Trial(near, Measured(1.5, 1.4, {"agreement": -0.02, "accuracy_drop": 0.1}, {})),
+        Trial(replace(near, float_layers=0), Measured(2.0, 1.9, {"agreement": -0.2, "accuracy_drop": -0.1}, {})),
     ]
     with pytest.raises(StageError, match=r"none of 2 files .*mse, 4 layers in float\) misses agreement by 0\.02"):
         best_trial(trials)
     with pytest.raises(StageError, match=r"none of 1 files could be measured \(it broke\)"):
         best_trial([Trial(near, None, "it broke")])
+
+
+def test_of_files_that_are_as_fast_the_most_faithful_is_taken():
+    plain = Candidate("minmax", False, False, "logits", 0)
+    trials = [
+        Trial(plain, Measured(2.0, 1.9, {"saliency_spearman": 0.01}, {})),
+        Trial(replace(plain, calibration="mse"), Measured(1.92, 1.8, {"saliency_spearman": 0.12}, {})),
+        Trial(replace(plain, calibration="entropy"), Measured(1.89, 1.8, {"saliency_spearman": 0.2}, {})),
+        Trial(replace(plain, equalization=True), Measured(2.5, 2.4, {"saliency_spearman": -0.01}, {})),
+    ]
+    assert best_trial(trials).candidate.calibration == "mse"
 
 
 @pytest.mark.parametrize(

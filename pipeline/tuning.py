@@ -1,0 +1,187 @@
+"""The tuned variant: layers ranked by what quantizing each alone costs, then the search within limits.
+
+Candidates are scored on validation images, as a user of the method would; the test split is never looked at. A limit
+is held against the point estimate. Latency decides, so two searches may end with different files; one search, once
+recorded, is reused like every other stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.artifacts import JSON, OnnxModel
+from pipeline.errors import StageError, UsageError
+from stages.quantize.tuner import Candidate, Measured, Trial, TunedSettings, best_trial, search
+
+if TYPE_CHECKING:
+    from calibration_data.prepared import PreparedData
+    from stages.quantize.static import StaticSettings
+    from stages.validate.trial import Reference, Score
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """Where candidates are compiled and scored."""
+
+    fp32: OnnxModel
+    variant: str
+    data: PreparedData
+    settings: TunedSettings
+    reference: Reference
+    trial_path: Path
+
+    def compile(self, static: StaticSettings, final: bool = False) -> OnnxModel:
+        from stages.quantize.static import quantize_static
+
+        return quantize_static(self.fp32, self.variant, static, self.data, self.trial_path, check_saturation=final)
+
+    def score(self, model: OnnxModel) -> Score:
+        from stages.saliency_twin.twin_file import make_twin
+        from stages.validate.trial import score
+
+        try:
+            twin = make_twin(model.path, None, None, None)
+        except UsageError as error:
+            raise StageError(f"tuned: the file has no saliency twin. {error}") from error
+        return score(self.reference, model.path, twin)
+
+
+def tune(
+    fp32: OnnxModel,
+    variant: str,
+    settings: TunedSettings,
+    data: PreparedData,
+    path: Path,
+    identity: str,
+    progress: Progress,
+    labelled: bool = True,
+) -> OnnxModel:
+    """Search, and compile the fastest static int8 file that keeps every limit.
+
+    Args:
+        fp32: the float file.
+        variant: name of the result.
+        settings: limits and budget.
+        data: training images calibrate, validation images score.
+        path: the file to write; the search's journal lies beside it.
+        identity: of everything that decides; a journal of another identity is begun anew.
+        progress: called with steps done and in all: one for each layer, one for each trial.
+        labelled: whether the labels are known; if not, accuracy is no limit.
+
+    Raises:
+        UsageError: nothing to quantize in the model, or an operator of it has no saliency rule.
+        StageError: no file keeps every limit.
+    """
+    from stages.quantize.graph import layers, load
+    from stages.saliency_twin.twin_file import make_twin, twin_path
+    from stages.validate.trial import reference_answers, speedup
+
+    trial_path = path.with_name(f"{variant}.trial.onnx")
+    nodes = {node.name: node.op_type for node in layers(load(fp32), fp32)}
+    total = len(nodes) + settings.trials
+    try:
+        reference = reference_answers(
+            fp32.path,
+            make_twin(fp32.path, twin_path(trial_path), None, None),
+            data.validation,
+            data.task,
+            labelled,
+            settings.scored_images,
+            settings.explained_images,
+            settings.seed,
+        )
+        bench = _Bench(fp32, variant, data, settings, reference, trial_path)
+        sensitivity = _sensitivity(bench, nodes, lambda done: progress(done, total))
+        rankings = {
+            "logits": _ranked(sensitivity, "logits_sqnr_db"),
+            "saliency": _ranked(sensitivity, "saliency_spearman"),
+        }
+
+        def evaluate(candidate: Candidate) -> Measured:
+            model = bench.compile(_static(candidate, rankings, settings))
+            found = bench.score(model)
+            faster = speedup(fp32.path, model.path, data.validation.images[0], settings.latency_rounds)
+            record = {**asdict(found), "speedup": asdict(faster), "size_bytes": model.size_bytes}
+            return Measured(faster.value, (faster.ci95 or (faster.value,))[0], _margins(found, settings), record)
+
+        trials = search(
+            evaluate,
+            len(nodes),
+            settings,
+            path.with_name(f"{variant}.search.jsonl"),
+            identity,
+            lambda done, _: progress(len(nodes) + done, total),
+        )
+        best = best_trial(trials)
+        chosen = bench.compile(_static(best.candidate, rankings, settings), final=True)
+        trial_path.rename(path)
+    finally:
+        for leftover in (trial_path, trial_path.with_suffix(".json"), twin_path(trial_path)):
+            leftover.unlink(missing_ok=True)
+    notes = {
+        **chosen.notes,
+        "chosen": asdict(best.candidate),
+        "search": [_as_json(trial) for trial in trials],
+        "sensitivity": sensitivity,
+    }
+    tuned = replace(chosen, path=path, method="tuned", settings=settings.model_dump(mode="json"), notes=notes)
+    tuned.write_record()
+    return tuned
+
+
+def _sensitivity(bench: _Bench, nodes: Mapping[str, str], progress: Callable[[int], None]) -> list[dict[str, JSON]]:
+    """Return what quantizing each layer alone costs, the costliest for the logits first."""
+    from stages.quantize.static import StaticSettings
+
+    found: list[dict[str, JSON]] = []
+    for done, (layer, operator) in enumerate(nodes.items(), start=1):
+        others = tuple(name for name in nodes if name != layer)
+        alone = StaticSettings(
+            method="static", images=bench.settings.images, seed=bench.settings.seed, float_layers=others
+        )
+        found.append({"layer": layer, "operator": operator, **asdict(bench.score(bench.compile(alone)))})
+        progress(done)
+    return sorted(found, key=lambda row: row["logits_sqnr_db"]["value"])
+
+
+def _ranked(sensitivity: Sequence[Mapping[str, JSON]], metric: str) -> tuple[str, ...]:
+    return tuple(row["layer"] for row in sorted(sensitivity, key=lambda row: row[metric]["value"]))
+
+
+def _static(candidate: Candidate, rankings: Mapping[str, Sequence[str]], settings: TunedSettings) -> StaticSettings:
+    from stages.quantize.recovery import RecoverySettings
+    from stages.quantize.static import StaticSettings
+
+    return StaticSettings(
+        method="static",
+        calibration=candidate.calibration,
+        recovery=RecoverySettings(equalization=candidate.equalization, bias_correction=candidate.bias_correction),
+        float_layers=tuple(rankings[candidate.ranking][: candidate.float_layers]),
+        images=settings.images,
+        seed=settings.seed,
+    )
+
+
+def _margins(found: Score, settings: TunedSettings) -> dict[str, float]:
+    margins = {
+        "agreement": found.agreement.value - settings.agreement,
+        "saliency_spearman": found.saliency_spearman.value - settings.saliency_spearman,
+    }
+    if found.accuracy_drop is not None:
+        margins["accuracy_drop"] = settings.accuracy_drop - found.accuracy_drop.value
+    return margins
+
+
+def _as_json(trial: Trial) -> dict[str, JSON]:
+    measured = trial.measured
+    return {
+        **asdict(trial.candidate),
+        "error": trial.error,
+        "measured": None if measured is None else dict(measured.record),
+        "within_limits": measured is not None and measured.within_limits,
+    }

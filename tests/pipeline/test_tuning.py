@@ -1,0 +1,96 @@
+"""The tuned variant from the float file to the record beside the chosen one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from quantizable import float_proto, prepared_data, write_float_model
+
+from pipeline.artifacts import OnnxModel
+from pipeline.errors import StageError
+from pipeline.tuning import tune
+from stages.quantize.static import StaticSettings, quantize_static
+from stages.quantize.tuner import TunedSettings
+
+SETTINGS = TunedSettings(
+    accuracy_drop=1.0,
+    agreement=0.0,
+    saliency_spearman=-1.0,
+    trials=3,
+    images=16,
+    scored_images=20,
+    explained_images=6,
+    latency_rounds=5,
+)
+DATA = prepared_data()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tuned")
+
+
+@pytest.fixture(scope="module")
+def fp32(folder: Path) -> OnnxModel:
+    return write_float_model(folder / "fp32.onnx", float_proto())
+
+
+@pytest.fixture(scope="module")
+def steps() -> list[tuple[int, int]]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def tuned(fp32: OnnxModel, folder: Path, steps: list[tuple[int, int]]) -> OnnxModel:
+    return tune(
+        fp32, "tuned", SETTINGS, DATA, folder / "tuned.onnx", "a", lambda done, total: steps.append((done, total))
+    )
+
+
+def test_the_file_is_the_one_that_the_chosen_settings_compile(tuned: OnnxModel, fp32: OnnxModel, tmp_path: Path):
+    chosen = tuned.notes["chosen"]
+    static = StaticSettings(
+        calibration=chosen["calibration"],
+        recovery={key: chosen[key] for key in ("equalization", "bias_correction")},
+        float_layers=tuple(tuned.notes["float_layers"]),
+        images=16,
+    )
+    again = quantize_static(fp32, "tuned", static, DATA, tmp_path / "tuned.onnx")
+    assert again.sha256 == tuned.sha256
+    assert len(tuned.notes["float_layers"]) == chosen["float_layers"]
+
+
+def test_the_record_tells_the_whole_search(tuned: OnnxModel):
+    record = json.loads(tuned.path.with_suffix(".json").read_text())
+    assert record["method"] == "tuned"
+    assert record["settings"]["trials"] == 3
+    assert len(record["notes"]["search"]) == 3
+    assert all(trial["within_limits"] for trial in record["notes"]["search"])
+    levels = [layer["logits_sqnr_db"]["value"] for layer in record["notes"]["sensitivity"]]
+    assert levels == sorted(levels)
+    assert len(levels) == record["notes"]["layers"]
+    # A layer alone costs less than all of them together.
+    plain = record["notes"]["search"][0]["measured"]["logits_sqnr_db"]["value"]
+    assert max(levels) > plain
+
+
+def test_nothing_of_the_trials_is_left_but_their_journal(tuned: OnnxModel, folder: Path):
+    assert sorted(path.name for path in folder.iterdir() if path.is_file()) == [
+        "fp32.onnx", "tuned.json", "tuned.onnx", "tuned.search.jsonl",
+    ]  # fmt: skip
+
+
+def test_progress_counts_layers_and_trials(tuned: OnnxModel, steps: list[tuple[int, int]]):
+    layers = tuned.notes["layers"]
+    assert steps[-1] == (layers + 3, layers + 3)
+    assert [done for done, _ in steps] == sorted(done for done, _ in steps)
+
+
+def test_limits_that_nothing_keeps_leave_no_file(fp32: OnnxModel, tmp_path: Path):
+    strict = SETTINGS.model_copy(update={"saliency_spearman": 1.0, "trials": 1})
+    with pytest.raises(StageError, match=r"none of 1 files keeps every limit\. .* misses saliency_spearman"):
+        tune(fp32, "tuned", strict, DATA, tmp_path / "tuned.onnx", "b", lambda done, total: None)
+    assert not (tmp_path / "tuned.onnx").exists()
+    assert not (tmp_path / "tuned.json").exists()
