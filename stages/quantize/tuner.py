@@ -129,6 +129,7 @@ def search(
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
+    from optuna.trial import TrialState
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     journal.parent.mkdir(parents=True, exist_ok=True)
@@ -141,6 +142,9 @@ def search(
     )
     for start in _starting_points(layers) if not study.trials else ():
         study.enqueue_trial(asdict(start))
+    for killed in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        study.enqueue_trial(killed.params)
+        study.tell(killed.number, state=TrialState.FAIL)
     deadline = time.monotonic() + 60 * settings.minutes
     known = {trial.candidate: trial for trial in _finished(study)}
     repeated = 0

@@ -65,6 +65,18 @@ def test_an_interrupted_search_goes_on_and_measures_nothing_twice(tmp_path):
     assert trials[0].measured == measured(trials[0].candidate)
 
 
+def test_the_trial_that_a_kill_cut_off_is_made_up_for(tmp_path):
+    def killed(candidate):
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, 4, killed)
+    found = [trial.candidate for trial in run(tmp_path, 4)]
+    assert Candidate("minmax", False, False, "logits", 0) in found
+    assert [candidate.calibration for candidate in found].count("mse") == 2
+
+
 def test_a_candidate_that_fails_is_kept_as_such_and_costs_one_trial(tmp_path):
     def evaluate(candidate):
         if candidate.calibration == "percentile":
