@@ -77,11 +77,17 @@ class Configuration(Settings):
         return variants
 
     @model_validator(mode="after")
-    def _gates_name_variants(self) -> Self:
+    def _gates_can_be_measured(self) -> Self:
         known = ("fp32", *self.variants)
         for gate in self.gates:
             if gate.variant not in known:
                 raise ValueError(f"a gate names the variant {gate.variant!r}; there are {', '.join(known)}")
+            methods = self.validation.saliency.methods
+            if gate.method is not None and gate.method not in methods:
+                raise ValueError(
+                    f"a gate wants saliency by {gate.method!r}, and validation.saliency.methods has "
+                    f"{', '.join(methods)}; add it there"
+                )
         return self
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from pipeline.artifacts import Checkpoint, OnnxModel, RunFolder, read_json, remove_leftovers, sha256_of_file
-from pipeline.cache import Ledger, Stage
+from pipeline.cache import Ledger, Stage, versions_of
 from pipeline.config import Configuration
 from pipeline.environment import describe
 from pipeline.errors import StageError, UsageError
@@ -186,6 +186,7 @@ def compile_variants(
                 "export": configuration.export.model_dump(mode="json"),
                 "processor": ledger.head["environment"]["cpu"]["target"],
                 "neural_compressor": ledger.head["environment"]["neural_compressor"],
+                **(versions_of(("optuna",)) if is_tuned else {}),
             },
             source=source,
             outputs=(path, path.with_suffix(".json")),

@@ -49,7 +49,7 @@ def search_section(record: VariantRecord) -> Search:
         + (f"accuracy at most {formats.percent(limits['accuracy_drop'])} below fp32's, " if labelled else "")
         + f"agreement at least {formats.percent(limits['agreement'])}, "
         f"ρ of the gradient maps at least {formats.plain(limits['saliency_spearman'])}, all on validation images. "
-        "The fastest of these was chosen."
+        "The fastest of these was chosen; of files that are as fast, the one furthest inside the limits."
     )
     return Search(
         record.variant,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from foreign_files import classifier, write, write_images
 from PIL import Image
 
 from stages.quantize import QUANTIZERS
@@ -65,6 +66,18 @@ def test_a_run_on_ones_own_images_as_the_readme_says(tmp_path):
     ]
     assert row["value"] >= 0.95
     assert row["n"] == 30
+
+
+def test_one_file_is_compiled_as_the_readme_says(tmp_path):
+    folder = tmp_path / "path/to/images"
+    write_images(folder, 40)
+    model = write(classifier(), folder.parent / "model.onnx")
+    (block,) = [block for block in BLOCKS if "quantize path/to/model.onnx" in block]
+    (result,) = [run(command, tmp_path) for command in commands(block)]
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "small.onnx").stat().st_size < model.stat().st_size
+    assert "same class" in result.stdout
+    assert "of 10 images" in result.stdout
 
 
 def test_every_command_named_in_the_text_exists():

@@ -54,7 +54,8 @@ class StaticSettings(Settings):
     calibration: CalibrationMethod = Field(
         "minmax",
         description="how ranges are chosen: minmax, moving_average (mean of each image's extremes), percentile, "
-        "entropy (least Kullback-Leibler divergence) or mse (least squared error)",
+        "entropy (least Kullback-Leibler divergence as ONNX Runtime searches it, which often cuts too much) or mse "
+        "(least squared error)",
     )
     percentile: float = Field(
         99.99, gt=50, le=100, description="share of the values inside the range, in percent (calibration: percentile)"

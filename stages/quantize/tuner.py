@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import Field
 
-from pipeline.artifacts import JSON
+from pipeline.artifacts import JSON, write_bytes
 from pipeline.errors import StageError
 from pipeline.settings import Settings
 
@@ -133,6 +133,7 @@ def search(
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     journal.parent.mkdir(parents=True, exist_ok=True)
+    _drop_half_line(journal)
     study = optuna.create_study(
         storage=JournalStorage(JournalFileBackend(str(journal))),
         study_name=identity,
@@ -194,6 +195,14 @@ def _starting_points(layers: int) -> tuple[Candidate, ...]:
         Candidate("mse", True, True, "logits", 0),
         Candidate("mse", True, True, "saliency", min(2, _most_float_layers(layers))),
     )
+
+
+def _drop_half_line(journal: Path) -> None:
+    # A process that loses its power leaves half an entry, which nobody could read past.
+    written = journal.read_bytes() if journal.exists() else b""
+    whole = written[: written.rfind(b"\n") + 1]
+    if whole != written:
+        write_bytes(journal, whole)
 
 
 def _most_float_layers(layers: int) -> int:

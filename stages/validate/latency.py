@@ -110,7 +110,7 @@ def measure_latency(
     rows: list[Measurement] = []
     for index, (provider, threads) in enumerate(configurations):
         advance = partial(_advance, progress, index * settings.rounds * len(models), total)
-        timings = _time_in_turns(models, image, provider, threads, settings, advance)
+        timings = time_in_turns(models, image, provider, threads, settings, advance)
         for variant, timing in timings.items():
             rows += _measurements(variant, timing, timings.get(REFERENCE), provider, threads, settings)
     return rows
@@ -187,7 +187,7 @@ def worker_command() -> list[str]:
     return [sys.executable, "-P", "-m", "stages.validate.latency_worker"]
 
 
-def _time_in_turns(
+def time_in_turns(
     models: Sequence[OnnxModel],
     image: NDArray[np.uint8],
     provider: str,
@@ -195,6 +195,16 @@ def _time_in_turns(
     settings: LatencySettings,
     progress: Callable[[int], None],
 ) -> dict[str, _Timing]:
+    """Time every file in a process of its own, a block of queries each in every round, in a rotating order.
+
+    Args:
+        models: the files.
+        image: uint8 [channels, height, width].
+        provider: where they run.
+        threads: of each session.
+        settings: rounds and queries.
+        progress: called with the rounds done.
+    """
     first = {"provider": provider, "threads": threads, "image": _encoded(image[None])}
     workers: dict[str, _Worker] = {}
     shares: dict[str, float] = {}

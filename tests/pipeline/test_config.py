@@ -186,3 +186,13 @@ def test_the_published_schema_is_this_one(request):
 def test_values_that_are_no_json_are_refused(tmp_path):
     with pytest.raises(UsageError, match="here: "):
         parse_configuration({"name": object()}, "here", tmp_path)
+
+
+def test_a_gate_on_a_saliency_method_that_is_not_measured_is_refused(read):
+    gate = "  - {metric: saliency_spearman, variant: static-int8, at_least: 0.9, method: rise}\n"
+    with pytest.raises(
+        UsageError, match=r"wants saliency by 'rise', and validation\.saliency\.methods has occlusion"
+    ):
+        read(SMALL + gate)
+    measured = SMALL + gate + "validation:\n  saliency: {methods: [occlusion, rise]}\n"
+    assert read(measured).gates[1].method == "rise"

@@ -112,7 +112,8 @@ def test_other_integers_than_the_learned_ones_are_an_error(small: onnx.ModelProt
 def test_half_range_is_of_the_first_layer_alone(per_channel: bool, small: onnx.ModelProto) -> None:
     batches = batches_of(images(4, 4))
     options = half_range_options(small, per_channel=per_channel)
-    written = initializers(qdq_writer(per_channel=per_channel)(small, minmax_calibration(batches)(small), options))
+    write = qdq_writer(per_channel=per_channel, reduce_range=False)
+    written = initializers(write(small, minmax_calibration(batches)(small), options))
     greatest = {index: np.abs(written[f"w{index}_quantized"].astype(int)).max() for index in range(1, 9)}
     assert greatest == {1: 64, **dict.fromkeys(range(2, 9), 127)}
     assert written["w1_scale"].size == (16 if per_channel else 1)

@@ -74,7 +74,7 @@ def test_two_weights_on_one_input_turn_apart() -> None:
     proto.graph.node[0].name = "head"
     pixels = np.tile(np.array([[0, 1, 1]], dtype=np.float32), (8, 1))  # 0 and 1 have integers of their own
     batches = batches_of(pixels, 8)
-    written = qdq_writer(per_channel=True)(proto, minmax_calibration(batches)(proto), {})
+    written = qdq_writer(per_channel=True, reduce_range=False)(proto, minmax_calibration(batches)(proto), {})
     assert initializers(written)["w_quantized"].tolist() == [[127, 1, 1]]
     learned = learn_rounding(proto, written, batches, LearnedRoundingSettings(images=8, iterations=500))
     assert learned.integers["w"].tolist() == [[127, 1, 0]]

@@ -77,6 +77,14 @@ def test_the_trial_that_a_kill_cut_off_is_made_up_for(tmp_path):
     assert [candidate.calibration for candidate in found].count("mse") == 2
 
 
+def test_half_an_entry_at_the_end_of_the_journal_costs_that_entry_alone(tmp_path):
+    first = run(tmp_path, 3)
+    with (tmp_path / "search.jsonl").open("ab") as journal:
+        journal.write(b'{"op_code": 4, "worker')
+    again = run(tmp_path, 4)
+    assert [trial.candidate for trial in again[:3]] == [trial.candidate for trial in first]
+
+
 def test_a_candidate_that_fails_is_kept_as_such_and_costs_one_trial(tmp_path):
     def evaluate(candidate):
         if candidate.calibration == "percentile":
