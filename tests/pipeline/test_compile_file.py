@@ -221,7 +221,7 @@ def test_options_that_do_not_go_together_are_refused(images: Path, tmp_path: Pat
     refused("--calibration: dynamic chooses no ranges", model, images, tmp_path, method="dynamic", calibration="mse")
     refused("--calibration: expected one of minmax, .*found 'best'", model, images, tmp_path, calibration="best")
     refused("--bits: static has no choice of bits", model, images, tmp_path, bits=4)
-    refused("--method weight-only: Input should be 8 or 4", model, images, tmp_path, method="weight-only", bits=3)
+    refused("--bits: expected 8 or 4, found 3", model, images, tmp_path, method="weight-only", bits=3)
     refused("--target: what fp16 writes is the same", model, images, tmp_path, method="fp16", target="arm64")
     refused("--target: expected one of x86-vnni, x86-avx2, arm64", model, images, tmp_path, target="riscv")
     refused("--layout: expected one of NCHW, NHWC", model, images, tmp_path, layout="CHW")
