@@ -20,8 +20,6 @@ SALIENCY = "saliency"
 EXPLAINED_CLASS = "explained_class"
 LEAST_OPSET = 13
 """From here on axes of reductions and squeezes are inputs; older models are converted up to it."""
-PREDICTED = -1
-"""The target that asks for the class with the largest logit."""
 
 
 def build_twin(model: ModelProto, input_name: str | None = None, logits_name: str | None = None) -> ModelProto:
