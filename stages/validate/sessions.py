@@ -138,7 +138,7 @@ def predict(session: InferenceSession, images: NDArray[np.uint8], batch_size: in
     """Return a model's logits for images.
 
     Args:
-        session: of a model with one input and the metadata entry `edgeproof.preprocessing`.
+        session: of a model with one input, in either layout, and the metadata entry `edgeproof.preprocessing`.
         images: uint8 [n, channels, height, width].
         batch_size: images per query. It can change the answer: dynamic quantization takes its range from the batch.
 
@@ -152,12 +152,15 @@ def predict(session: InferenceSession, images: NDArray[np.uint8], batch_size: in
     preprocessing = preprocessing_of(session)
     entry = session.get_inputs()[0]
     expected, found = list(entry.shape[1:]), list(images.shape[1:])
+    axes = ["channels", "height", "width"]
+    if preprocessing.layout == "NHWC":
+        found, axes = [*found[1:], *found[:1]], [*axes[1:], *axes[:1]]
     # A dimension with a name instead of a number takes any size.
     if len(expected) != len(found) or any(
         isinstance(e, int) and e != f for e, f in zip(expected, found, strict=True)
     ):
         raise UsageError(
-            f"{_path_of(session)}: expected images of shape {expected} (channels, height, width), found {found}. "
+            f"{_path_of(session)}: expected images of shape {expected} ({', '.join(axes)}), found {found}. "
             "Use the data that the model was exported for."
         )
     batches = [

@@ -14,8 +14,9 @@ from calibration_data.prepared import PreparedSplit, Task
 from stages.validate import map_similarity, metrics, statistics
 from stages.validate.explained import explained_classes, images_to_explain
 from stages.validate.maps.gradients import gradient_maps_of_file
+from stages.validate.maps.queries import logits_of
 from stages.validate.resampling import bootstrap_interval, units_of
-from stages.validate.sessions import open_session, predict, preprocessing_of
+from stages.validate.sessions import open_session, preprocessing_of
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -24,7 +25,8 @@ Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 _RESAMPLES = 1000
-_BATCH_SIZE = 32
+_BATCH_SIZE = 1
+"""As on a device; and some files leave the batch open but were exported for one image."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +90,11 @@ def reference_answers(
     """
     chosen = images_to_explain(split, images, seed)
     pixels = split.images[chosen]
-    logits = predict(open_session(path, "cpu", 1), pixels, _BATCH_SIZE)
+    logits = logits_of(open_session(path, "cpu", 1), pixels, _BATCH_SIZE)
     targets = explained_classes(logits, split.mask_class[chosen], task)
     order = np.random.default_rng(seed).permutation(len(chosen))[:explained]
     few = np.sort(order)
-    maps = gradient_maps_of_file(twin, pixels[few], targets[few])
+    maps = gradient_maps_of_file(twin, pixels[few], targets[few], _BATCH_SIZE)
     units = units_of([split.groups[index] for index in chosen])
     labels = split.labels[chosen] if labelled else None
     return Reference(path, pixels, labels, units, task, logits, few, targets[few], maps)
@@ -104,8 +106,8 @@ def score(reference: Reference, path: Path, twin: Path) -> Score:
     Raises:
         StageError: a logit or a gradient is not finite.
     """
-    logits = predict(open_session(path, "cpu", 1), reference.images, _BATCH_SIZE)
-    maps = gradient_maps_of_file(twin, reference.images[reference.explained], reference.targets)
+    logits = logits_of(open_session(path, "cpu", 1), reference.images, _BATCH_SIZE)
+    maps = gradient_maps_of_file(twin, reference.images[reference.explained], reference.targets, _BATCH_SIZE)
     answers, expected = _answers(logits, reference.task), _answers(reference.logits, reference.task)
     drop = None
     if reference.labels is not None:
@@ -120,7 +122,9 @@ def score(reference: Reference, path: Path, twin: Path) -> Score:
 
 
 def speedup(reference: Path, candidate: Path, image: NDArray[np.uint8], rounds: int) -> statistics.Estimate:
-    """Return the float file's latency over a candidate's: one image, one thread, a query to each in every round.
+    """Return the float file's latency over a candidate's: one thread, a query to each in every round.
+
+    A query is one image, or as many copies of it as a fixed batch holds.
 
     For choosing between candidates; what is reported of the chosen file is measured in processes of their own.
 
@@ -136,7 +140,9 @@ def speedup(reference: Path, candidate: Path, image: NDArray[np.uint8], rounds: 
 
 
 def _seconds(session: InferenceSession, image: NDArray[np.uint8]) -> float:
-    feed = {session.get_inputs()[0].name: preprocessing_of(session).to_input(image[None])}
+    entry = session.get_inputs()[0]
+    copies = entry.shape[0] if isinstance(entry.shape[0], int) else 1
+    feed = {entry.name: preprocessing_of(session).to_input(np.repeat(image[None], copies, axis=0))}
     start = time.perf_counter()
     session.run(None, feed)
     return time.perf_counter() - start

@@ -37,14 +37,15 @@ def gradient_maps(twin: Twin, images: Images, targets: Indices) -> Maps:
     Source: Simonyan et al., arXiv 1312.6034.
 
     Args:
-        twin: of the file to explain.
+        twin: of the file to explain, whose input may have either layout.
         images: uint8 [n, channels, height, width].
         targets: int64 [n], the class to explain.
 
     Returns:
         float32 [n, height, width], 0 or more; per gray value of a uint8 input, per unit of a float one.
     """
-    maps: Maps = np.abs(twin.saliency(twin.inputs_of(images), targets)).mean(axis=1)
+    channels = 1 if twin.preprocessing.layout == "NCHW" else -1
+    maps: Maps = np.abs(twin.saliency(twin.inputs_of(images), targets)).mean(axis=channels)
     return maps
 
 

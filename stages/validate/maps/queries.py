@@ -94,14 +94,14 @@ class Twin:
         return np.ones_like(std) if self.preprocessing.input_type == "uint8" else np.float32(1 / 255) / std
 
     def inputs_of(self, images: Images) -> Floats:
-        """Return images uint8 [n, channels, height, width] as inputs, float32 of the same shape."""
+        """Return images uint8 [n, channels, height, width] as inputs, float32 in the file's layout."""
         return self.preprocessing.to_input(images).astype(np.float32)
 
     def saliency(self, inputs: Floats, targets: Indices) -> Floats:
         """Return the file's saliency output.
 
         Args:
-            inputs: float32 [n, channels, height, width] in the input's own unit.
+            inputs: float32 [n, channels, height, width], or in the file's layout, in the input's own unit.
             targets: int64 [n].
 
         Returns:

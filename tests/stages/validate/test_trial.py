@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
+from onnx import helper
 from scipy.stats import spearmanr
 
 from calibration_data.prepared import PreparedSplit
+from calibration_data.preprocessing import Preprocessing
 from stages.saliency_twin.twin_file import make_twin
 from stages.validate import metrics
 from stages.validate.maps.gradients import gradient_maps_of_file
+from stages.validate.sessions import open_session, preprocessing_of
 from stages.validate.trial import reference_answers, score, speedup
 
 
@@ -81,3 +85,45 @@ def test_a_speedup_is_a_ratio_of_paired_rounds(pair):
     found = speedup(first.path, first.path, split.images[0], 9)
     assert found.n == 9
     assert found.ci95[0] <= found.value <= found.ci95[1]
+
+
+def foreign_form(path, layout, batch):
+    """Write the same network as another exporter would: height and width before the channels, or a fixed batch."""
+    model = onnx.load(path)
+    entry, answer = model.graph.input[0], model.graph.output[0]
+    told = preprocessing_of(open_session(path, "cpu", 1))
+    if layout == "NHWC":
+        model.graph.node.insert(0, helper.make_node("Transpose", ["image"], ["planes"], perm=[0, 3, 1, 2]))
+        model.graph.node[1].input[0] = "planes"
+        channels, height, width = (axis.dim_value for axis in entry.type.tensor_type.shape.dim[1:])
+        for axis, size in zip(entry.type.tensor_type.shape.dim[1:], (height, width, channels), strict=True):
+            axis.dim_value = size
+        told = Preprocessing(told.input_type, told.mean, told.std, told.image_size, layout="NHWC")
+    if batch is not None:
+        for value in (entry, answer):
+            value.type.tensor_type.shape.dim[0].dim_value = batch
+    onnx.helper.set_model_props(model, told.to_metadata())
+    target = path.with_name(f"{path.stem}-{layout}-{batch}.onnx")
+    onnx.save(model, target)
+    return target
+
+
+@pytest.mark.parametrize("input_type", ["uint8", "float32"])
+@pytest.mark.parametrize(("layout", "batch"), [("NHWC", None), ("NCHW", 1), ("NCHW", 4), ("NHWC", 3)])
+def test_the_form_of_the_input_changes_no_number(make_model, make_split, input_type, layout, batch):
+    plain = [make_model(f"m{seed}", seed=seed, channels=3, input_type=input_type).path for seed in (0, 1)]
+    others = [foreign_form(path, layout, batch) for path in plain]
+    split = make_split(n=13, channels=3)
+    found = []
+    for first, second in (plain, others):
+        twins = [make_twin(path, None, None, None) for path in (first, second)]
+        reference = reference_answers(
+            first, twins[0], split, "multi_class", labelled=True, images=11, explained=5, seed=3
+        )
+        assert reference.maps.shape == (5, 8, 8)
+        found.append(score(reference, second, twins[1]))
+    for metric in ("accuracy_drop", "agreement", "logits_sqnr_db", "saliency_spearman"):
+        expected, told = (getattr(one, metric) for one in found)
+        assert told.value == pytest.approx(expected.value, abs=1e-4)
+        assert told.n == expected.n
+    assert speedup(others[0], others[1], split.images[0], 5).n == 5
