@@ -26,7 +26,6 @@ NETWORK_SOURCE = (
     "calibration_data/preprocessing.py",
     "pipeline/processor.py",
 )
-_TUNING_SOURCE = ("pipeline/tuning.py", "stages/saliency_twin", "stages/validate")
 
 
 def open_ledger(configuration: Configuration, run: RunFolder) -> Ledger:
@@ -154,7 +153,7 @@ def compile_variants(
     observer: Observer,
 ) -> list[OnnxModel]:
     """Compile the named variants; return the float baseline and those that succeeded."""
-    from pipeline.tuning import tune
+    from pipeline.tuning import TUNING_SOURCE, tune
     from stages.export.pact_to_qdq import export_pact
     from stages.export.settings import PactExportSettings
     from stages.quantize import QUANTIZERS
@@ -167,16 +166,10 @@ def compile_variants(
         is_pact = isinstance(settings, PactExportSettings)
         parent = checkpoint.sha256 if is_pact else fp32.sha256
         is_tuned = isinstance(settings, TunedSettings)
-        source = (
-            (*NETWORK_SOURCE, "stages/export")
-            if is_pact
-            else (
-                "stages/quantize",
-                "calibration_data",
-                "pipeline/processor.py",
-                *(_TUNING_SOURCE if is_tuned else ()),
-            )
-        )
+        if is_pact:
+            source: tuple[str, ...] = (*NETWORK_SOURCE, "stages/export")
+        else:
+            source = TUNING_SOURCE if is_tuned else ("stages/quantize", "calibration_data", "pipeline/processor.py")
         stage = Stage(
             name=f"quantize/{variant}",
             inputs={"parent": parent, "data": data.sha256, **(own_network_source(configuration) if is_pact else {})},

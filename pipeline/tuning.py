@@ -7,6 +7,7 @@ recorded, is reused like every other stage.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,6 +23,18 @@ if TYPE_CHECKING:
     from stages.validate.trial import Reference, Score
 
 Progress = Callable[[int, int], None]
+
+TUNING_SOURCE = (
+    "stages/quantize",
+    "calibration_data",
+    "pipeline/processor.py",
+    "pipeline/tuning.py",
+    "stages/saliency_twin",
+    "stages/validate",
+)
+"""The code that decides what a search ends with, for its identity."""
+
+_SQUASHING = frozenset(("Softmax", "LogSoftmax", "Sigmoid", "Identity"))
 
 
 @dataclass(frozen=True)
@@ -45,10 +58,10 @@ class _Bench:
         from stages.validate.trial import score
 
         try:
-            twin = make_twin(model.path, None, None, None)
-        except UsageError as error:
-            raise StageError(f"tuned: the file has no saliency twin. {error}") from error
-        return score(self.reference, model.path, twin)
+            twin = make_twin(model.path, None, None, explained_tensor(model.path))
+            return score(self.reference, model.path, twin)
+        except (UsageError, StageError) as error:  # of a file that is ours, under a name that goes into the record
+            raise StageError(str(error).replace(str(model.path), f"a file of {self.variant}")) from error
 
 
 def tune(
@@ -60,6 +73,7 @@ def tune(
     identity: str,
     progress: Progress,
     labelled: bool = True,
+    journal: Path | None = None,
 ) -> OnnxModel:
     """Search, and compile the fastest static int8 file that keeps every limit.
 
@@ -68,10 +82,11 @@ def tune(
         variant: name of the result.
         settings: limits and budget.
         data: training images calibrate, validation images score.
-        path: the file to write; the search's journal lies beside it.
+        path: the file to write; what is made on the way lies beside it, and the ranges in `ranges/` there.
         identity: of everything that decides; a journal of another identity is begun anew.
         progress: called with steps done and in all: one for each layer, one for each trial.
         labelled: whether the labels are known; if not, accuracy is no limit.
+        journal: of the search, kept when it ends; None for `VARIANT.search.jsonl` beside the file.
 
     Raises:
         UsageError: nothing to quantize in the model, or an operator of it has no saliency rule.
@@ -81,13 +96,14 @@ def tune(
     from stages.saliency_twin.twin_file import make_twin, twin_path
     from stages.validate.trial import reference_answers, speedup
 
+    deadline = time.monotonic() + 60 * settings.minutes
     trial_path = path.with_name(f"{variant}.trial.onnx")
     nodes = {node.name: node.op_type for node in layers(load(fp32), fp32)}
     total = len(nodes) + settings.trials
     try:
         reference = reference_answers(
             fp32.path,
-            make_twin(fp32.path, twin_path(trial_path), None, None),
+            make_twin(fp32.path, twin_path(trial_path), None, explained_tensor(fp32.path)),
             data.validation,
             data.task,
             labelled,
@@ -113,9 +129,10 @@ def tune(
             evaluate,
             len(nodes),
             settings,
-            path.with_name(f"{variant}.search.jsonl"),
+            path.with_name(f"{variant}.search.jsonl") if journal is None else journal,
             identity,
             lambda done, _: progress(len(nodes) + done, total),
+            deadline,
         )
         best = best_trial(trials)
         chosen = bench.compile(_static(best.candidate, rankings, settings), final=True)
@@ -134,6 +151,21 @@ def tune(
     return tuned
 
 
+def explained_tensor(path: Path) -> str:
+    """Return the tensor whose gradient is compared: the first output, or what a Softmax or Sigmoid there reads.
+
+    The gradient of a probability vanishes as it nears 1.
+    """
+    import onnx
+
+    graph = onnx.load_model(path, load_external_data=False).graph
+    makers = {name: node for node in graph.node for name in node.output}
+    name: str = graph.output[0].name
+    while name in makers and makers[name].op_type in _SQUASHING:
+        name = makers[name].input[0]
+    return name
+
+
 def _sensitivity(bench: _Bench, nodes: Mapping[str, str], progress: Callable[[int], None]) -> list[dict[str, JSON]]:
     """Return what quantizing each layer alone costs, the costliest for the logits first."""
     from stages.quantize.static import StaticSettings
@@ -142,7 +174,11 @@ def _sensitivity(bench: _Bench, nodes: Mapping[str, str], progress: Callable[[in
     for done, (layer, operator) in enumerate(nodes.items(), start=1):
         others = tuple(name for name in nodes if name != layer)
         alone = StaticSettings(
-            method="static", images=bench.settings.images, seed=bench.settings.seed, float_layers=others
+            method="static",
+            target=bench.settings.target,
+            images=bench.settings.images,
+            seed=bench.settings.seed,
+            float_layers=others,
         )
         found.append({"layer": layer, "operator": operator, **asdict(bench.score(bench.compile(alone)))})
         progress(done)
@@ -159,6 +195,7 @@ def _static(candidate: Candidate, rankings: Mapping[str, Sequence[str]], setting
 
     return StaticSettings(
         method="static",
+        target=settings.target,
         calibration=candidate.calibration,
         recovery=RecoverySettings(equalization=candidate.equalization, bias_correction=candidate.bias_correction),
         float_layers=tuple(rankings[candidate.ranking][: candidate.float_layers]),

@@ -17,6 +17,7 @@ from pydantic import Field
 
 from pipeline.artifacts import JSON, write_bytes
 from pipeline.errors import StageError
+from pipeline.processor import CpuTarget
 from pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -45,7 +46,16 @@ class TunedSettings(Settings):
         0.8, ge=-1, le=1, description="limit: rank correlation of the gradient maps with fp32's, at least"
     )
     trials: int = Field(24, ge=1, le=10_000, description="files to compile and measure, at most")
-    minutes: float = Field(20.0, gt=0, description="time for the search, at most; the trial under way is finished")
+    minutes: float = Field(
+        20.0,
+        gt=0,
+        description="time for the layers' sensitivity and the search; every layer is looked at, one file is tried in "
+        "any case, and the trial under way is finished",
+    )
+    target: Literal["auto", CpuTarget] = Field(
+        "auto",
+        description="processor whose integer types are used; speed and answers are measured on the one at hand",
+    )
     images: int = Field(128, ge=1, description="calibration images, from the training split")
     scored_images: int = Field(256, ge=8, description="validation images that each file answers")
     explained_images: int = Field(32, ge=2, description="validation images that each file explains")
@@ -110,18 +120,20 @@ def search(
     journal: Path,
     identity: str,
     progress: Progress,
+    deadline: float,
 ) -> list[Trial]:
-    """Propose and measure candidates until the trials or the minutes are used up.
+    """Propose and measure candidates until the trials or the time are used up.
 
     A search that was interrupted goes on from its journal. The same candidate is never measured twice.
 
     Args:
         evaluate: compiles and measures; a StageError makes the trial a failed one.
         layers: how many layers could stay in float.
-        settings: budget and seed.
+        settings: number of trials, and seed.
         journal: file of the trials so far.
         identity: of model, data and settings; another identity begins anew.
         progress: called with trials done and in all.
+        deadline: of the last trial's beginning, on `time.monotonic()`'s clock; the first one is made in any case.
 
     Returns:
         The trials in the order of their measurement, at least one.
@@ -146,7 +158,6 @@ def search(
     for killed in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         study.enqueue_trial(killed.params)
         study.tell(killed.number, state=TrialState.FAIL)
-    deadline = time.monotonic() + 60 * settings.minutes
     known = {trial.candidate: trial for trial in _finished(study)}
     repeated = 0
     while len(known) < settings.trials and (not known or time.monotonic() < deadline):

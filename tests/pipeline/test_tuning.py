@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import TensorProto
 from quantizable import float_proto, prepared_data, write_float_model
 
 from pipeline.artifacts import OnnxModel
 from pipeline.errors import StageError
-from pipeline.tuning import tune
+from pipeline.tuning import explained_tensor, tune
 from stages.quantize.static import StaticSettings, quantize_static
 from stages.quantize.tuner import TunedSettings
 
@@ -80,6 +82,43 @@ def test_nothing_of_the_trials_is_left_but_their_journal(tuned: OnnxModel, folde
     assert sorted(path.name for path in folder.iterdir() if path.is_file()) == [
         "fp32.onnx", "tuned.json", "tuned.onnx", "tuned.search.jsonl",
     ]  # fmt: skip
+
+
+def test_layers_looked_at_one_by_one_share_one_calibration(tuned: OnnxModel, folder: Path):
+    # The plain graph's minmax for all layers and the first trial; then percentile and mse, of the plain graph and of
+    # the equalized one.
+    assert tuned.notes["layers"] > 1
+    assert [trial["calibration"] for trial in tuned.notes["search"]] == ["minmax", "percentile", "mse"]
+    assert len(list((folder / "ranges").iterdir())) == 5
+
+
+def test_every_file_has_the_types_of_the_target(fp32: OnnxModel, tmp_path: Path):
+    settings = SETTINGS.model_copy(update={"target": "arm64", "trials": 1})
+    journal = tmp_path / "elsewhere.jsonl"
+    told = tune(fp32, "tuned", settings, DATA, tmp_path / "tuned.onnx", "c", lambda done, total: None, True, journal)
+    assert (told.notes["activation_type"], told.notes["weight_type"]) == ("int8", "int8")
+    names = {entry.data_type for entry in onnx.load(told.path).graph.initializer}
+    assert TensorProto.INT8 in names
+    assert TensorProto.UINT8 not in names
+    assert journal.is_file()
+    assert len(list((tmp_path / "ranges").iterdir())) == 1  # of all layers, one by one, and of the one trial
+
+
+def test_time_counts_from_the_first_layer(fp32: OnnxModel, tmp_path: Path):
+    brief = SETTINGS.model_copy(update={"minutes": 1e-6, "trials": 9})
+    told = tune(fp32, "tuned", brief, DATA, tmp_path / "tuned.onnx", "d", lambda done, total: None)
+    assert len(told.notes["search"]) == 1
+    assert len(told.notes["sensitivity"]) == told.notes["layers"]
+
+
+def test_what_is_explained_stands_before_the_probabilities(fp32: OnnxModel, tmp_path: Path):
+    model = onnx.load(fp32.path)
+    name = model.graph.output[0].name
+    assert explained_tensor(fp32.path) == name
+    model.graph.node.append(onnx.helper.make_node("Softmax", [name], ["probabilities"], axis=1))
+    model.graph.output[0].name = "probabilities"
+    onnx.save(model, tmp_path / "softmax.onnx")
+    assert explained_tensor(tmp_path / "softmax.onnx") == name
 
 
 def test_progress_counts_layers_and_trials(tuned: OnnxModel, steps: list[tuple[int, int]]):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import replace
 
 import pytest
@@ -25,9 +27,9 @@ def no_progress(done: int, total: int) -> None:
     pass
 
 
-def run(tmp_path, trials, evaluate=measured, minutes=5.0, seed=0):
-    settings = TunedSettings(trials=trials, minutes=minutes, seed=seed)
-    return search(evaluate, LAYERS, settings, tmp_path / "search.jsonl", "identity", no_progress)
+def run(tmp_path, trials, evaluate=measured, deadline=math.inf, seed=0):
+    settings = TunedSettings(trials=trials, seed=seed)
+    return search(evaluate, LAYERS, settings, tmp_path / "search.jsonl", "identity", no_progress, deadline)
 
 
 def test_the_fastest_within_the_limits_is_found(tmp_path):
@@ -100,12 +102,12 @@ def test_a_candidate_that_fails_is_kept_as_such_and_costs_one_trial(tmp_path):
 
 
 def test_time_ends_the_search_after_the_trial_under_way(tmp_path):
-    assert len(run(tmp_path, 50, minutes=1e-9)) == 1
+    assert len(run(tmp_path, 50, deadline=time.monotonic())) == 1
 
 
 def test_a_space_smaller_than_the_budget_ends(tmp_path):
     settings = TunedSettings(trials=60)
-    trials = search(measured, 1, settings, tmp_path / "search.jsonl", "identity", no_progress)
+    trials = search(measured, 1, settings, tmp_path / "search.jsonl", "identity", no_progress, math.inf)
     assert len(trials) <= 4 * 2 * 2 * 2 * 2  # float_layers is 0 or 1
 
 
