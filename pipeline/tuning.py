@@ -15,9 +15,13 @@ from typing import TYPE_CHECKING
 
 from pipeline.artifacts import JSON, OnnxModel
 from pipeline.errors import StageError, UsageError
+from stages.quantize.graph import preprocessing_of
 from stages.quantize.tuner import Candidate, Measured, Trial, TunedSettings, best_trial, search
+from stages.saliency_twin.twin_file import twin_path, write_extended
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
+
     from calibration_data.prepared import PreparedData
     from stages.quantize.static import StaticSettings
     from stages.validate.trial import Reference, Score
@@ -54,11 +58,10 @@ class _Bench:
         return quantize_static(self.fp32, self.variant, static, self.data, self.trial_path, check_saturation=final)
 
     def score(self, model: OnnxModel) -> Score:
-        from stages.saliency_twin.twin_file import make_twin
         from stages.validate.trial import score
 
         try:
-            twin = make_twin(model.path, None, None, explained_tensor(model.path))
+            twin = write_twin(model.path, twin_path(model.path), self.data)
             return score(self.reference, model.path, twin)
         except (UsageError, StageError) as error:  # of a file that is ours, under a name that goes into the record
             raise StageError(str(error).replace(str(model.path), f"a file of {self.variant}")) from error
@@ -93,7 +96,6 @@ def tune(
         StageError: no file keeps every limit.
     """
     from stages.quantize.graph import layers, load
-    from stages.saliency_twin.twin_file import make_twin, twin_path
     from stages.validate.trial import reference_answers, speedup
 
     deadline = time.monotonic() + 60 * settings.minutes
@@ -103,7 +105,7 @@ def tune(
     try:
         reference = reference_answers(
             fp32.path,
-            make_twin(fp32.path, twin_path(trial_path), None, explained_tensor(fp32.path)),
+            write_twin(fp32.path, twin_path(trial_path), data),
             data.validation,
             data.task,
             labelled,
@@ -151,16 +153,38 @@ def tune(
     return tuned
 
 
-def explained_tensor(path: Path) -> str:
+def write_twin(path: Path, output: Path, data: PreparedData) -> Path:
+    """Write the saliency twin of a file for the images of a data set, and return its path.
+
+    Args:
+        path: a file with one image as its input, whose height and width may be open.
+        output: the file to write.
+        data: any of its images has the size that the twin takes.
+
+    Raises:
+        UsageError: an operator has no rule, or the answers are none of a classifier.
+    """
+    from stages.saliency_twin.twin import build_twin
+
+    channels, height, width = data.train.images.shape[1:]
+
+    def extend(model: ModelProto) -> ModelProto:
+        layout = preprocessing_of(model, OnnxModel("", path, "", "", None)).layout
+        sizes = (channels, height, width) if layout == "NCHW" else (height, width, channels)
+        for axis, size in zip(model.graph.input[0].type.tensor_type.shape.dim[1:], sizes, strict=True):
+            axis.dim_value = size
+        return build_twin(model, None, explained_tensor(model))
+
+    return write_extended(path, output, extend)
+
+
+def explained_tensor(model: ModelProto) -> str:
     """Return the tensor whose gradient is compared: the first output, or what a Softmax or Sigmoid there reads.
 
     The gradient of a probability vanishes as it nears 1.
     """
-    import onnx
-
-    graph = onnx.load_model(path, load_external_data=False).graph
-    makers = {name: node for node in graph.node for name in node.output}
-    name: str = graph.output[0].name
+    makers = {name: node for node in model.graph.node for name in node.output}
+    name: str = model.graph.output[0].name
     while name in makers and makers[name].op_type in _SQUASHING:
         name = makers[name].input[0]
     return name

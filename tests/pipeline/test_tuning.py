@@ -12,7 +12,7 @@ from quantizable import float_proto, prepared_data, write_float_model
 
 from pipeline.artifacts import OnnxModel
 from pipeline.errors import StageError
-from pipeline.tuning import explained_tensor, tune
+from pipeline.tuning import explained_tensor, tune, write_twin
 from stages.quantize.static import StaticSettings, quantize_static
 from stages.quantize.tuner import TunedSettings
 
@@ -111,14 +111,26 @@ def test_time_counts_from_the_first_layer(fp32: OnnxModel, tmp_path: Path):
     assert len(told.notes["sensitivity"]) == told.notes["layers"]
 
 
-def test_what_is_explained_stands_before_the_probabilities(fp32: OnnxModel, tmp_path: Path):
+def test_what_is_explained_stands_before_the_probabilities(fp32: OnnxModel):
     model = onnx.load(fp32.path)
     name = model.graph.output[0].name
-    assert explained_tensor(fp32.path) == name
+    assert explained_tensor(model) == name
     model.graph.node.append(onnx.helper.make_node("Softmax", [name], ["probabilities"], axis=1))
     model.graph.output[0].name = "probabilities"
-    onnx.save(model, tmp_path / "softmax.onnx")
-    assert explained_tensor(tmp_path / "softmax.onnx") == name
+    assert explained_tensor(model) == name
+
+
+def test_a_twin_has_the_size_of_the_images_where_the_file_takes_any(fp32: OnnxModel, tmp_path: Path):
+    model = onnx.load(fp32.path)
+    for axis in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+        axis.dim_param = "any"
+    onnx.save(model, tmp_path / "any.onnx")
+    twins = [
+        onnx.load(write_twin(path, tmp_path / f"{path.stem}.twin.onnx", DATA))
+        for path in (fp32.path, tmp_path / "any.onnx")
+    ]
+    shapes = [[axis.dim_value for axis in twin.graph.input[0].type.tensor_type.shape.dim] for twin in twins]
+    assert shapes == [[0, *DATA.train.images.shape[1:]]] * 2
 
 
 def test_progress_counts_layers_and_trials(tuned: OnnxModel, steps: list[tuple[int, int]]):
