@@ -103,6 +103,12 @@ def quantize(
     limit: Annotated[int | None, typer.Option(help="MODEL: at most so many images to calibrate on")] = None,
     bits: Annotated[int | None, typer.Option(help="MODEL: of a weight, 8 or 4 (weight-only)")] = None,
     target: Annotated[str | None, typer.Option(help="MODEL: x86-vnni, x86-avx2, arm64 [default: this one]")] = None,
+    trials: Annotated[int | None, typer.Option(help="MODEL: files to try, at most (tuned)")] = None,
+    minutes: Annotated[float | None, typer.Option(help="MODEL: time to try them, at most (tuned)")] = None,
+    agreement: Annotated[float | None, typer.Option(help="MODEL: share of equal answers, 0 to 1 (tuned)")] = None,
+    saliency_spearman: Annotated[
+        float | None, typer.Option(help="MODEL: rank correlation of the gradient maps, -1 to 1 (tuned)")
+    ] = None,
     mean: Annotated[str | None, typer.Option(help="MODEL: of the input, as 0.485,0.456,0.406")] = None,
     std: Annotated[str | None, typer.Option(help="MODEL: likewise")] = None,
     scale: Annotated[int | None, typer.Option(help="MODEL: largest pixel for mean and std, 1 or 255")] = None,
@@ -119,8 +125,9 @@ def quantize(
 
     options = {
         "images": images, "method": method, "calibration": calibration, "limit": limit, "bits": bits,
-        "target": target, "mean": mean, "std": std, "scale": scale, "layout": layout, "image_size": image_size,
-        "fit": fit, "seed": seed, "output": output,
+        "target": target, "trials": trials, "minutes": minutes, "agreement": agreement,
+        "saliency_spearman": saliency_spearman, "mean": mean, "std": std, "scale": scale, "layout": layout,
+        "image_size": image_size, "fit": fit, "seed": seed, "output": output,
     }  # fmt: skip
     if is_model(source):
         refuse_options(source, "a configuration", run=run, variant=variant)

@@ -23,11 +23,14 @@ from calibration_data.preprocessing import METADATA_KEY, Preprocessing
 from pipeline.artifacts import JSON, OnnxModel, read_json, sha256_of_file, write_bytes
 from pipeline.compile_agreement import Agreement, measure_agreement, refuse_broken_answers
 from pipeline.compile_options import CompileRequest, form_for, needs_images, preprocessing_for, settings_for
+from pipeline.compile_tuned import journal_beside, search_file
 from pipeline.errors import UsageError
 from pipeline.progress import Observer
+from pipeline.settings import Settings
 from stages.quantize import QUANTIZERS
 from stages.quantize.foreign_model import prepare_foreign_model
-from stages.quantize.graph import layers
+from stages.quantize.graph import Progress, layers
+from stages.quantize.tuner import TunedSettings
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -96,7 +99,7 @@ def compile_file(request: CompileRequest, observer: Observer) -> CompiledFile:
     """
     output = _output(request)
     needed = needs_images(request)
-    settings_for(request, int(needed))  # refuses what does not go together before any work is done
+    planned = settings_for(request, int(needed))  # refuses what does not go together before any work is done
     if needed and request.images is None:
         raise UsageError(f"--images: expected a folder of images to calibrate {request.method} on, found none given.")
     with tempfile.TemporaryDirectory(prefix="edgeproof-") as name:
@@ -105,21 +108,15 @@ def compile_file(request: CompileRequest, observer: Observer) -> CompiledFile:
             proto = prepare_foreign_model(request.model, scratch / "float.onnx", 21 if request.bits == 4 else 13)
         source = OnnxModel("float", scratch / "float.onnx", sha256_of_file(request.model), "float", None)
         weighted = layers(proto, replace(source, path=request.model))
-        folder, preprocessing = _images(request, proto, scratch, observer)
+        held_out = planned.scored_images if isinstance(planned, TunedSettings) else HELD_OUT_IMAGES
+        folder, preprocessing = _images(request, held_out, proto, scratch, observer)
         _write_source(proto, preprocessing, source.path)
         shown = folder.calibration if folder else _NO_IMAGES
         if folder and preprocessing:
             refuse_broken_answers(request.model, shown.pixels, preprocessing)
         settings = settings_for(request, len(shown))
         with observer.stage(f"compile {request.method}") as advance, _about(request.model, source.path):
-            compiled = QUANTIZERS[request.quantizer].quantize(
-                source,
-                output.stem,
-                settings,
-                unlabelled_data(shown, preprocessing or _NO_PREPROCESSING),
-                scratch / "compiled" / output.name,
-                advance,
-            )
+            compiled = _compiled(request, source, output, settings, folder, preprocessing, scratch, advance)
         calibration_images = int(settings.model_dump().get("images", 0))
         agreement = None
         if folder and preprocessing:
@@ -142,6 +139,27 @@ def compile_file(request: CompileRequest, observer: Observer) -> CompiledFile:
     )
 
 
+def _compiled(
+    request: CompileRequest,
+    source: OnnxModel,
+    output: Path,
+    settings: Settings,
+    folder: ImageFolder | None,
+    preprocessing: Preprocessing | None,
+    scratch: Path,
+    advance: Progress,
+) -> OnnxModel:
+    path = scratch / "compiled" / output.name
+    if isinstance(settings, TunedSettings):
+        assert folder is not None
+        assert preprocessing is not None
+        journal = journal_beside(output)
+        return search_file(source, output.stem, settings, folder, preprocessing, path, journal, advance)
+    quantize = QUANTIZERS[request.quantizer].quantize
+    data = unlabelled_data(folder.calibration if folder else _NO_IMAGES, preprocessing or _NO_PREPROCESSING)
+    return quantize(source, output.stem, settings, data, path, advance)
+
+
 @contextmanager
 def _about(model: Path, copy: Path) -> Iterator[None]:
     # Errors name the user's file, not our copy; and ONNX Runtime's writers warn by the hundred of what is in order.
@@ -156,16 +174,14 @@ def _about(model: Path, copy: Path) -> Iterator[None]:
 
 
 def _images(
-    request: CompileRequest, proto: ModelProto, scratch: Path, observer: Observer
+    request: CompileRequest, held_out: int, proto: ModelProto, scratch: Path, observer: Observer
 ) -> tuple[ImageFolder | None, Preprocessing | None]:
     if request.images is None:
         return None, None
     entry, preprocessing = preprocessing_for(proto, request)
     form = form_for(entry, preprocessing, request.fit)
     with observer.stage("read images") as advance:
-        folder = read_image_folder(
-            request.images, form, request.limit, HELD_OUT_IMAGES, request.seed, scratch, advance
-        )
+        folder = read_image_folder(request.images, form, request.limit, held_out, request.seed, scratch, advance)
     first = folder.calibration.pixels[0].flat[0]
     if all((image == first).all() for image in folder.calibration.pixels):
         raise UsageError(
@@ -216,6 +232,8 @@ def _output(request: CompileRequest) -> Path:
             f"--output: the record {record} would be written beside it, and another file stands there. "
             "Choose another name."
         )
+    if request.quantizer == "tuned":
+        journal_beside(output)
     return output
 
 

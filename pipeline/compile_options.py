@@ -16,10 +16,18 @@ from pipeline.processor import INTEGER_TYPES, CpuTarget
 from pipeline.settings import Settings
 from stages.quantize import QUANTIZERS
 from stages.quantize.foreign_model import ImageInput, image_input
+from stages.quantize.tuner import TunedSettings
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+METHODS: Mapping[str, type[Settings]] = {
+    **{name: row.settings for name, row in QUANTIZERS.items()},
+    "tuned": TunedSettings,
+}
+"""The settings of every `--method`: the table of quantizers, and the search among them."""
+
+_OF_SEARCH = ("trials", "minutes", "agreement", "saliency_spearman")
 _LEAST_STD = 1e-6
 _LARGEST_IMAGE_SIZE = 4096
 _SUFFIXES = {".onnx": True, ".yaml": False, ".yml": False, ".json": False}
@@ -32,11 +40,15 @@ class CompileRequest:
     Attributes:
         model: the classifier in ONNX.
         images: a folder of images, without labels.
-        method: a key of `QUANTIZERS`, with - or _.
+        method: a key of `METHODS`, with - or _.
         calibration: how ranges are chosen, of a method that chooses any.
         limit: at most so many calibration images.
         bits: of a weight, of a method that offers a choice.
         target: processor to compile for; None for this machine's.
+        trials: files that a search compiles, at most.
+        minutes: time of a search, at most.
+        agreement: share of the answers that must be the model's, of a search.
+        saliency_spearman: rank correlation that gradient maps must have with the model's, of a search.
         mean: of the input's channels, as "0.5" or "0.485,0.456,0.406".
         std: likewise.
         scale: the largest pixel value that mean and std are given for, 1 or 255; None for 1.
@@ -54,6 +66,10 @@ class CompileRequest:
     limit: int | None = None
     bits: int | None = None
     target: CpuTarget | None = None
+    trials: int | None = None
+    minutes: float | None = None
+    agreement: float | None = None
+    saliency_spearman: float | None = None
     mean: str | None = None
     std: str | None = None
     scale: int | None = None
@@ -65,14 +81,14 @@ class CompileRequest:
 
     @property
     def quantizer(self) -> str:
-        """The method's key in `QUANTIZERS`.
+        """The method's key in `METHODS`.
 
         Raises:
             UsageError: there is no such method.
         """
         key = self.method.replace("-", "_")
-        if key not in QUANTIZERS:
-            raise UsageError(f"--method: expected one of {', '.join(QUANTIZERS)}, found {self.method!r}.")
+        if key not in METHODS:
+            raise UsageError(f"--method: expected one of {', '.join(METHODS)}, found {self.method!r}.")
         return key
 
 
@@ -97,7 +113,7 @@ def refuse_options(source: Path, expected: str, **options: object) -> None:
     Raises:
         UsageError: one of them was given.
     """
-    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
+    given = [_flag(name) for name, value in options.items() if value is not None]
     if given:
         raise UsageError(
             f"{source}: expected {expected} with {', '.join(given)}. Leave that out, or give {expected}."
@@ -121,24 +137,27 @@ def request_for(model: Path, options: Mapping[str, Any]) -> CompileRequest:
     return CompileRequest(model, **given)
 
 
+def _flag(option: str) -> str:
+    return f"--{option.replace('_', '-')}"
+
+
 def settings_for(request: CompileRequest, calibration_images: int) -> Settings:
     """Return the settings of the method that was asked for.
 
     Args:
-        request: its method, calibration, bits, target and seed count.
+        request: its method and what belongs to methods, from calibration to the limits of a search, and its seed.
         calibration_images: how many there are; 0 for none.
 
     Raises:
-        UsageError: an option that the method has no use for, or an unknown calibration.
+        UsageError: an option that the method has no use for, or a value that it cannot have.
     """
-    row = QUANTIZERS[request.quantizer]
-    fields = row.settings.model_fields
+    settings = METHODS[request.quantizer]
+    fields = settings.model_fields
     values: dict[str, Any] = {}
     if request.calibration is not None:
         if "calibration" not in fields:
-            raise UsageError(
-                f"--calibration: {request.method} chooses no ranges. Leave it out, or use --method static."
-            )
+            why = "chooses the ranges itself" if settings is TunedSettings else "chooses no ranges"
+            raise UsageError(f"--calibration: {request.method} {why}. Leave it out, or use --method static.")
         choices = get_args(fields["calibration"].annotation)
         chosen = request.calibration.replace("-", "_")
         if chosen not in choices:
@@ -152,6 +171,13 @@ def settings_for(request: CompileRequest, calibration_images: int) -> Settings:
         if request.bits not in (choices := get_args(fields["bits"].annotation)):
             raise UsageError(f"--bits: expected {' or '.join(map(str, choices))}, found {request.bits}.")
         values["bits"] = request.bits
+    for name in _OF_SEARCH:
+        if (value := getattr(request, name)) is not None:
+            if settings is not TunedSettings:
+                raise UsageError(
+                    f"{_flag(name)}: {request.method} makes no search. Leave it out, or use --method tuned."
+                )
+            values[name] = value
     if "images" in fields:
         # A method that can do without images is content with the few of its default.
         enough = calibration_images if needs_images(request) else fields["images"].default
@@ -159,14 +185,22 @@ def settings_for(request: CompileRequest, calibration_images: int) -> Settings:
     if request.quantizer == "neural_compressor":
         values["mode"] = "static"  # its tuning needs an accuracy, and so labels
     try:
-        return row.settings.model_validate(values)
+        return settings.model_validate(values)
     except ValidationError as error:
-        raise UsageError(f"--method {request.method}: {error.errors()[0]['msg']}.") from error
+        raise UsageError(_refusal(error, request)) from error
+
+
+def _refusal(error: ValidationError, request: CompileRequest) -> str:
+    first = error.errors()[0]
+    if not first["loc"]:
+        return f"--method {request.method}: {first['msg']}."
+    message = first["msg"][0].lower() + first["msg"][1:]
+    return f"{_flag(str(first['loc'][0]))}: {message}, found {first['input']}."
 
 
 def needs_images(request: CompileRequest) -> bool:
     """Return whether the method cannot do without images."""
-    settings = QUANTIZERS[request.quantizer].settings
+    settings = METHODS[request.quantizer]
     if "images" not in settings.model_fields:
         return False
     try:
@@ -177,7 +211,7 @@ def needs_images(request: CompileRequest) -> bool:
 
 
 def _values_of_target(request: CompileRequest, target: CpuTarget) -> dict[str, Any]:
-    fields = QUANTIZERS[request.quantizer].settings.model_fields
+    fields = METHODS[request.quantizer].model_fields
     if "target" in fields:
         return {"target": target}
     if "reduce_range" in fields:

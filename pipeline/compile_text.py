@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from pipeline.artifacts import JSON
 from pipeline.compile_file import CompiledFile
-from reports.formats import NOT_MEASURED, count, decibels, interval, percent, size
+from reports.formats import NOT_MEASURED, count, decibels, interval, percent, plain, size, with_unit
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -15,7 +16,7 @@ _SHOWN_NAMES = 5
 
 
 def compiled_table(compiled: CompiledFile) -> RenderableType:
-    """Return size, layers, images and agreement of a compiled file, and what would saturate elsewhere."""
+    """Return size, layers, images and agreement of a compiled file, its search, and what would saturate elsewhere."""
     from rich.table import Table
     from rich.text import Text
 
@@ -44,6 +45,8 @@ def _rows(compiled: CompiledFile) -> Iterator[tuple[str, str]]:
     if compiled.folder:
         yield "images", _images(compiled)
     yield from _agreement(compiled)
+    if "search" in notes:
+        yield from _search(notes, compiled.compiled.settings)
     if "saturation" in notes:
         yield "without VNNI", _saturation(notes["saturation"])
 
@@ -59,7 +62,8 @@ def _layers(compiled: CompiledFile) -> str:
 def _images(compiled: CompiledFile) -> str:
     assert compiled.folder is not None
     parts = [f"calibrated on {compiled.calibration_images}"] if compiled.calibration_images else []
-    parts.append(f"compared on {compiled.agreement.images if compiled.agreement else 0}")
+    compared = "searched and compared on" if "search" in compiled.compiled.notes else "compared on"
+    parts.append(f"{compared} {compiled.agreement.images if compiled.agreement else 0}")
     if compiled.folder.skipped:
         parts.append(f"{len(compiled.folder.skipped)} skipped (first: {compiled.folder.skipped[0]})")
     if compiled.folder.duplicates:
@@ -79,6 +83,24 @@ def _agreement(compiled: CompiledFile) -> Iterator[tuple[str, str]]:
         low, high = found.same_class_ci95
         yield "same class", f"{percent(found.same_class)} ({interval(low, high, 'share')}) of {found.images} images"
     yield "logits SQNR", decibels(found.logits_sqnr_db)
+
+
+def _search(notes: Mapping[str, JSON], limits: Mapping[str, JSON]) -> Iterator[tuple[str, str]]:
+    chosen, trials = notes["chosen"], notes["search"]
+    found = next(trial["measured"] for trial in trials if chosen.items() <= trial.items())
+    speed, likeness = found["speedup"], found["saliency_spearman"]
+    yield "saliency", f"ρ {_estimate(likeness, 'correlation')}, gradient maps of {likeness['n']} images"
+    yield "speed-up", f"{_estimate(speed, '×')}, one thread, {speed['n']} pairs of queries"
+    repairs = [name.replace("_", " ") for name in ("equalization", "bias_correction") if chosen[name]]
+    yield "chosen", f"ranges by {chosen['calibration']}, {' and '.join(repairs) or 'no recovery'}"
+    within = sum(bool(trial["within_limits"]) for trial in trials)
+    kept = f"same class ≥ {percent(limits['agreement'])}, saliency ≥ {plain(limits['saliency_spearman'])}"
+    yield "search", f"{count(len(trials), 'file')} tried, {within} within the limits ({kept})"
+
+
+def _estimate(found: Mapping[str, JSON], unit: str) -> str:
+    ci95 = found["ci95"]
+    return with_unit(found["value"], unit) + (f" ({interval(*ci95, unit)})" if ci95 else "")
 
 
 def _saturation(layers: list[dict[str, float]]) -> str:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Calibration = Literal["minmax", "percentile", "entropy", "mse"]
 Progress = Callable[[int, int], None]
 
+LEAST_SCORED_IMAGES = 8
 _STARTUP_TRIALS = 8
 _MOST_REPEATS = 20
 """Proposals in a row that are known already: the sampler has nothing new to say."""
@@ -57,7 +58,7 @@ class TunedSettings(Settings):
         description="processor whose integer types are used; speed and answers are measured on the one at hand",
     )
     images: int = Field(128, ge=1, description="calibration images, from the training split")
-    scored_images: int = Field(256, ge=8, description="validation images that each file answers")
+    scored_images: int = Field(256, ge=LEAST_SCORED_IMAGES, description="validation images that each file answers")
     explained_images: int = Field(32, ge=2, description="validation images that each file explains")
     latency_rounds: int = Field(30, ge=5, le=10_000, description="pairs of queries, one to fp32 and one to the file")
     seed: int = Field(0, ge=0, le=2**32 - 1, description="of the proposals and of the choice of images")

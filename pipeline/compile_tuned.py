@@ -1,0 +1,137 @@
+"""The search behind `edgeproof quantize MODEL.onnx --method tuned`, on images without labels.
+
+The calibration images calibrate; the images held out score every file. So the accuracy is no limit, and what is
+reported of the chosen file is what it was chosen by.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from calibration_data.image_folder import ImageFolder, unlabelled_data
+from calibration_data.prepared import PreparedData
+from calibration_data.preprocessing import Preprocessing
+from pipeline.artifacts import OnnxModel, sha256_of_file, sha256_of_json
+from pipeline.cache import Stage, versions_of
+from pipeline.errors import UsageError
+from pipeline.processor import cpu_of
+from pipeline.tuning import TUNING_SOURCE, Progress, tune, write_twin
+from stages.quantize.tuner import LEAST_SCORED_IMAGES, TunedSettings
+
+_BUDGET = {"trials", "minutes"}
+"""Settings that say how long to search, not what a file is worth: under others the search goes on."""
+_LONGEST_ENTRY = 10_000
+
+
+def journal_beside(output: Path) -> Path:
+    """Return where the search for an output file keeps its journal.
+
+    Raises:
+        UsageError: another file stands there.
+    """
+    journal = output.with_suffix(".search.jsonl")
+    if journal.exists() and not _is_journal(journal):
+        raise UsageError(
+            f"--output: the journal of the search would be written to {journal}, and something else stands there. "
+            "Choose another name."
+        )
+    return journal
+
+
+def search_file(
+    source: OnnxModel,
+    variant: str,
+    settings: TunedSettings,
+    folder: ImageFolder,
+    preprocessing: Preprocessing,
+    path: Path,
+    journal: Path,
+    progress: Progress,
+) -> OnnxModel:
+    """Find the fastest static int8 file of a foreign model that answers, and looks, like it.
+
+    Args:
+        source: the float file, with its preprocessing in the metadata.
+        variant: name of the result.
+        settings: limits and budget.
+        folder: images to calibrate on, and others to score with.
+        preprocessing: from these to the model's input.
+        path: the file to write.
+        journal: of the search; one of the same model, images and settings goes on, whatever its budget was.
+        progress: called with steps done and in all: one for each layer, one for each trial.
+
+    Raises:
+        UsageError: too few images to score with, one answer only, or an operator without a gradient's rule.
+        StageError: no file keeps every limit.
+    """
+    _refuse_few_images(folder)
+    _refuse_one_answer(source, folder)
+    data = _searched_data(folder, preprocessing)
+    try:
+        write_twin(source.path, path.with_name("float.saliency.onnx"), data)
+    except UsageError as error:
+        raise UsageError(f"{error} --method tuned compares gradients; --method static needs none.") from error
+    identity = _identity(source, settings, data)
+    return tune(source, variant, settings, data, path, identity, progress, labelled=False, journal=journal)
+
+
+def _searched_data(folder: ImageFolder, preprocessing: Preprocessing) -> PreparedData:
+    """Return the images as a search takes them: what calibrates in the training split, the others in validation."""
+    calibration, held_out = (
+        unlabelled_data(images, preprocessing) for images in (folder.calibration, folder.held_out)
+    )
+    sha256 = sha256_of_json([calibration.sha256, held_out.sha256])
+    return replace(calibration, validation=held_out.train, sha256=sha256)
+
+
+def _identity(source: OnnxModel, settings: TunedSettings, data: PreparedData) -> str:
+    """Return what tells one search from another: model, preprocessing, images, settings, processor and versions."""
+    values = settings.model_dump(mode="json", exclude=_BUDGET)
+    return Stage(
+        name="quantize/tuned",
+        # The file itself, since its weights may have lain beside the user's and its metadata says the preprocessing.
+        inputs={"parent": sha256_of_file(source.path), "data": data.sha256},
+        settings={"method": values, "processor": cpu_of("auto").target, **versions_of(("optuna",))},
+        source=TUNING_SOURCE,
+        outputs=(),
+    ).key
+
+
+def _refuse_few_images(folder: ImageFolder) -> None:
+    found = len(folder.held_out)
+    if found < LEAST_SCORED_IMAGES:
+        total = len(folder.calibration) + found
+        fewer = f", or --limit {total - LEAST_SCORED_IMAGES}" if total > LEAST_SCORED_IMAGES else ""
+        raise UsageError(
+            f"--images: expected at least {LEAST_SCORED_IMAGES} images to score files with, beside those that "
+            f"calibrate; found {found} beside {len(folder.calibration)}. "
+            f"Give {4 * LEAST_SCORED_IMAGES} images or more{fewer}."
+        )
+
+
+def _refuse_one_answer(source: OnnxModel, folder: ImageFolder) -> None:
+    from stages.validate.maps.queries import logits_of
+    from stages.validate.sessions import open_session
+
+    if logits_of(open_session(source.path, "cpu", 1), folder.held_out.pixels[:1], 1).shape[1] < 2:
+        raise UsageError(
+            f"{source.path}: expected two answers per image or more, found one: no file would disagree on the class. "
+            "Use --method static."
+        )
+
+
+def _is_journal(path: Path) -> bool:
+    """Return whether a file is empty, or begins as a search's journal does."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        first = stream.readline(_LONGEST_ENTRY)
+    if not first.endswith(b"\n"):  # empty, or cut off within its first entry
+        return first == b"" or first.startswith(b'{"op_code"')
+    try:
+        entry = json.loads(first)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(entry, dict) and {"op_code", "worker_id"} <= entry.keys()
