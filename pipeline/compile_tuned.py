@@ -10,6 +10,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from calibration_data.image_folder import ImageFolder, unlabelled_data
 from calibration_data.prepared import PreparedData
 from calibration_data.preprocessing import Preprocessing
@@ -63,11 +65,12 @@ def search_file(
         progress: called with steps done and in all: one for each layer, one for each trial.
 
     Raises:
-        UsageError: too few images to score with, one answer only, or an operator without a gradient's rule.
+        UsageError: too few images to score with, a model that has one answer only or fails on two images at once,
+            or an operator without a gradient's rule.
         StageError: no file keeps every limit.
     """
     _refuse_few_images(folder)
-    _refuse_one_answer(source, folder)
+    _refuse_unfit_answers(source, folder)
     data = _searched_data(folder, preprocessing)
     try:
         write_twin(source.path, path.with_name("float.saliency.onnx"), data)
@@ -103,19 +106,30 @@ def _refuse_few_images(folder: ImageFolder) -> None:
     found = len(folder.held_out)
     if found < LEAST_SCORED_IMAGES:
         total = len(folder.calibration) + found
-        fewer = f", or --limit {total - LEAST_SCORED_IMAGES}" if total > LEAST_SCORED_IMAGES else ""
+        mend = (
+            f"Give more images, or calibrate on fewer (--limit {total - LEAST_SCORED_IMAGES})."
+            if total > LEAST_SCORED_IMAGES
+            else f"Give {4 * LEAST_SCORED_IMAGES} images or more."
+        )
         raise UsageError(
-            f"--images: expected at least {LEAST_SCORED_IMAGES} images to score files with, beside those that "
-            f"calibrate; found {found} beside {len(folder.calibration)}. "
-            f"Give {4 * LEAST_SCORED_IMAGES} images or more{fewer}."
+            f"--images: expected at least {LEAST_SCORED_IMAGES} images to score files with, beside those to "
+            f"calibrate on; found {found} beside {len(folder.calibration)}. {mend}"
         )
 
 
-def _refuse_one_answer(source: OnnxModel, folder: ImageFolder) -> None:
+def _refuse_unfit_answers(source: OnnxModel, folder: ImageFolder) -> None:
     from stages.validate.maps.queries import logits_of
     from stages.validate.sessions import open_session
 
-    if logits_of(open_session(source.path, "cpu", 1), folder.held_out.pixels[:1], 1).shape[1] < 2:
+    session = open_session(source.path, "cpu", 1)
+    try:
+        answers = logits_of(session, np.asarray(folder.held_out.pixels[:2]), 2)
+    except Exception as error:  # whatever ONNX Runtime raises; one image at a time has gone well before
+        raise UsageError(
+            f"{source.path}: expected a model that answers two images at once, since it leaves its batch open; found "
+            "one that fails on them. Export it with a batch of 1, or use --method static."
+        ) from error
+    if answers.shape[1] < 2:
         raise UsageError(
             f"{source.path}: expected two answers per image or more, found one: no file would disagree on the class. "
             "Use --method static."

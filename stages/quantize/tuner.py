@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from pydantic import Field
 
 from pipeline.artifacts import JSON, write_bytes
-from pipeline.errors import StageError
+from pipeline.errors import StageError, UsageError
 from pipeline.processor import CpuTarget
 from pipeline.settings import Settings
 
@@ -138,22 +138,13 @@ def search(
 
     Returns:
         The trials in the order of their measurement, at least one.
+
+    Raises:
+        UsageError: the journal is none.
     """
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
     from optuna.trial import TrialState
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    journal.parent.mkdir(parents=True, exist_ok=True)
-    _drop_half_line(journal)
-    study = optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(journal))),
-        study_name=identity,
-        direction="maximize",
-        load_if_exists=True,
-        sampler=_sampler(settings.seed),
-    )
+    study = _open_study(journal, identity, settings.seed)
     for start in _starting_points(layers) if not study.trials else ():
         study.enqueue_trial(asdict(start))
     for killed in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
@@ -171,6 +162,29 @@ def search(
         _tell(study, asked, known[candidate])
         progress(len(known), settings.trials)
     return list(known.values())
+
+
+def _open_study(journal: Path, identity: str, seed: int) -> Study:
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    _drop_half_line(journal)
+    try:
+        return optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(str(journal))),
+            study_name=identity,
+            direction="maximize",
+            load_if_exists=True,
+            sampler=_sampler(seed),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{journal}: expected the journal of a search, found one with a damaged entry ({error}). Delete it and "
+            "run again; the search begins anew."
+        ) from error
 
 
 def best_trial(trials: Sequence[Trial]) -> Trial:

@@ -94,3 +94,13 @@ def write_images(folder: Path, n: int, seed: int = 0) -> Path:
         pixels = np.clip(0.8 * patches + rng.integers(0, 50, patches.shape), 0, 255).astype(np.uint8)
         Image.fromarray(pixels).save(inside / f"{index:03}.png")
     return folder
+
+
+def padded_pixels(folder: Path, names: tuple[str, ...]) -> np.ndarray:
+    """Return some of these images, 36 × 30 pixels, as 24 × 24 with black above and below: uint8 [n, 3, 24, 24]."""
+    found = []
+    for name in names:
+        square = np.zeros((24, 24, 3), np.uint8)
+        square[2:22] = np.asarray(Image.open(folder / name).resize((24, 20), Image.Resampling.BILINEAR))
+        found.append(square.transpose(2, 0, 1))
+    return np.stack(found)

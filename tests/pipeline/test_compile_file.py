@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from foreign_files import classifier, write, write_images
+from foreign_files import classifier, padded_pixels, write, write_images
 from onnx import TensorProto, helper
 
 from calibration_data.preprocessing import METADATA_KEY, Preprocessing
@@ -89,23 +89,12 @@ def test_the_answers_compared_are_those_of_the_held_out_images(images: Path, tmp
     found = compiled(classifier(), images, tmp_path)
     assert found.folder is not None
     assert found.preprocessing is not None
-    pixels = found.preprocessing.to_input(_pixels(images, found.folder.held_out.image_ids))
+    pixels = found.preprocessing.to_input(padded_pixels(images, found.folder.held_out.image_ids))
     expected, answered = (_run(path, pixels) for path in (tmp_path / "theirs.onnx", found.compiled.path))
     noise, signal = np.sum((answered - expected) ** 2), np.sum(expected**2)
     assert found.agreement is not None
     assert found.agreement.logits_sqnr_db == pytest.approx(10 * np.log10(signal / noise), abs=0.01)
     assert found.agreement.same_class == np.mean(answered.argmax(axis=1) == expected.argmax(axis=1))
-
-
-def _pixels(folder: Path, names: tuple[str, ...]) -> np.ndarray:
-    from PIL import Image
-
-    found = []
-    for name in names:  # 36 × 30 pixels, with black above and below
-        square = np.zeros((24, 24, 3), np.uint8)
-        square[2:22] = np.asarray(Image.open(folder / name).resize((24, 20), Image.Resampling.BILINEAR))
-        found.append(square.transpose(2, 0, 1))
-    return np.stack(found)
 
 
 def _run(path: Path, pixels: np.ndarray) -> np.ndarray:

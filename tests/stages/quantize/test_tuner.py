@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from pydantic import ValidationError
 
-from pipeline.errors import StageError
+from pipeline.errors import StageError, UsageError
 from stages.quantize.tuner import Candidate, Measured, Trial, TunedSettings, best_trial, search
 
 LAYERS = 20
@@ -85,6 +85,16 @@ def test_half_an_entry_at_the_end_of_the_journal_costs_that_entry_alone(tmp_path
         journal.write(b'{"op_code": 4, "worker')
     again = run(tmp_path, 4)
     assert [trial.candidate for trial in again[:3]] == [trial.candidate for trial in first]
+
+
+def test_a_damaged_journal_is_named_and_left_alone(tmp_path):
+    run(tmp_path, 1)
+    journal = tmp_path / "search.jsonl"
+    damaged = journal.read_bytes().replace(b'"worker_id"', b"worker", 1)
+    journal.write_bytes(damaged)
+    with pytest.raises(UsageError, match=r"search\.jsonl: expected the journal of a search, .* Delete it"):
+        run(tmp_path, 2)
+    assert journal.read_bytes() == damaged
 
 
 def test_a_candidate_that_fails_is_kept_as_such_and_costs_one_trial(tmp_path):
