@@ -90,20 +90,30 @@ class Backward:
     _known_constants: dict[tuple[bytes, str, tuple[int, ...]], str] = field(default_factory=dict)
     _values: dict[str, str] = field(default_factory=dict)
     _scaled: dict[str, tuple[str, float]] = field(default_factory=dict)
+    _vanishing: set[tuple[str, str]] = field(default_factory=set)
     _count: int = 0
 
     # --- nodes and constants ---
 
     def op(self, op_type: str, inputs: Sequence[str], attributes: Mapping[str, Any] | None = None) -> str:
         """Append a node with one output and return the output's name."""
+        return self.outputs(op_type, inputs, 1, attributes)[0]
+
+    def outputs(
+        self, op_type: str, inputs: Sequence[str], count: int, attributes: Mapping[str, Any] | None = None
+    ) -> list[str]:
+        """Append a node with several outputs and return their names."""
         ready = [self._materialised(name) for name in inputs]
-        output = self._new_name(op_type)
-        self.nodes.append(helper.make_node(op_type, ready, [output], **(attributes or {})))
-        return output
+        names = [self._new_name(op_type) for _ in range(count)]
+        self.nodes.append(helper.make_node(op_type, ready, names, **(attributes or {})))
+        return names
 
     def name_output(self, name: str, output: str) -> None:
-        """Give a tensor the name of an output."""
-        self.nodes.append(helper.make_node("Identity", [self._materialised(name)], [output]))
+        """Give a tensor of this half the name of an output."""
+        ready = self._materialised(name)
+        for node in self.nodes:
+            for names in (node.input, node.output):
+                names[:] = [output if known == ready else known for known in names]
 
     def constant(self, content: NDArray[Any]) -> str:
         """Return the name of a constant; the same content is stored once."""
@@ -158,6 +168,10 @@ class Backward:
         mask = self.op("Cast", [condition], {"to": TensorProto.FLOAT})
         return self.times(self.op("Mul", [base, mask]), factor)
 
+    def where_positive(self, y: str, gradient: str) -> str:
+        """Return the gradient where y > 0 and 0 elsewhere."""
+        return self.masked(self.op("Greater", [y, self.scalar(0)]), gradient)
+
     def between(self, x: str, low: str | None, high: str | None) -> str | None:
         """Return the condition low < x < high, both strict; None without bounds."""
         above = None if low is None else self.op("Greater", [x, low])
@@ -165,6 +179,16 @@ class Backward:
         if above is None or below is None:
             return above or below
         return self.op("And", [above, below])
+
+    def rectified(self, gradient: str, name: str) -> str:
+        """Return the gradient where a forward tensor is above 0 and 0 elsewhere; it may be so already."""
+        if (self.peeled(gradient)[0], name) in self._vanishing:
+            return gradient
+        return self.where_positive(self.value(name), gradient)
+
+    def note_rectified(self, gradient: str, name: str) -> None:
+        """Note that a gradient is 0 wherever the forward tensor is not above 0."""
+        self._vanishing.add((self.peeled(gradient)[0], name))
 
     def shaped_like(self, gradient: str, name: str) -> str:
         """Return the gradient in the shape of a forward tensor with as many values."""

@@ -13,6 +13,7 @@ from stages.saliency_twin import rules_quantized as quantized
 from stages.saliency_twin import rules_resampling as resampling
 from stages.saliency_twin import rules_shape as shape
 from stages.saliency_twin.builder import Backward, Gradients, Step
+from stages.saliency_twin.rules_max_pool import max_pool
 
 Rule = Callable[[Backward, Step], Gradients]
 """Appends what computes the gradients of a node's wanted inputs and returns their names by position."""
@@ -55,7 +56,7 @@ RULES: Mapping[str, Rule] = {
     "MatMul": arithmetic.matmul,
     "MatMulInteger": quantized.matmul_integer,
     "Max": arithmetic.maximum,
-    "MaxPool": pooling.max_pool,
+    "MaxPool": max_pool,
     "Min": arithmetic.minimum,
     "Mish": elementwise.mish,
     "Mul": arithmetic.multiply,

@@ -30,7 +30,7 @@ def relu(graph: Backward, step: Step) -> Gradients:
 
     Read from y, because ONNX Runtime computes it together with the convolution before and x is then nowhere.
     """
-    return {0: graph.masked(graph.op("Greater", [graph.value(step.y), graph.scalar(0)]), step.gradient)}
+    return {0: graph.rectified(step.gradient, step.y)}
 
 
 def leaky_relu(graph: Backward, step: Step) -> Gradients:

@@ -190,9 +190,8 @@ def _seed(graph: Backward, logits: str, classes: int) -> tuple[str, str]:
     predicted = graph.op("ArgMax", [flat], {"axis": 1, "keepdims": 0})
     asked = graph.op("Less", [TARGET, graph.constant(np.array(0, dtype=np.int64))])
     explained = graph.op("Where", [asked, predicted, TARGET])
-    column = graph.op("Unsqueeze", [explained, graph.integers([1])])
-    chosen = graph.op("Equal", [column, graph.constant(np.arange(classes, dtype=np.int64)[None])])
-    seed = graph.op("Cast", [chosen], {"to": TensorProto.FLOAT})
+    depth, values = graph.integers([classes]), graph.constant(np.array([0, 1], dtype=np.float32))
+    seed = graph.op("OneHot", [explained, depth, values])
     return explained, seed if flat == logits else graph.shaped_like(seed, logits)
 
 
