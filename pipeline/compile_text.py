@@ -100,7 +100,7 @@ def _search(notes: Mapping[str, JSON], limits: Mapping[str, JSON]) -> Iterator[t
 
 def _estimate(found: Mapping[str, JSON], unit: str) -> str:
     ci95 = found["ci95"]
-    return with_unit(found["value"], unit) + (f" ({interval(*ci95, unit)})" if ci95 else "")
+    return with_unit(found["value"], unit) + (f" ({interval(ci95[0], ci95[1], unit)})" if ci95 else "")
 
 
 def _saturation(layers: list[dict[str, float]]) -> str:
