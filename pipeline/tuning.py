@@ -13,11 +13,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.artifacts import JSON, OnnxModel
+from pipeline.artifacts import JSON, OnnxModel, write_bytes
 from pipeline.errors import StageError, UsageError
+from pipeline.model_file import read_model
 from stages.quantize.graph import preprocessing_of
 from stages.quantize.tuner import Candidate, Measured, Trial, TunedSettings, best_trial, search
-from stages.saliency_twin.twin_file import twin_path, write_extended
+from stages.saliency_twin.twin_file import twin_path
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -154,7 +155,9 @@ def tune(
 
 
 def write_twin(path: Path, output: Path, data: PreparedData) -> Path:
-    """Write the saliency twin of a file for the images of a data set, and return its path.
+    """Write the saliency twin of a file of ours for the images of a data set, and return its path.
+
+    A foreign file is read in a child process, which takes half a second; a search has a twin for every file it tries.
 
     Args:
         path: a file with one image as its input, whose height and width may be open.
@@ -166,16 +169,18 @@ def write_twin(path: Path, output: Path, data: PreparedData) -> Path:
     """
     from stages.saliency_twin.twin import build_twin
 
+    model = read_model(path)
     channels, height, width = data.train.images.shape[1:]
-
-    def extend(model: ModelProto) -> ModelProto:
-        layout = preprocessing_of(model, OnnxModel("", path, "", "", None)).layout
-        sizes = (channels, height, width) if layout == "NCHW" else (height, width, channels)
-        for axis, size in zip(model.graph.input[0].type.tensor_type.shape.dim[1:], sizes, strict=True):
-            axis.dim_value = size
-        return build_twin(model, None, explained_tensor(model))
-
-    return write_extended(path, output, extend)
+    layout = preprocessing_of(model, OnnxModel("", path, "", "", None)).layout
+    sizes = (channels, height, width) if layout == "NCHW" else (height, width, channels)
+    for axis, size in zip(model.graph.input[0].type.tensor_type.shape.dim[1:], sizes, strict=True):
+        axis.dim_value = size
+    try:
+        twin = build_twin(model, None, explained_tensor(model))
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+    write_bytes(output, twin.SerializeToString(deterministic=True))
+    return output
 
 
 def explained_tensor(model: ModelProto) -> str:
