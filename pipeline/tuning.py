@@ -17,11 +17,12 @@ from pipeline.artifacts import JSON, OnnxModel, write_bytes
 from pipeline.errors import StageError, UsageError
 from pipeline.model_file import read_model
 from stages.quantize.graph import preprocessing_of
-from stages.quantize.tuner import Candidate, Measured, Trial, TunedSettings, best_trial, search
+from stages.quantize.tuner import Candidate, Measured, Trial, TunedSettings, best_trial, open_study, search
 from stages.saliency_twin.twin_file import twin_path
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+    from optuna import Study
 
     from calibration_data.prepared import PreparedData
     from stages.quantize.static import StaticSettings
@@ -90,7 +91,7 @@ def tune(
         identity: of everything that decides; a journal of another identity is begun anew.
         progress: called with steps done and in all: one for each layer, one for each trial.
         labelled: whether the labels are known; if not, accuracy is no limit.
-        journal: of the search, kept when it ends; None for `VARIANT.search.jsonl` beside the file.
+        journal: of layers and trials, kept when the search ends; None for `VARIANT.search.jsonl` beside the file.
 
     Raises:
         UsageError: nothing to quantize in the model, or an operator of it has no saliency rule.
@@ -115,7 +116,10 @@ def tune(
             settings.seed,
         )
         bench = _Bench(fp32, variant, data, settings, reference, trial_path)
-        sensitivity = _sensitivity(bench, nodes, lambda done: progress(done, total))
+        if journal is None:
+            journal = path.with_name(f"{variant}.search.jsonl")
+        study = open_study(journal, identity, settings.seed)
+        sensitivity = _sensitivity(bench, nodes, study, lambda done: progress(done, total))
         rankings = {
             "logits": _ranked(sensitivity, "logits_sqnr_db"),
             "saliency": _ranked(sensitivity, "saliency_spearman"),
@@ -132,8 +136,7 @@ def tune(
             evaluate,
             len(nodes),
             settings,
-            path.with_name(f"{variant}.search.jsonl") if journal is None else journal,
-            identity,
+            study,
             lambda done, _: progress(len(nodes) + done, total),
             deadline,
         )
@@ -195,21 +198,27 @@ def explained_tensor(model: ModelProto) -> str:
     return name
 
 
-def _sensitivity(bench: _Bench, nodes: Mapping[str, str], progress: Callable[[int], None]) -> list[dict[str, JSON]]:
-    """Return what quantizing each layer alone costs, the costliest for the logits first."""
+def _sensitivity(
+    bench: _Bench, nodes: Mapping[str, str], study: Study, progress: Callable[[int], None]
+) -> list[dict[str, JSON]]:
+    """Return what quantizing each layer alone costs, the costliest for the logits first; the study keeps each."""
     from stages.quantize.static import StaticSettings
 
+    known: Mapping[str, dict[str, JSON]] = study.user_attrs
     found: list[dict[str, JSON]] = []
     for done, (layer, operator) in enumerate(nodes.items(), start=1):
-        others = tuple(name for name in nodes if name != layer)
-        alone = StaticSettings(
-            method="static",
-            target=bench.settings.target,
-            images=bench.settings.images,
-            seed=bench.settings.seed,
-            float_layers=others,
-        )
-        found.append({"layer": layer, "operator": operator, **asdict(bench.score(bench.compile(alone)))})
+        row = known.get(layer)
+        if row is None:
+            alone = StaticSettings(
+                method="static",
+                target=bench.settings.target,
+                images=bench.settings.images,
+                seed=bench.settings.seed,
+                float_layers=tuple(name for name in nodes if name != layer),
+            )
+            row = {"layer": layer, "operator": operator, **asdict(bench.score(bench.compile(alone)))}
+            study.set_user_attr(layer, row)
+        found.append(row)
         progress(done)
     return sorted(found, key=lambda row: row["logits_sqnr_db"]["value"])
 

@@ -114,57 +114,17 @@ class Trial:
     error: str | None = None
 
 
-def search(
-    evaluate: Callable[[Candidate], Measured],
-    layers: int,
-    settings: TunedSettings,
-    journal: Path,
-    identity: str,
-    progress: Progress,
-    deadline: float,
-) -> list[Trial]:
-    """Propose and measure candidates until the trials or the time are used up.
-
-    A search that was interrupted goes on from its journal. The same candidate is never measured twice.
+def open_study(journal: Path, identity: str, seed: int) -> Study:
+    """Begin a search, or go on with it.
 
     Args:
-        evaluate: compiles and measures; a StageError makes the trial a failed one.
-        layers: how many layers could stay in float.
-        settings: number of trials, and seed.
-        journal: file of the trials so far.
+        journal: file of what has been found so far; what is written there is on disk at once.
         identity: of model, data and settings; another identity begins anew.
-        progress: called with trials done and in all.
-        deadline: of the last trial's beginning, on `time.monotonic()`'s clock; the first one is made in any case.
-
-    Returns:
-        The trials in the order of their measurement, at least one.
+        seed: of the proposals.
 
     Raises:
         UsageError: the journal is none.
     """
-    from optuna.trial import TrialState
-
-    study = _open_study(journal, identity, settings.seed)
-    for start in _starting_points(layers) if not study.trials else ():
-        study.enqueue_trial(asdict(start))
-    for killed in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        study.enqueue_trial(killed.params)
-        study.tell(killed.number, state=TrialState.FAIL)
-    known = {trial.candidate: trial for trial in _finished(study)}
-    repeated = 0
-    while len(known) < settings.trials and (not known or time.monotonic() < deadline):
-        asked = study.ask()
-        candidate = _propose(asked, layers)
-        repeated = repeated + 1 if candidate in known else 0
-        if repeated == _MOST_REPEATS:
-            break
-        known[candidate] = known.get(candidate) or _try(evaluate, candidate)
-        _tell(study, asked, known[candidate])
-        progress(len(known), settings.trials)
-    return list(known.values())
-
-
-def _open_study(journal: Path, identity: str, seed: int) -> Study:
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -185,6 +145,50 @@ def _open_study(journal: Path, identity: str, seed: int) -> Study:
             f"{journal}: expected the journal of a search, found one with a damaged entry ({error}). Delete it and "
             "run again; the search begins anew."
         ) from error
+
+
+def search(
+    evaluate: Callable[[Candidate], Measured],
+    layers: int,
+    settings: TunedSettings,
+    study: Study,
+    progress: Progress,
+    deadline: float,
+) -> list[Trial]:
+    """Propose and measure candidates until the trials or the time are used up.
+
+    A search that was interrupted goes on from its journal. The same candidate is never measured twice.
+
+    Args:
+        evaluate: compiles and measures; a StageError makes the trial a failed one.
+        layers: how many layers could stay in float.
+        settings: number of trials.
+        study: from `open_study`.
+        progress: called with trials done and in all.
+        deadline: of the last trial's beginning, on `time.monotonic()`'s clock; the first one is made in any case.
+
+    Returns:
+        The trials in the order of their measurement, at least one.
+    """
+    from optuna.trial import TrialState
+
+    for start in _starting_points(layers) if not study.trials else ():
+        study.enqueue_trial(asdict(start))
+    for killed in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        study.enqueue_trial(killed.params)
+        study.tell(killed.number, state=TrialState.FAIL)
+    known = {trial.candidate: trial for trial in _finished(study)}
+    repeated = 0
+    while len(known) < settings.trials and (not known or time.monotonic() < deadline):
+        asked = study.ask()
+        candidate = _propose(asked, layers)
+        repeated = repeated + 1 if candidate in known else 0
+        if repeated == _MOST_REPEATS:
+            break
+        known[candidate] = known.get(candidate) or _try(evaluate, candidate)
+        _tell(study, asked, known[candidate])
+        progress(len(known), settings.trials)
+    return list(known.values())
 
 
 def best_trial(trials: Sequence[Trial]) -> Trial:

@@ -111,6 +111,27 @@ def test_time_counts_from_the_first_layer(fp32: OnnxModel, tmp_path: Path):
     assert len(told.notes["sensitivity"]) == told.notes["layers"]
 
 
+def test_an_interrupted_search_looks_at_no_layer_twice(fp32: OnnxModel, tmp_path: Path):
+    def interrupt(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    short = SETTINGS.model_copy(update={"trials": 1})
+    with pytest.raises(KeyboardInterrupt):
+        tune(fp32, "tuned", short, DATA, tmp_path / "tuned.onnx", "e", interrupt)
+    first = _layers_in(tmp_path / "tuned.search.jsonl")
+    assert len(first) == 2
+    told = tune(fp32, "tuned", short, DATA, tmp_path / "tuned.onnx", "e", lambda done, total: None)
+    written = _layers_in(tmp_path / "tuned.search.jsonl")
+    assert written[:2] == first
+    assert sorted(row["layer"] for row in written) == sorted(row["layer"] for row in told.notes["sensitivity"])
+
+
+def _layers_in(journal: Path) -> list[dict]:
+    entries = [json.loads(line).get("user_attr", {}) for line in journal.read_text().splitlines()]
+    return [row for entry in entries for row in entry.values() if isinstance(row, dict) and "layer" in row]
+
+
 def test_what_is_explained_stands_before_the_probabilities(fp32: OnnxModel):
     model = onnx.load(fp32.path)
     name = model.graph.output[0].name

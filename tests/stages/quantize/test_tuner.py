@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.errors import StageError, UsageError
-from stages.quantize.tuner import Candidate, Measured, Trial, TunedSettings, best_trial, search
+from stages.quantize.tuner import Candidate, Measured, Trial, TunedSettings, best_trial, open_study, search
 
 LAYERS = 20
 
@@ -28,8 +28,9 @@ def no_progress(done: int, total: int) -> None:
 
 
 def run(tmp_path, trials, evaluate=measured, deadline=math.inf, seed=0):
-    settings = TunedSettings(trials=trials, seed=seed)
-    return search(evaluate, LAYERS, settings, tmp_path / "search.jsonl", "identity", no_progress, deadline)
+    settings = TunedSettings(trials=trials)
+    study = open_study(tmp_path / "search.jsonl", "identity", seed)
+    return search(evaluate, LAYERS, settings, study, no_progress, deadline)
 
 
 def test_the_fastest_within_the_limits_is_found(tmp_path):
@@ -117,7 +118,7 @@ def test_time_ends_the_search_after_the_trial_under_way(tmp_path):
 
 def test_a_space_smaller_than_the_budget_ends(tmp_path):
     settings = TunedSettings(trials=60)
-    trials = search(measured, 1, settings, tmp_path / "search.jsonl", "identity", no_progress, math.inf)
+    trials = search(measured, 1, settings, open_study(tmp_path / "s.jsonl", "identity", 0), no_progress, math.inf)
     assert len(trials) <= 4 * 2 * 2 * 2 * 2  # float_layers is 0 or 1
 
 
