@@ -119,14 +119,18 @@ def queries_of_occlusion(size: int) -> int:
 
 
 def measure(kinds: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of each kind in each round; a kind that takes milliseconds is repeated within its turn."""
+    """Return the seconds of each kind in each round; a turn repeats its kind for a tenth of a second.
+
+    Turns of one length, because on a busy machine a short one often falls between two interruptions and a long one
+    never does.
+    """
     seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
     names, repeats = list(kinds), {}
     for name, run in kinds.items():
         run()
         started = time.perf_counter()
         run()
-        repeats[name] = max(1, min(50, round(0.1 / (time.perf_counter() - started))))
+        repeats[name] = max(1, round(0.1 / (time.perf_counter() - started)))
     for number in range(rounds):
         for name in names[number % len(names) :] + names[: number % len(names)]:
             if repeats[name] > 1:

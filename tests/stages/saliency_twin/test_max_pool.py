@@ -13,7 +13,7 @@ from stages.saliency_twin.grad_cam import build_grad_cam
 from stages.saliency_twin.rules_max_pool import MOST_VALUES_BY_INDEX
 from stages.saliency_twin.twin import build_twin
 
-SMALL, LARGE = (3, 2, 9, 7), (3, 40, 15, 11)
+SMALL, LARGE = (3, 2, 9, 7), (3, 20, 15, 11)
 WINDOWS = {
     "2 by 2": ({"kernel_shape": [2, 2], "strides": [2, 2]}, True),
     "3 by 2, ends left over": ({"kernel_shape": [3, 2], "strides": [4, 3]}, True),
