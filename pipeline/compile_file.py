@@ -22,7 +22,8 @@ from calibration_data.image_folder import ImageFolder, UnlabelledImages, read_im
 from calibration_data.preprocessing import METADATA_KEY, Preprocessing
 from pipeline.artifacts import JSON, OnnxModel, read_json, sha256_of_file, write_bytes
 from pipeline.compile_agreement import Agreement, measure_agreement, refuse_broken_answers
-from pipeline.compile_options import CompileRequest, form_for, needs_images, preprocessing_for, settings_for
+from pipeline.compile_input import form_for, preprocessing_for
+from pipeline.compile_options import CompileRequest, needs_images, settings_for
 from pipeline.compile_tuned import journal_beside, search_file
 from pipeline.errors import UsageError
 from pipeline.progress import Observer

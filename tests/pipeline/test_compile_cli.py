@@ -58,6 +58,7 @@ def test_wrong_usage_ends_with_code_2_and_a_sentence(model: Path, tmp_path: Path
     assert "--images: expected a folder of images to calibrate static on" in told(model)
     assert "expected a configuration with --run" in told(model, "--run", tmp_path)
     assert "--bits: expected 8 or 4, found 3." in told(model, "--method", "weight-only", "--bits", 3)
+    assert "--saliency-spearman: static makes no search." in told(model, "--saliency-spearman", 0.5)
     config = tmp_path / "mine.yaml"
     config.write_text("name: mine\n")
     assert "expected a model (MODEL.onnx) with --images, --limit" in told(config, "--images", tmp_path, "--limit", 3)

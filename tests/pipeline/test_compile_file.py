@@ -16,7 +16,8 @@ from onnx import TensorProto, helper
 from calibration_data.preprocessing import METADATA_KEY, Preprocessing
 from pipeline.artifacts import OnnxModel, sha256_of_file
 from pipeline.compile_file import CompiledFile, compile_file
-from pipeline.compile_options import CompileRequest, is_model, preprocessing_for, request_for, settings_for
+from pipeline.compile_input import preprocessing_for
+from pipeline.compile_options import CompileRequest, is_model, request_for, settings_for
 from pipeline.compile_text import compiled_table
 from pipeline.errors import UsageError
 from pipeline.progress import Silent
