@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
     from pipeline.nightly import NightlyResult
     from pipeline.progress import Observer
 
+
+def _option(panel: str, description: str) -> Any:
+    return typer.Option(help=description, rich_help_panel=panel)
+
+
 app = typer.Typer(
     help="Compile an image classifier for an edge device, and prove what the compilation did to it.",
     epilog="Exit codes: 0 all gates passed · 1 a gate failed · 2 wrong usage or input · 3 evidence incomplete.",
@@ -32,10 +38,17 @@ app = typer.Typer(
 )
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="a YAML configuration")]
-RunPath = Annotated[Path | None, typer.Option("--run", help="run folder [default: runs/NAME]")]
+RunPath = Annotated[Path | None, typer.Option("--run", help="run folder (default: runs/NAME)")]
 ExistingRun = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")]
 AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON on stdout")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress on stderr")]
+
+# `edgeproof quantize` takes two kinds of source, and --help shows the options of each by themselves.
+_of_config, _of_model, _of_search = (
+    partial(_option, panel) for panel in ("Of a configuration", "Of an ONNX file", "Of an ONNX file, --method tuned")
+)
+_METHODS = "static (default), tuned, dynamic, weight-only, fp16, neural-compressor or graph-optimized"
+_CALIBRATIONS = "ranges by minmax (default), moving-average, percentile, entropy or mse"
 
 
 @app.callback()
@@ -54,7 +67,7 @@ def demo(run: RunPath = None, as_json: AsJson = False, quiet: Quiet = False) -> 
 
 @app.command()
 def init(
-    path: Annotated[Path | None, typer.Argument(help="file to write [default: print it]")] = None,
+    path: Annotated[Path | None, typer.Argument(help="file to write (default: print it)")] = None,
     dataset: Annotated[str, typer.Option(help="data set, see `edgeproof doctor`")] = "folder",
     root: Annotated[str | None, typer.Option(help="folder of the images")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="print the configuration's JSON schema instead")] = False,
@@ -95,28 +108,28 @@ def quantize(
     source: Annotated[
         Path, typer.Argument(metavar="CONFIG|MODEL", help="a YAML configuration, or an ONNX classifier")
     ],
-    run: RunPath = None,
-    variant: Annotated[str | None, typer.Option(help="CONFIG: only this variant")] = None,
-    images: Annotated[Path | None, typer.Option(help="MODEL: folder of images, no labels needed")] = None,
-    method: Annotated[str | None, typer.Option(help="MODEL: a quantizer, see the README [default: static]")] = None,
-    calibration: Annotated[str | None, typer.Option(help="MODEL: how ranges are chosen [default: minmax]")] = None,
-    limit: Annotated[int | None, typer.Option(help="MODEL: at most so many images to calibrate on")] = None,
-    bits: Annotated[int | None, typer.Option(help="MODEL: of a weight, 8 or 4 (weight-only)")] = None,
-    target: Annotated[str | None, typer.Option(help="MODEL: x86-vnni, x86-avx2, arm64 [default: this one]")] = None,
-    trials: Annotated[int | None, typer.Option(help="MODEL: files to try, at most (tuned)")] = None,
-    minutes: Annotated[float | None, typer.Option(help="MODEL: time to try them, at most (tuned)")] = None,
-    agreement: Annotated[float | None, typer.Option(help="MODEL: share of equal answers, 0 to 1 (tuned)")] = None,
+    run: Annotated[Path | None, _of_config("run folder (default: runs/NAME)")] = None,
+    variant: Annotated[str | None, _of_config("only this variant")] = None,
+    images: Annotated[Path | None, _of_model("folder of images, no labels needed")] = None,
+    method: Annotated[str | None, _of_model(_METHODS)] = None,
+    calibration: Annotated[str | None, _of_model(_CALIBRATIONS)] = None,
+    limit: Annotated[int | None, _of_model("at most so many images to calibrate on (default: 128)")] = None,
+    bits: Annotated[int | None, _of_model("of a weight, 8 or 4 (weight-only)")] = None,
+    target: Annotated[str | None, _of_model("x86-vnni, x86-avx2 or arm64 (default: this machine)")] = None,
+    mean: Annotated[str | None, _of_model("of the input's channels, as 0.485,0.456,0.406")] = None,
+    std: Annotated[str | None, _of_model("likewise, as 0.229,0.224,0.225")] = None,
+    scale: Annotated[int | None, _of_model("largest pixel for mean and std, 1 (default) or 255")] = None,
+    layout: Annotated[str | None, _of_model("NCHW or NHWC (default: by the input's shape)")] = None,
+    image_size: Annotated[str | None, _of_model("224 or 224x320, where it takes any")] = None,
+    fit: Annotated[str | None, _of_model("pad (default), stretch or crop")] = None,
+    seed: Annotated[int | None, _of_model("of the choice of images (default: 0)")] = None,
+    output: Annotated[Path | None, _of_model("file to write (default: MODEL.METHOD.onnx)")] = None,
+    trials: Annotated[int | None, _of_search("files to try, at most (default: 24)")] = None,
+    minutes: Annotated[float | None, _of_search("time to try them, at most (default: 20)")] = None,
+    agreement: Annotated[float | None, _of_search("limit: share of equal answers (default: 0.97)")] = None,
     saliency_spearman: Annotated[
-        float | None, typer.Option(help="MODEL: rank correlation of the gradient maps, -1 to 1 (tuned)")
+        float | None, _of_search("limit: rank correlation of the gradient maps (default: 0.8)")
     ] = None,
-    mean: Annotated[str | None, typer.Option(help="MODEL: of the input, as 0.485,0.456,0.406")] = None,
-    std: Annotated[str | None, typer.Option(help="MODEL: likewise")] = None,
-    scale: Annotated[int | None, typer.Option(help="MODEL: largest pixel for mean and std, 1 or 255")] = None,
-    layout: Annotated[str | None, typer.Option(help="MODEL: NCHW or NHWC [default: by its shape]")] = None,
-    image_size: Annotated[str | None, typer.Option(help="MODEL: 224 or 224x320, where it takes any")] = None,
-    fit: Annotated[str | None, typer.Option(help="MODEL: pad, stretch or crop [default: pad]")] = None,
-    seed: Annotated[int | None, typer.Option(help="MODEL: of the choice of images [default: 0]")] = None,
-    output: Annotated[Path | None, typer.Option(help="MODEL: file to write [default: MODEL.METHOD.onnx]")] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -146,7 +159,7 @@ def validate(config: ConfigPath, run: RunPath = None, as_json: AsJson = False, q
 @app.command()
 def twin(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="an ONNX classifier, ours or not")],
-    output: Annotated[Path | None, typer.Option(help="file to write [default: MODEL.saliency.onnx]")] = None,
+    output: Annotated[Path | None, typer.Option(help="file to write (default: MODEL.saliency.onnx)")] = None,
     input_name: Annotated[
         str | None, typer.Option("--input", help="the image's input, where there are several")
     ] = None,
@@ -171,7 +184,7 @@ def report(run: ExistingRun, as_json: AsJson = False) -> None:
 @app.command()
 def nightly(
     config: ConfigPath,
-    root: Annotated[Path | None, typer.Option(help="folder of the nights [default: runs/nightly/NAME]")] = None,
+    root: Annotated[Path | None, typer.Option(help="folder of the nights (default: runs/nightly/NAME)")] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
