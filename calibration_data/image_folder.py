@@ -40,6 +40,10 @@ class UnlabelledImages:
     def __len__(self) -> int:
         return len(self.image_ids)
 
+    def part(self, part: slice) -> UnlabelledImages:
+        """Return some of them, in order."""
+        return UnlabelledImages(self.pixels[part], self.image_ids[part], self.sha256[part])
+
 
 @dataclass(frozen=True)
 class ImageFolder:

@@ -24,7 +24,7 @@ from pipeline.artifacts import JSON, OnnxModel, read_json, sha256_of_file, write
 from pipeline.compile_agreement import Agreement, measure_agreement, refuse_broken_answers
 from pipeline.compile_input import form_for, preprocessing_for
 from pipeline.compile_options import CompileRequest, needs_images, settings_for
-from pipeline.compile_tuned import journal_beside, search_file
+from pipeline.compile_tuned import journal_beside, search_file, share_out
 from pipeline.errors import UsageError
 from pipeline.progress import Observer
 from pipeline.settings import Settings
@@ -52,6 +52,7 @@ class CompiledFile:
         layers: how many have weights.
         float_layers: names of those that compute in float; None for a method that does not say.
         calibration_images: how many the method saw; 0 where it needs none.
+        scored_images: how many a search scored its files on; 0 without one.
         folder: all images; None where none were given.
         preprocessing: how they reach the model; None likewise.
         agreement: None where no image is left to measure on.
@@ -63,6 +64,7 @@ class CompiledFile:
     layers: int
     float_layers: tuple[str, ...] | None
     calibration_images: int
+    scored_images: int
     folder: ImageFolder | None
     preprocessing: Preprocessing | None
     agreement: Agreement | None
@@ -78,6 +80,7 @@ class CompiledFile:
             "layers": {"total": self.layers, "float": None if self.float_layers is None else list(self.float_layers)},
             "images": {
                 "calibration": self.calibration_images,
+                "scored": self.scored_images,
                 "skipped": list(self.folder.skipped) if self.folder else [],
                 "duplicates": self.folder.duplicates if self.folder else 0,
             },
@@ -109,21 +112,23 @@ def compile_file(request: CompileRequest, observer: Observer) -> CompiledFile:
             proto = prepare_foreign_model(request.model, scratch / "float.onnx", 21 if request.bits == 4 else 13)
         source = OnnxModel("float", scratch / "float.onnx", sha256_of_file(request.model), "float", None)
         weighted = layers(proto, replace(source, path=request.model))
-        held_out = planned.scored_images if isinstance(planned, TunedSettings) else HELD_OUT_IMAGES
+        searched = planned.scored_images if isinstance(planned, TunedSettings) else 0
+        held_out = searched + HELD_OUT_IMAGES
         folder, preprocessing = _images(request, held_out, proto, scratch, observer)
         _write_source(proto, preprocessing, source.path)
-        shown = folder.calibration if folder else _NO_IMAGES
+        shown, others = (folder.calibration, folder.held_out) if folder else (_NO_IMAGES, _NO_IMAGES)
+        scored, others = share_out(others, searched, HELD_OUT_IMAGES) if searched else (_NO_IMAGES, others)
         if folder and preprocessing:
             refuse_broken_answers(request.model, shown.pixels, preprocessing)
         settings = settings_for(request, len(shown))
         with observer.stage(f"compile {request.method}") as advance, _about(request.model, source.path):
-            compiled = _compiled(request, source, output, settings, folder, preprocessing, scratch, advance)
+            compiled = _compiled(request, source, output, settings, shown, scored, preprocessing, scratch, advance)
         calibration_images = int(settings.model_dump().get("images", 0))
         agreement = None
         if folder and preprocessing:
             with observer.stage("compare with the float file"):
-                others = folder.held_out if calibration_images else shown
-                agreement = measure_agreement(request.model, compiled.path, others.pixels, preprocessing)
+                unseen = others if calibration_images else shown
+                agreement = measure_agreement(request.model, compiled.path, unseen.pixels, preprocessing)
         source_bytes = request.model.stat().st_size + _external_bytes(request.model)
         compiled = _deliver(compiled, output)
     float_layers = compiled.notes.get("float_layers")
@@ -134,6 +139,7 @@ def compile_file(request: CompileRequest, observer: Observer) -> CompiledFile:
         layers=len(weighted),
         float_layers=None if float_layers is None else tuple(float_layers),
         calibration_images=calibration_images,
+        scored_images=len(scored),
         folder=folder,
         preprocessing=preprocessing,
         agreement=agreement,
@@ -145,19 +151,19 @@ def _compiled(
     source: OnnxModel,
     output: Path,
     settings: Settings,
-    folder: ImageFolder | None,
+    shown: UnlabelledImages,
+    scored: UnlabelledImages,
     preprocessing: Preprocessing | None,
     scratch: Path,
     advance: Progress,
 ) -> OnnxModel:
     path = scratch / "compiled" / output.name
     if isinstance(settings, TunedSettings):
-        assert folder is not None
         assert preprocessing is not None
         journal = journal_beside(output)
-        return search_file(source, output.stem, settings, folder, preprocessing, path, journal, advance)
+        return search_file(source, output.stem, settings, shown, scored, preprocessing, path, journal, advance)
     quantize = QUANTIZERS[request.quantizer].quantize
-    data = unlabelled_data(folder.calibration if folder else _NO_IMAGES, preprocessing or _NO_PREPROCESSING)
+    data = unlabelled_data(shown, preprocessing or _NO_PREPROCESSING)
     return quantize(source, output.stem, settings, data, path, advance)
 
 

@@ -62,8 +62,11 @@ def _layers(compiled: CompiledFile) -> str:
 def _images(compiled: CompiledFile) -> str:
     assert compiled.folder is not None
     parts = [f"calibrated on {compiled.calibration_images}"] if compiled.calibration_images else []
-    compared = "searched and compared on" if "search" in compiled.compiled.notes else "compared on"
-    parts.append(f"{compared} {compiled.agreement.images if compiled.agreement else 0}")
+    if compiled.scored_images:
+        parts.append(f"searched on {compiled.scored_images}")
+    same = compiled.scored_images == len(compiled.folder.held_out) > 0
+    compared = compiled.agreement.images if compiled.agreement else 0
+    parts.append("compared on the same" if same else f"compared on {compared}")
     if compiled.folder.skipped:
         parts.append(f"{len(compiled.folder.skipped)} skipped (first: {compiled.folder.skipped[0]})")
     if compiled.folder.duplicates:

@@ -1,7 +1,7 @@
 """The search behind `edgeproof quantize MODEL.onnx --method tuned`, on images without labels.
 
-The calibration images calibrate; the images held out score every file. So the accuracy is no limit, and what is
-reported of the chosen file is what it was chosen by.
+The calibration images calibrate; of the images held out some score every file, so the accuracy is no limit. What is
+told of the chosen file is measured on the others, since a choice flatters the images that it was made by.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from calibration_data.image_folder import ImageFolder, unlabelled_data
+from calibration_data.image_folder import UnlabelledImages, unlabelled_data
 from calibration_data.prepared import PreparedData
 from calibration_data.preprocessing import Preprocessing
 from pipeline.artifacts import OnnxModel, sha256_of_file, sha256_of_json
@@ -42,11 +42,30 @@ def journal_beside(output: Path) -> Path:
     return journal
 
 
+def share_out(held_out: UnlabelledImages, scored: int, compared: int) -> tuple[UnlabelledImages, UnlabelledImages]:
+    """Return the images that a search scores on, and those that its choice is compared with the model on.
+
+    Args:
+        held_out: in random order.
+        scored: at most so many for the search; of few, two thirds.
+        compared: at most so many for the comparison.
+
+    Returns:
+        Two parts without a common image; twice all of them where a third would be too few to say anything.
+    """
+    others = max(len(held_out) - scored, len(held_out) // 3)
+    if others < LEAST_SCORED_IMAGES:
+        return held_out, held_out
+    first = len(held_out) - others
+    return held_out.part(slice(first)), held_out.part(slice(first, first + compared))
+
+
 def search_file(
     source: OnnxModel,
     variant: str,
     settings: TunedSettings,
-    folder: ImageFolder,
+    calibration: UnlabelledImages,
+    scored: UnlabelledImages,
     preprocessing: Preprocessing,
     path: Path,
     journal: Path,
@@ -58,7 +77,8 @@ def search_file(
         source: the float file, with its preprocessing in the metadata.
         variant: name of the result.
         settings: limits and budget.
-        folder: images to calibrate on, and others to score with.
+        calibration: images to calibrate on.
+        scored: others, to score with.
         preprocessing: from these to the model's input.
         path: the file to write.
         journal: of the search; one of the same model, images and settings goes on, whatever its budget was.
@@ -69,9 +89,9 @@ def search_file(
             or an operator without a gradient's rule.
         StageError: no file keeps every limit.
     """
-    _refuse_few_images(folder)
-    _refuse_unfit_answers(source, folder)
-    data = _searched_data(folder, preprocessing)
+    _refuse_few_images(calibration, scored)
+    _refuse_unfit_answers(source, scored)
+    data = _searched_data(calibration, scored, preprocessing)
     try:
         write_twin(source.path, path.with_name("float.saliency.onnx"), data)
     except UsageError as error:
@@ -80,13 +100,12 @@ def search_file(
     return tune(source, variant, settings, data, path, identity, progress, labelled=False, journal=journal)
 
 
-def _searched_data(folder: ImageFolder, preprocessing: Preprocessing) -> PreparedData:
+def _searched_data(
+    calibration: UnlabelledImages, scored: UnlabelledImages, preprocessing: Preprocessing
+) -> PreparedData:
     """Return the images as a search takes them: what calibrates in the training split, the others in validation."""
-    calibration, held_out = (
-        unlabelled_data(images, preprocessing) for images in (folder.calibration, folder.held_out)
-    )
-    sha256 = sha256_of_json([calibration.sha256, held_out.sha256])
-    return replace(calibration, validation=held_out.train, sha256=sha256)
+    train, validation = (unlabelled_data(images, preprocessing) for images in (calibration, scored))
+    return replace(train, validation=validation.train, sha256=sha256_of_json([train.sha256, validation.sha256]))
 
 
 def _identity(source: OnnxModel, settings: TunedSettings, data: PreparedData) -> str:
@@ -102,10 +121,10 @@ def _identity(source: OnnxModel, settings: TunedSettings, data: PreparedData) ->
     ).key
 
 
-def _refuse_few_images(folder: ImageFolder) -> None:
-    found = len(folder.held_out)
+def _refuse_few_images(calibration: UnlabelledImages, scored: UnlabelledImages) -> None:
+    found = len(scored)
     if found < LEAST_SCORED_IMAGES:
-        total = len(folder.calibration) + found
+        total = len(calibration) + found
         mend = (
             f"Give more images, or calibrate on fewer (--limit {total - LEAST_SCORED_IMAGES})."
             if total > LEAST_SCORED_IMAGES
@@ -113,17 +132,17 @@ def _refuse_few_images(folder: ImageFolder) -> None:
         )
         raise UsageError(
             f"--images: expected at least {LEAST_SCORED_IMAGES} images to score files with, beside those to "
-            f"calibrate on; found {found} beside {len(folder.calibration)}. {mend}"
+            f"calibrate on; found {found} beside {len(calibration)}. {mend}"
         )
 
 
-def _refuse_unfit_answers(source: OnnxModel, folder: ImageFolder) -> None:
+def _refuse_unfit_answers(source: OnnxModel, scored: UnlabelledImages) -> None:
     from stages.validate.maps.queries import logits_of
     from stages.validate.sessions import open_session
 
     session = open_session(source.path, "cpu", 1)
     try:
-        answers = logits_of(session, np.asarray(folder.held_out.pixels[:2]), 2)
+        answers = logits_of(session, np.asarray(scored.pixels[:2]), 2)
     except Exception as error:  # whatever ONNX Runtime raises; one image at a time has gone well before
         raise UsageError(
             f"{source.path}: expected a model that answers two images at once, since it leaves its batch open; found "

@@ -16,9 +16,11 @@ from foreign_files import classifier, padded_pixels, write, write_images
 from onnx import ModelProto, TensorProto, helper
 from scipy.stats import spearmanr
 
+from calibration_data.image_folder import UnlabelledImages
 from pipeline.compile_file import CompiledFile, compile_file
 from pipeline.compile_options import request_for, settings_for
 from pipeline.compile_text import compiled_table
+from pipeline.compile_tuned import share_out
 from pipeline.errors import StageError, UsageError
 from pipeline.progress import Advance, Silent
 from stages.saliency_twin.twin_file import make_twin
@@ -119,7 +121,7 @@ def test_the_search_is_told_in_eighty_columns_and_in_json(found: CompiledFile) -
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= 80
     text = " ".join(text.replace("│", " ").split())
-    assert f"calibrated on 12, searched and compared on {HELD_OUT}" in text
+    assert f"calibrated on 12, searched on {HELD_OUT}, compared on the same" in text
     assert "2 files tried, 2 within the limits (same class ≥ 50.0 %, saliency ≥ 0)" in text
     assert f"gradient maps of {HELD_OUT} images" in text
     assert "one thread, 30 pairs of queries" in text
@@ -128,6 +130,33 @@ def test_the_search_is_told_in_eighty_columns_and_in_json(found: CompiledFile) -
     told = json.loads(json.dumps(found.as_json(), allow_nan=False))
     assert len(told["notes"]["search"]) == 2
     assert told["settings"]["trials"] == 2
+
+
+@pytest.mark.parametrize(
+    ("held_out", "scored", "compared"),
+    [(10, 10, 10), (23, 23, 23), (24, 16, 8), (40, 27, 13), (300, 200, 100), (384, 256, 128), (500, 256, 128)],
+)
+def test_a_choice_is_compared_on_images_that_it_was_not_made_by(held_out: int, scored: int, compared: int) -> None:
+    names = tuple(map(str, range(held_out)))
+    images = UnlabelledImages(np.zeros((held_out, 1, 2, 2), np.uint8), names, names)
+    searched, others = share_out(images, 256, 128)
+    assert (len(searched), len(others)) == (scored, compared)
+    assert bool(set(searched.image_ids) & set(others.image_ids)) == (held_out < 24)
+
+
+def test_the_agreement_told_is_that_of_the_other_images(tmp_path: Path) -> None:
+    images = write_images(tmp_path / "more", 12 + 30)
+    found = tuned(classifier(), images, tmp_path, trials=1)
+    assert found.folder is not None
+    assert found.agreement is not None
+    assert (found.scored_images, found.agreement.images) == (20, 10)
+    pixels = padded_pixels(images, found.folder.held_out.image_ids[20:])
+    expected, answered = (run(path, pixels, None) for path in (found.source, found.compiled.path))
+    noise = np.sum((answered.astype(np.float64) - expected) ** 2)
+    assert found.agreement.logits_sqnr_db == pytest.approx(
+        10 * np.log10(np.sum(expected.astype(np.float64) ** 2) / noise), abs=1e-3
+    )
+    assert chosen_trial(found)["measured"]["agreement"]["n"] == 20
 
 
 def test_a_larger_budget_goes_on_and_a_limit_is_kept(images: Path, tmp_path: Path) -> None:
