@@ -6,20 +6,11 @@ round; so a change of the clock or a busy neighbour meets all variants alike. A 
 
 from __future__ import annotations
 
-import base64
-import json
-import os
-import queue
-import subprocess
-import sys
-import tempfile
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +21,7 @@ from pipeline.errors import StageError
 from pipeline.settings import Settings
 from stages.validate import METRICS, statistics
 from stages.validate.evidence import measured, not_measured
+from stages.validate.latency_processes import Worker, encoded, started_worker
 from stages.validate.sessions import PROVIDERS
 
 REFERENCE = "fp32"
@@ -179,12 +171,7 @@ def _speedup(
     return measured("latency_speedup", variant, estimate, provider, "test", tag)
 
 
-# --- workers ---
-
-
-def worker_command() -> list[str]:
-    """Return the command that starts a worker; -P keeps a `stages` folder where the user stands out of its way."""
-    return [sys.executable, "-P", "-m", "stages.validate.latency_worker"]
+# --- turns ---
 
 
 def time_in_turns(
@@ -205,8 +192,8 @@ def time_in_turns(
         settings: rounds and queries.
         progress: called with the rounds done.
     """
-    first = {"provider": provider, "threads": threads, "image": _encoded(image[None])}
-    workers: dict[str, _Worker] = {}
+    first = {"provider": provider, "threads": threads, "image": encoded(image[None])}
+    workers: dict[str, Worker] = {}
     shares: dict[str, float] = {}
     failures: dict[str, str] = {}
     blocks: dict[str, list[list[int]]] = {model.variant: [] for model in models}
@@ -225,7 +212,7 @@ def time_in_turns(
     with ExitStack() as stack:
         # All of them first: they import side by side while the first one is still being asked.
         for model in models:
-            workers[model.variant] = stack.enter_context(_started_worker())
+            workers[model.variant] = stack.enter_context(started_worker())
         for model in models:
             answer = ask(model.variant, {"model": str(model.path.resolve()), **first})
             shares[model.variant] = answer.get("nodes_on_provider", 0.0)
@@ -245,94 +232,3 @@ def time_in_turns(
         else _Timing(np.array(rounds) / 1e6, shares[variant], peaks[variant])
         for variant, rounds in blocks.items()
     }
-
-
-@dataclass(frozen=True)
-class _Worker:
-    """A running worker process and the lines that it has answered."""
-
-    process: subprocess.Popen[str]
-    errors: IO[bytes]
-    answers: queue.Queue[str] = field(default_factory=queue.Queue)
-
-    def ask(self, message: Mapping[str, JSON] | None, timeout_s: float) -> dict[str, Any]:
-        """Send a message (None: close its input) and return the answer.
-
-        Raises:
-            StageError: the worker ended, hung or answered with an error.
-        """
-        assert self.process.stdin is not None
-        try:
-            if message is None:
-                self.process.stdin.close()
-            else:
-                self.process.stdin.write(json.dumps(message) + "\n")
-                self.process.stdin.flush()
-            line = self.answers.get(timeout=timeout_s)
-        except queue.Empty as error:
-            self.process.kill()
-            raise StageError(f"the worker gave no answer within {timeout_s:g} s and was ended") from error
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            raise StageError(self._last_words())
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise StageError(answer["error"])
-        return answer
-
-    def _last_words(self) -> str:
-        status = self.process.wait()
-        self.errors.seek(0)
-        lines = self.errors.read().decode(errors="replace").strip().splitlines()
-        return f"the worker ended with status {status} ({lines[-1] if lines else 'it said nothing'})"
-
-
-@contextmanager
-def _started_worker() -> Iterator[_Worker]:
-    """Start a worker; it is ended, and its pipes are closed, with the block."""
-    root = str(Path(__file__).resolve().parents[2])
-    paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
-            worker_command(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-            text=True,
-            encoding="utf-8",
-        )
-        worker = _Worker(process, errors)
-        reader = threading.Thread(target=_read_answers, args=(process.stdout, worker.answers), daemon=True)
-        reader.start()
-        try:
-            yield worker
-        finally:
-            process.kill()
-            process.wait()
-            reader.join()
-            for pipe in (process.stdin, process.stdout):
-                _close(pipe)
-
-
-def _read_answers(lines: IO[str], answers: queue.Queue[str]) -> None:
-    """Put each line into the queue, and an empty one when the worker's output ends."""
-    for line in lines:
-        answers.put(line)
-    answers.put("")
-
-
-def _close(pipe: IO[str] | None) -> None:
-    if pipe is None:
-        return
-    try:
-        pipe.close()
-    except BrokenPipeError:
-        # What was still to be sent to a worker that has ended is of no use to anyone.
-        return
-
-
-def _encoded(images: NDArray[np.uint8]) -> dict[str, JSON]:
-    content = base64.b64encode(np.ascontiguousarray(images).tobytes()).decode()
-    return {"shape": list(images.shape), "base64": content}

@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.artifacts import Measurement, OnnxModel
-from stages.validate import METRICS, latency, sessions
+from stages.validate import METRICS, latency, latency_processes, sessions
 from stages.validate.settings import ValidateSettings
 
 Make = Callable[..., OnnxModel]
@@ -110,7 +110,7 @@ def test_each_provider_and_thread_count_has_its_rows(make_model: Make) -> None:
 def test_a_worker_that_dies_or_hangs_gives_a_reason(
     make_model: Make, monkeypatch: pytest.MonkeyPatch, script: str, reason: str
 ) -> None:
-    monkeypatch.setattr(latency, "worker_command", lambda: [sys.executable, "-c", script])
+    monkeypatch.setattr(latency_processes, "worker_command", lambda: [sys.executable, "-c", script])
     settings = latency.LatencySettings(rounds=5, timeout_s=0.5 if "within" in reason else 60.0, resamples=1000)
     rows = latency.measure_latency([make_model()], image(), settings)
     assert {row.metric for row in rows} == TIMING
@@ -127,7 +127,7 @@ def test_a_provider_that_runs_no_node_has_no_latency(make_model: Make, monkeypat
         "latency_worker.nodes_on_provider = lambda session, provider: 0.0\n"
         "latency_worker.main()"
     )
-    monkeypatch.setattr(latency, "worker_command", lambda: [sys.executable, "-c", script])
+    monkeypatch.setattr(latency_processes, "worker_command", lambda: [sys.executable, "-c", script])
     settings = latency.LatencySettings(providers=("cuda",), rounds=5, queries_per_round=8, resamples=1000)
     rows = latency.measure_latency([make_model()], image(), settings)
     assert {row.metric for row in rows} == TIMING
