@@ -17,6 +17,7 @@ Values = NDArray[np.float32]
 BINS_PER_SIDE = 4096
 """A multiple of what percentile (1024) and entropy (256) take of ONNX Runtime's bins."""
 _MOST_BINS_PER_SIDE = 16 * BINS_PER_SIDE
+_GREATEST_SCALE = float(np.finfo(np.float32).max)
 _CHUNK = 1 << 15  # values that are counted at a time: small enough for the cache, and for memory that is at hand
 
 
@@ -137,7 +138,9 @@ def _count(values: Values, width: float, half: int) -> NDArray[np.int64]:
         return counts
     # Scaled and rounded down before it is shifted, so that float32 is fine enough and zero is an edge. A magnitude
     # that rounds onto the outermost edge belongs to the last bin, as in numpy.histogram.
-    scale, last = np.float32(1 / width), 2 * half - 1
+    # Subnormal widths have a reciprocal that only float64 can hold.
+    scale = np.float32(1 / width) if 1 / width < _GREATEST_SCALE else np.float64(1 / width)
+    last = 2 * half - 1
     for start in range(0, len(values), _CHUNK):
         places = values[start : start + _CHUNK] * scale
         numbers = np.floor(places, out=places).astype(np.int32)
