@@ -7,9 +7,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from foreign_files import classifier, write, write_images
+
+from calibration_data.image_folder import CALIBRATION_IMAGES
+from pipeline.compile_options import METHODS
+from stages.quantize.static import StaticSettings
+from stages.quantize.tuner import TunedSettings
 
 NORMALISED = ("--mean", "0.5", "--std", "0.25")
 
@@ -43,6 +49,24 @@ def test_a_file_is_compiled_and_described(model: Path, tmp_path: Path) -> None:
     assert max(map(len, table.stdout.splitlines())) <= 80
     assert "compared on 9" in table.stdout
     assert (tmp_path / "theirs.weight-only.onnx").is_file()
+
+
+def test_help_names_every_method_and_the_defaults_of_the_settings() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "pipeline", "quantize", "--help"],
+        capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": "200"},
+    )  # fmt: skip
+    told = result.stdout
+    for method in METHODS:
+        assert method.replace("_", "-") in told
+    for calibration in get_args(StaticSettings.model_fields["calibration"].annotation):
+        assert calibration.replace("_", "-") in told
+    lines = {line.split()[1]: line for line in told.splitlines() if line.startswith("│ --")}
+    for name in ("trials", "minutes", "agreement", "saliency_spearman"):
+        default = TunedSettings.model_fields[name].default
+        assert f"(default: {default:g})" in lines[f"--{name.replace('_', '-')}"]
+    assert f"(default: {CALIBRATION_IMAGES})" in lines["--limit"]
+    assert "(default)" in lines["--calibration"].split(StaticSettings.model_fields["calibration"].default)[1]
 
 
 def test_wrong_usage_ends_with_code_2_and_a_sentence(model: Path, tmp_path: Path) -> None:
