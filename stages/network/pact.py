@@ -2,7 +2,8 @@
 
 Where the quantizers go, and why:
 
-1. every ReLU and ReLU6 becomes a `ClipQuantizer` with an α of its own, also where one module is called twice;
+1. every ReLU and ReLU6 becomes a `ClipQuantizer` with an α of its own, also where one module is called twice; with
+   `shortcut_bits`, what goes past the layers keeps those bits and a second clip takes it to the layers' own;
 2. every convolution and linear layer, with the batch norm behind it, becomes a `QuantizedLayer`;
 3. the image is quantized on 256 levels that span all channels' values, and every other input of such a layer that is
    not yet on a grid (after an average pool or an addition, say) at 8 bits;
@@ -21,14 +22,16 @@ from torch import Tensor, fx, nn
 from pipeline.errors import UsageError
 from stages.network.bit_widths import EDGE_BITS, Bits, bits_of_layers
 from stages.network.quantized_layer import FloatNorm, QuantizedLayer
-from stages.network.quantizers import ClipQuantizer, InputQuantizer
+from stages.network.quantizers import ClipQuantizer, InputQuantizer, learned_step_start
 from stages.network.settings import PactSettings
 from stages.network.traced import (
     BATCH_NORMS,
     batch_norm_after,
     clip_after,
+    feeds_only_layers,
     grid_of,
     insert_after,
+    insert_between,
     is_average,
     is_nonnegative,
     is_relu,
@@ -38,7 +41,7 @@ from stages.network.traced import (
     replace_call,
     weighted_layers,
 )
-from stages.network.weight_quantizers import LearnedStepWeights, learned_step_start, weight_quantizer
+from stages.network.weight_quantizers import LearnedStepWeights, weight_quantizer
 
 PACT_PREFIX = "pact_"
 """Name of the modules that stand where a ReLU stood."""
@@ -108,7 +111,7 @@ def fit_clips(network: nn.Module, images: Tensor) -> None:
     with torch.no_grad():
         for layer in network.modules():
             if isinstance(layer, QuantizedLayer) and isinstance(layer.quantizer, LearnedStepWeights):
-                layer.quantizer.alpha.copy_(learned_step_start(layer.original_weight, layer.quantizer.levels))
+                layer.quantizer.fit(layer.original_weight)
         network(images)
         for name, buffer in network.named_buffers():
             buffer.copy_(statistics[name])
@@ -140,11 +143,16 @@ def _clip_relus(graph_module: fx.GraphModule, settings: PactSettings, bits: dict
         )
     for number, node in enumerate(relus):
         fed = [bits[str(layer.target)].activation for layer in layers_fed_by(graph_module, node)]
+        into_layers = max(fed, default=settings.activation_bits)
         alpha = min(settings.alpha_init, 6.0) if is_relu6(graph_module, node) else settings.alpha_init
-        clip = ClipQuantizer(
-            max(fed, default=settings.activation_bits), alpha, signed=False, learning=settings.activation_quantizer
-        )
-        replace_call(graph_module, node, f"{PACT_PREFIX}{number}", clip)
+        users = [user for user in node.users if feeds_only_layers(graph_module, user)]
+        past_layers = len(users) < len(node.users)
+        own = max(into_layers, settings.shortcut_bits or 0) if past_layers else into_layers
+        clip = ClipQuantizer(own, alpha, signed=False, learning=settings.activation_quantizer)
+        clipped = replace_call(graph_module, node, f"{PACT_PREFIX}{number}", clip)
+        if users and own > into_layers:
+            clip = ClipQuantizer(into_layers, alpha, signed=False, learning=settings.activation_quantizer)
+            insert_between(graph_module, clipped, users, f"{PACT_PREFIX}{number}_layers", clip)
 
 
 def _quantize_layer_outputs(graph_module: fx.GraphModule, layers: list[fx.Node], settings: PactSettings) -> None:

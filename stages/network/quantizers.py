@@ -133,3 +133,13 @@ def keep_clips_positive(network: nn.Module, least: float = 1e-3) -> None:
         for module in network.modules():
             if isinstance(module, ClipQuantizer | LearnedStepWeights):
                 module.alpha.clamp_(min=least if isinstance(module, ClipQuantizer) else _SMALLEST_STEP)
+
+
+def learned_step_start(values: Tensor, levels: int) -> Tensor:
+    """Return LSQ's first α, levels times its step 2·E|v| / sqrt(levels) (section 2.1); never more than max|v|.
+
+    The bound is ours: at 8 bits the rule alone would leave most levels unused.
+    """
+    magnitude = values.detach().abs()
+    start = torch.minimum(2 * magnitude.mean() * levels**0.5, magnitude.amax())
+    return torch.where(start > 0, start, torch.ones_like(start))

@@ -28,7 +28,8 @@ class PactSettings(Settings):
         "symmetric",
         description="symmetric: the largest weight of each output channel ends its scale; dorefa: tanh and 2^k "
         "levels, 255 at 8 bits (arXiv 1606.06160); sawb: a clip from the weights' statistics, as symmetric from "
-        "6 bits on (arXiv 1807.06964); lsq: a learned step per layer, as symmetric at 8 bits (arXiv 1902.08153)",
+        "6 bits on (arXiv 1807.06964); lsq: a learned step per output channel on 2^k levels, as symmetric at "
+        "8 bits (after arXiv 1902.08153)",
     )
     activation_quantizer: ActivationQuantizerName = Field(
         "pact",
@@ -38,6 +39,13 @@ class PactSettings(Settings):
         {},
         description="other bit widths for some layers: a pattern such as layer2.*.conv1 on the layer's name in the "
         "network, and its bits; a layer under two patterns takes the longer one's; first and last layer stay at 8",
+    )
+    shortcut_bits: int | None = Field(
+        None,
+        ge=2,
+        le=8,
+        description="bits of a ReLU's values where they go past the layers, into an addition or an average: 8 keeps "
+        "shortcuts whole (arXiv 1807.06964, section 3); null: the same as into the layers",
     )
     alpha_init: float = Field(
         10.0, gt=0, description="every clip's initial value; the paper starts large; lsq starts from the activations"

@@ -81,6 +81,14 @@ def layers_fed_by(graph_module: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
     return layers
 
 
+def feeds_only_layers(graph_module: fx.GraphModule, node: fx.Node) -> bool:
+    """Return whether a node is a weighted layer, or selects or reorders values for nothing else."""
+    if isinstance(module_of(graph_module, node), WEIGHTED):
+        return True
+    onwards = [feeds_only_layers(graph_module, user) for user in node.users]
+    return _keeps_grid(graph_module, node) and bool(onwards) and all(onwards)
+
+
 def batch_norm_after(graph_module: fx.GraphModule, layer: fx.Node) -> fx.Node | None:
     """Return the batch norm that alone consumes a layer's result, or None."""
     users = list(layer.users)
@@ -115,21 +123,29 @@ def is_nonnegative(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     return False
 
 
-def replace_call(graph_module: fx.GraphModule, node: fx.Node, name: str, module: nn.Module) -> None:
-    """Let `module`, under `name`, take the place of a node with one input."""
+def replace_call(graph_module: fx.GraphModule, node: fx.Node, name: str, module: nn.Module) -> fx.Node:
+    """Let `module`, under `name`, take the place of a node with one input; return the new node."""
     graph_module.add_submodule(name, module)
     with graph_module.graph.inserting_after(node):
         new = graph_module.graph.call_module(name, (node.args[0],))
     node.replace_all_uses_with(new)
     graph_module.graph.erase_node(node)
+    return new
 
 
 def insert_after(graph_module: fx.GraphModule, node: fx.Node, name: str, module: nn.Module) -> None:
     """Put `module`, under `name`, between a node and all that use it."""
+    insert_between(graph_module, node, list(node.users), name, module)
+
+
+def insert_between(
+    graph_module: fx.GraphModule, node: fx.Node, users: list[fx.Node], name: str, module: nn.Module
+) -> None:
+    """Put `module`, under `name`, between a node and some that use it."""
     graph_module.add_submodule(name, module)
     with graph_module.graph.inserting_after(node):
         new = graph_module.graph.call_module(name, (node,))
-    node.replace_all_uses_with(new, delete_user_cb=lambda user: user is not new)
+    node.replace_all_uses_with(new, delete_user_cb=lambda user: user in users)
 
 
 def _keeps_grid(graph_module: fx.GraphModule, node: fx.Node) -> bool:

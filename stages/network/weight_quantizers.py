@@ -1,11 +1,12 @@
 """Fake quantization of weights: each method is a grid of integers q and a scale s, w ≈ s·q.
 
-Where a grid has 2^k levels and no zero (DoReFa, SAWB), its integers are the odd ones, −(2^k − 1), …, −1, 1, …,
-2^k − 1, in half steps. Up to seven bits they fit int8, so an integer convolution takes them as they are.
+Where a grid has 2^k levels and no zero (DoReFa, SAWB, learned steps), its integers are the odd ones, −(2^k − 1), …,
+−1, 1, …, 2^k − 1, in half steps. Up to seven bits they fit int8, so an integer convolution takes them as they are.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -13,7 +14,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from stages.network.clip_function import clip_and_round
 from stages.network.settings import WeightQuantizerName
 
 StatelessMethod = Literal["symmetric", "dorefa", "sawb"]
@@ -27,6 +27,12 @@ SAWB_COEFFICIENTS: Mapping[int, tuple[float, float]] = {
     5: (17.74, 18.64),
 }
 """(c1, c2) of α* = c1·sqrt(E[w²]) − c2·E[|w|] by bits; arXiv 1807.06964, as in its authors' fms-model-optimizer."""
+
+
+OPTIMAL_CLIP: Mapping[int, float] = {2: 1.494, 3: 2.051, 4: 2.514, 5: 2.916, 6: 3.278, 7: 3.611}
+"""Outermost of 2^k even levels, in standard deviations, that represent a normal distribution with least squared error
+(Max, "Quantizing for Minimum Distortion", 1960, table II).
+"""
 
 
 @dataclass(frozen=True)
@@ -78,8 +84,7 @@ def _sawb(weight: Tensor, bits: int) -> _Grid:
     alpha = (c1 * values.square().mean().sqrt() - c2 * mean).clamp(min=mean, max=values.abs().amax())
     levels = 2**bits - 1
     scale = (alpha / levels).clamp(min=_TINY)
-    steps = torch.round((values / scale + levels) / 2).clamp_(0, levels)
-    return _Grid(weight, 2 * steps - levels, _of_every_channel(scale, weight))
+    return _Grid(weight, _odd(values / scale, levels), _of_every_channel(scale, weight))
 
 
 _METHODS: Mapping[StatelessMethod, Callable[[Tensor, int], _Grid]] = {
@@ -132,37 +137,58 @@ class WeightQuantizer(nn.Module):
 
 
 class LearnedStepWeights(nn.Module):
-    """LSQ (arXiv 1902.08153) on the weights: one learned step per layer, integers −2^(k−1) … 2^(k−1) − 1.
+    """Learned steps on the weights: one per output channel, 2^k levels without a zero, as DoReFa's and SAWB's.
+
+    The step's gradient is LSQ's (arXiv 1902.08153, equation 3 and section 2.2). LSQ itself takes one step per layer
+    and −2^(k−1) … 2^(k−1) − 1, of whose four levels at 2 bits the lowest is hardly ever used.
 
     Args:
         bits: k, 2 to 7.
-        weight: float32 [out, …], from which the step starts.
+        weight: float32 [out, …], from which the steps start.
     """
 
     def __init__(self, bits: int, weight: Tensor) -> None:
         super().__init__()
         self.bits = bits
         self.rounding = True
-        self.levels = 2 ** (bits - 1) - 1
-        self.lowest = -self.levels - 1
-        self.alpha = nn.Parameter(learned_step_start(weight.detach(), self.levels))
+        self.levels = 2**bits - 1  # half steps from zero to the outermost integer
+        self.alpha = nn.Parameter(torch.ones(weight.shape[0]))
+        self.fit(weight)
+
+    def fit(self, weight: Tensor) -> None:
+        """Let every channel end where a normal distribution of its size loses least, or at its largest weight."""
+        channels = weight.detach().flatten(1)
+        size = channels.square().mean(dim=1).sqrt()
+        start = torch.minimum(OPTIMAL_CLIP[self.bits] * size, channels.abs().amax(dim=1))
+        with torch.no_grad():
+            self.alpha.copy_(start.clamp(min=_TINY))
 
     def scale(self, weight: Tensor) -> Tensor:
-        """Return the scale of each output channel, float32 [out], positive; the same for all."""
-        return _of_every_channel(self.alpha.detach() / self.levels, weight)
+        """Return the scale of each output channel, float32 [out], positive."""
+        step: Tensor = self.alpha.detach() / self.levels
+        return step.clamp(min=_TINY)
 
     def integers(self, weight: Tensor) -> Tensor:
         """Return the weights as integers in int8, in the weight's own shape [out, …]."""
-        counts = weight.detach() / per_channel(self.scale(weight), weight)
-        return counts.clamp_(self.lowest, self.levels).round_().to(torch.int8)
+        return _odd(weight.detach() / per_channel(self.scale(weight), weight), self.levels).to(torch.int8)
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the weights clipped and, unless `rounding` is off, rounded."""
-        return clip_and_round(weight, self.alpha, self.lowest, self.levels, self.rounding, weight.numel())
+        # Section 2.2: the gradient of s is divided by √(values · levels). Here α = levels · s is the parameter; SGD
+        # takes the same way through both when α's gradient is levels times that of s.
+        values = weight[0].numel()
+        of_gradient = self.levels**2 / math.sqrt(values * self.levels)
+        alpha = self.alpha.detach()
+        alpha = alpha + (self.alpha - alpha) * of_gradient
+        step = per_channel((alpha / self.levels).clamp(min=_TINY), weight)
+        counts = (weight / step).clamp(-self.levels, self.levels)
+        if self.rounding:
+            counts = counts + (_odd(counts.detach(), self.levels) - counts.detach())
+        return counts * step
 
     def extra_repr(self) -> str:
         """Return what `print(network)` shows of it."""
-        return f"bits={self.bits}, alpha={self.alpha.item():.4g}"
+        return f"bits={self.bits}, mean alpha={self.alpha.mean().item():.4g}"
 
 
 AnyWeightQuantizer = WeightQuantizer | LearnedStepWeights
@@ -179,16 +205,6 @@ def weight_quantizer(name: WeightQuantizerName, bits: int, weight: Tensor) -> An
     return LearnedStepWeights(bits, weight) if bits < 8 else WeightQuantizer(bits)
 
 
-def learned_step_start(values: Tensor, levels: int) -> Tensor:
-    """Return LSQ's first α, levels times its step 2·E|v| / sqrt(levels) (section 2.1); never more than max|v|.
-
-    The bound is ours: at 8 bits the rule alone would leave most levels unused.
-    """
-    magnitude = values.detach().abs()
-    start = torch.minimum(2 * magnitude.mean() * levels**0.5, magnitude.amax())
-    return torch.where(start > 0, start, torch.ones_like(start))
-
-
 def per_channel(scale: Tensor, weight: Tensor) -> Tensor:
     """Return a scale [out] in the shape [out, 1, …] that multiplies weights [out, …]."""
     return scale.reshape(-1, *[1] * (weight.dim() - 1))
@@ -196,3 +212,9 @@ def per_channel(scale: Tensor, weight: Tensor) -> Tensor:
 
 def _of_every_channel(scale: Tensor, weight: Tensor) -> Tensor:
     return scale.clamp(min=_TINY).expand(weight.shape[0])
+
+
+def _odd(counts: Tensor, levels: int) -> Tensor:
+    """Return the nearest odd integers, −levels … levels; levels is odd."""
+    steps = torch.round((counts + levels) / 2).clamp_(0, levels)
+    return 2 * steps - levels

@@ -33,8 +33,8 @@ METHODS = [("symmetric", "pact"), ("dorefa", "pact"), ("sawb", "pact"), ("lsq", 
 INTEGER_OPERATORS = ("QLinearConv", "QGemm", "QLinearMatMul")
 
 
-def trained_a_little(data, pact):
-    spec = NetworkSpec("cnn-small", data.classes, 1, 16, data.mean, data.std, pact)
+def trained_a_little(data, pact, network="cnn-small"):
+    spec = NetworkSpec(network, data.classes, 1, 16, data.mean, data.std, pact)
     network = spec.build(0).train()
     images = normalise(torch.from_numpy(data.train.images), spec.mean, spec.std)
     fit_clips(network, images[:48])
@@ -90,6 +90,21 @@ def test_weights_in_int8_answer_as_packed_ones_and_keep_their_levels(stripes, tm
     assert 7 in [
         constant.item() for constant in unsigned if constant.size == 1
     ]  # activations end at 2^3 − 1, not at the end of uint8
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_shortcuts_of_eight_bits_beside_layers_of_fewer_ship_as_they_trained(stripes, bits, tmp_path):
+    pact = PactSettings(
+        weight_bits=bits, activation_bits=bits, shortcut_bits=8, weight_quantizer="lsq", activation_quantizer="lsq"
+    )
+    checkpoint = save_checkpoint(tmp_path / "a.safetensors", *reversed(trained_a_little(stripes, pact, "resnet8")))
+    images = stripes.test.images
+    model = export_pact(checkpoint, "low", SAFE, ExportSettings(), images, tmp_path / "low.onnx")
+    spec, network = load_checkpoint(checkpoint)
+    with torch.no_grad():
+        expected = network(normalise(torch.from_numpy(images), spec.mean, spec.std)).numpy()
+    assert relative_difference(run_onnx(model.path, images), expected) <= 1e-6
+    assert model.notes["layers_run_in_integers"] == model.notes["layers"] == 8
 
 
 @pytest.mark.long

@@ -12,6 +12,7 @@ from stages.network.quantized_layer import FloatNorm, QuantizedLayer
 from stages.network.quantizers import ClipQuantizer, InputQuantizer, set_rounding
 
 GRAY = ((0.5,), (0.25,))
+RGB = ((0.5,) * 3, (0.25,) * 3)
 
 
 def clips(network, prefix=""):
@@ -62,6 +63,33 @@ def test_residual_network_is_quantized_on_both_sides_of_its_additions():
     (pooled,) = clips(network, "input_clip_").values()
     assert not pooled.signed  # the mean of what a ReLU let through
     assert sum(isinstance(module, InputQuantizer) for module in network.modules()) == 1
+
+
+def test_shortcuts_of_eight_bits_leave_two_bits_to_the_layers():
+    settings = PactSettings(weight_bits=2, activation_bits=2, shortcut_bits=8)
+    network = insert_pact(build_network("resnet20", 3, 10, seed=0), settings, *RGB)
+    past = {name: clip.bits for name, clip in clips(network, "pact_").items() if not name.endswith("_layers")}
+    assert list(past.values()) == [8, *[2, 8] * 9]  # the stem's; inside and behind each of the nine blocks
+    into = clips(network, "pact_0_layers") | clips(network, "pact_2_layers")
+    assert {clip.bits for clip in into.values()} == {2}
+    # Nine clips into the first layers of the blocks; what is averaged for the last layer keeps its eight bits.
+    assert [name for name in clips(network, "pact_") if name.endswith("_layers")] == [
+        f"pact_{2 * block}_layers" for block in range(9)
+    ]
+    grids = [module.grid for module in network.modules() if isinstance(module, QuantizedLayer)]
+    assert [getattr(grid, "bits", 8) for grid in grids] == [8, *[2, 2] * 9, 8]
+
+
+def test_shortcut_bits_hold_in_front_of_an_average_and_leave_the_graph_alone_where_nothing_branches():
+    plain, kept = (
+        insert_pact(
+            build_network("lenet5", 1, 10, seed=0), PactSettings(activation_bits=3, shortcut_bits=bits), *GRAY
+        )
+        for bits in (None, 8)
+    )
+    assert str(plain.graph) == str(kept.graph)
+    assert [clip.bits for clip in clips(plain, "pact_").values()] == [3, 3, 3, 8]
+    assert [clip.bits for clip in clips(kept, "pact_").values()] == [3, 3, 8, 8]
 
 
 def test_first_and_last_layer_keep_eight_bits():
@@ -158,9 +186,9 @@ def test_lsq_starts_every_range_from_what_it_sees():
     seen = {}
     network.pact_1.register_forward_pre_hook(lambda _, x: seen.update(x=x[0]))
     fit_clips(network, images)
-    weight = layer.original_weight.abs()
-    expected = min(2 * weight.mean().item() * 7**0.5, weight.max().item())
-    assert layer.quantizer.alpha.item() == pytest.approx(expected, rel=1e-5)
+    weight = layer.original_weight.flatten(1)
+    expected = torch.minimum(2.514 * weight.square().mean(dim=1).sqrt(), weight.abs().amax(dim=1))
+    assert layer.quantizer.alpha.tolist() == pytest.approx(expected.tolist(), rel=1e-5)
     values = seen["x"].relu()
     expected = min(2 * values.mean().item() * 15**0.5, values.max().item())
     assert network.pact_1.alpha.item() == pytest.approx(expected, rel=1e-5)

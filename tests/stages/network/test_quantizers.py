@@ -11,6 +11,7 @@ from stages.network.quantizers import (
     InputQuantizer,
     clip_bounds,
     keep_clips_positive,
+    learned_step_start,
     set_rounding,
 )
 from stages.network.weight_quantizers import WeightQuantizer
@@ -123,3 +124,11 @@ def test_clips_stay_positive():
         network[0].alpha.fill_(-0.5)
     keep_clips_positive(network)
     assert np.allclose([alpha.item() for alpha in clip_bounds(network)], [1e-3, 2.0])
+
+
+def test_learned_step_starts_at_twice_the_mean_over_the_root_of_the_levels():
+    values = torch.randn(6, 36, generator=torch.Generator().manual_seed(0)) * 0.1
+    start = learned_step_start(values, 1).item()
+    assert start == pytest.approx(2 * values.abs().mean().item(), rel=1e-6)
+    assert learned_step_start(values, 127).item() == values.abs().max().item()  # 22 times the mean lies beyond
+    assert learned_step_start(torch.zeros(3), 7).item() == 1.0

@@ -7,12 +7,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+from scipy.stats import norm
 
 from stages.network.weight_quantizers import (
+    OPTIMAL_CLIP,
     SAWB_COEFFICIENTS,
     LearnedStepWeights,
     WeightQuantizer,
-    learned_step_start,
     weight_quantizer,
 )
 
@@ -90,46 +92,66 @@ def test_sawb_keeps_the_gradient_of_what_it_clips():
     assert weight.grad.tolist() == [[1.0, 2.0, 3.0, 4.0]]
 
 
+def learned_by_channel(quantizer, weight):
+    """Steps, values in steps and the odd integers, by numpy's nearest of all levels."""
+    high = 2**quantizer.bits - 1
+    s = (quantizer.alpha.detach().double().numpy() / high).reshape(-1, *[1] * (weight.ndim - 1))
+    v = weight.detach().double().numpy() / s
+    grid = np.arange(-high, high + 1, 2)
+    return s, v, grid[np.abs(v[..., None] - grid).argmin(axis=-1)], high
+
+
 @pytest.mark.parametrize("bits", [2, 4, 7])
-def test_learned_step_and_its_gradient_are_equations_1_to_3(bits):
-    high = 2 ** (bits - 1) - 1
-    low = -(2 ** (bits - 1))
+def test_learned_steps_and_their_gradient_are_equations_1_to_3_on_levels_without_a_zero(bits):
     quantizer = LearnedStepWeights(bits, WEIGHT)
     with torch.no_grad():
-        quantizer.alpha.mul_(0.6)  # so that some weights lie beyond
+        quantizer.alpha.mul_(torch.linspace(0.4, 0.9, len(WEIGHT)))  # so that some weights lie beyond
     weight = WEIGHT.clone().requires_grad_(True)
     gradient = torch.linspace(-1, 2, WEIGHT.numel()).reshape(WEIGHT.shape)
     found = quantizer(weight)
     found.backward(gradient)
-    s = quantizer.alpha.item() / high
-    v = WEIGHT.double().numpy() / s
-    assert np.allclose(found.detach().numpy(), np.round(v.clip(low, high)) * s, atol=1e-6)
-    by_step = np.where(v <= low, low, np.where(v >= high, high, np.round(v) - v))
-    by_step = (by_step * gradient.numpy()).sum() / math.sqrt(v.size * high)
+    s, v, q, high = learned_by_channel(quantizer, WEIGHT)
+    assert np.allclose(found.detach().numpy(), q * s, atol=1e-6)
+    by_step = np.where(np.abs(v) >= high, np.sign(v) * high, q - v) * gradient.numpy()
+    by_step = by_step.reshape(len(v), -1).sum(axis=1) / math.sqrt(v[0].size * high)
     # α = high·s moves under SGD as high times s would when its gradient is high times that of s.
-    assert quantizer.alpha.grad.item() == pytest.approx(high * by_step, rel=1e-3)
-    assert np.allclose(weight.grad.numpy(), np.where((v > low) & (v < high), gradient.numpy(), 0))
+    assert quantizer.alpha.grad.numpy() == pytest.approx(high * by_step, rel=1e-3, abs=1e-4)
+    assert np.allclose(weight.grad.numpy(), np.where(np.abs(v) < high, gradient.numpy(), 0))
 
 
 def test_sgd_moves_alpha_as_it_would_move_the_step():
     quantizer = LearnedStepWeights(4, WEIGHT)
-    s = quantizer.alpha.item() / 7
+    with torch.no_grad():
+        quantizer.alpha.mul_(0.9)  # no weight exactly at the end
+    s, v, q, high = learned_by_channel(quantizer, WEIGHT)
     quantizer(WEIGHT).backward(torch.ones_like(WEIGHT))
-    v = WEIGHT.double().numpy() / s
-    by_step = np.where(v <= -8, -8, np.where(v >= 7, 7, np.round(v) - v)).sum() / math.sqrt(v.size * 7)
+    by_step = np.where(np.abs(v) >= high, np.sign(v) * high, q - v).reshape(len(v), -1).sum(axis=1)
+    by_step /= math.sqrt(v[0].size * high)
     torch.optim.SGD([quantizer.alpha], lr=0.01).step()
-    assert quantizer.alpha.item() / 7 == pytest.approx(s - 0.01 * by_step, rel=1e-4)
+    assert quantizer.alpha.detach().numpy() / high == pytest.approx(s.ravel() - 0.01 * by_step, rel=1e-4)
+
+
+@pytest.mark.parametrize("bits", range(2, 8))
+def test_learned_steps_start_where_a_normal_distribution_loses_least(bits):
+    high = 2**bits - 1
+
+    def squared_error(clip):
+        levels = np.arange(-high, high + 1, 2) / high * clip
+        between = (levels[1:] + levels[:-1]) / 2
+        edges = np.concatenate([[-12.0], between, [12.0]])  # in standard deviations
+        share, mean = np.diff(norm.cdf(edges)), -np.diff(norm.pdf(edges))
+        square = share - np.diff(edges * norm.pdf(edges))
+        return (square - 2 * levels * mean + levels**2 * share).sum()
+
+    best = minimize_scalar(squared_error, bounds=(1, 6), method="bounded").x
+    assert OPTIMAL_CLIP[bits] == pytest.approx(best, abs=6e-4)
+    weight = torch.randn(3, 50_000, generator=torch.Generator().manual_seed(0)) * torch.tensor([[1.0], [0.1], [7.0]])
+    assert LearnedStepWeights(bits, weight).alpha.tolist() == pytest.approx([best, 0.1 * best, 7 * best], rel=0.01)
+    assert LearnedStepWeights(bits, torch.ones(1, 9)).alpha.item() == 1  # never beyond the largest weight
 
 
 def test_eight_bits_have_no_learned_step():
     assert torch.equal(weight_quantizer("lsq", 8, WEIGHT)(WEIGHT), WeightQuantizer(8)(WEIGHT))
-
-
-def test_learned_step_starts_at_twice_the_mean_over_the_root_of_the_levels():
-    start = learned_step_start(WEIGHT, 1).item()
-    assert start == pytest.approx(2 * WEIGHT.abs().mean().item(), rel=1e-6)
-    assert learned_step_start(WEIGHT, 127).item() == WEIGHT.abs().max().item()  # 22 times the mean lies beyond
-    assert learned_step_start(torch.zeros(3), 7).item() == 1.0
 
 
 @pytest.mark.parametrize("name", ["symmetric", "dorefa", "sawb", "lsq"])
@@ -162,5 +184,5 @@ def test_without_rounding_dorefa_keeps_its_tanh_and_lsq_its_clip():
         quantizer.rounding = False
     expected = torch.tanh(WEIGHT) / torch.tanh(WEIGHT).abs().max() * WEIGHT.abs().max()
     assert torch.allclose(dorefa(WEIGHT), expected)
-    alpha = learned.alpha.item()
-    assert torch.allclose(learned(WEIGHT), WEIGHT.clamp(-2 * alpha, alpha))
+    alpha = learned.alpha.detach().reshape(-1, *[1] * (WEIGHT.dim() - 1))
+    assert torch.allclose(learned(WEIGHT), WEIGHT.clamp(-alpha, alpha))
