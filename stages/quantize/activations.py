@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,10 @@ Activations = dict[str, NDArray[np.float32]]
 
 _REARRANGING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity", "Dropout")
 _LARGEST_BLOCK = 16
+_MOST_WORKERS = 4  # of MobileNetV2 at 224 px each holds 28 MB
+
+Input = TypeVar("Input")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -155,26 +159,29 @@ class Observer:
         return found | {name: _as_float32(np.asarray(feed[name])) for name in self._inputs}
 
 
-def counting_threads() -> int:
-    """Return the threads for a session that leaves one processor to whoever counts what it gives."""
-    return max(1, (os.cpu_count() or 1) - 1)
+def workers() -> int:
+    """Return how many inputs to run at a time, each on its share of the processors; each holds its activations."""
+    return min(_MOST_WORKERS, os.cpu_count() or 1)
 
 
-def run_ahead(
-    observer: Observer, feeds: Iterator[Mapping[str, NDArray[Any]]], see: Callable[[Activations], None]
-) -> None:
-    """Hand each input's activations to `see`, in order, while the next input is already running."""
-    from concurrent.futures import ThreadPoolExecutor
+def threads_of_worker() -> int:
+    """Return the threads for a session that all workers share."""
+    return max(1, (os.cpu_count() or 1) // workers())
 
-    with ThreadPoolExecutor(max_workers=1) as executor:
-        first = next(feeds, None)
-        running = None if first is None else executor.submit(observer.activations, first)
-        while running is not None:
-            found = running.result()
-            following = next(feeds, None)
-            running = None if following is None else executor.submit(observer.activations, following)
-            see(found)
-            del found
+
+def in_parallel(work: Callable[[Input], Result], inputs: Iterator[Input]) -> Iterator[Result]:
+    """Yield what `work` makes of each input, in order; takes an input up only when a worker is about to be free."""
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    count = workers()
+    running: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(max_workers=count) as executor:
+        for one in inputs:
+            running.append(executor.submit(work, one))
+            if len(running) > count:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
 
 
 def _as_float32(values: NDArray[Any]) -> NDArray[np.float32]:

@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 Values = NDArray[np.float32]
+Counts = NDArray[np.int64]
 
 BINS_PER_SIDE = 4096
 """A multiple of what percentile (1024) and entropy (256) take of ONNX Runtime's bins."""
 _MOST_BINS_PER_SIDE = 16 * BINS_PER_SIDE
 _GREATEST_SCALE = float(np.finfo(np.float32).max)
+_ON_THE_EDGE = 1 + 1e-6  # of the outermost bin, which takes what lies there
 _CHUNK = 1 << 15  # values that are counted at a time: small enough for the cache, and for memory that is at hand
 
 
@@ -44,7 +46,7 @@ class Distribution:
         """
         magnitude, width = max(abs(self.lowest), abs(self.highest)), self.width * factor
         bins = BINS_PER_SIDE // factor
-        if magnitude > bins * width * (1 + 1e-6):
+        if magnitude > bins * width * _ON_THE_EDGE:
             bins = int(magnitude / width) + 1
         surplus = len(self.counts) // 2 - bins * factor
         counts = np.pad(self.counts, max(0, -surplus))[max(0, surplus) :][: 2 * bins * factor]
@@ -58,10 +60,10 @@ class Distribution:
 
 
 class Histogram:
-    """Counts of one tensor's values: all of the first images', and of the later ones' the tails and a sample.
+    """Counts of one tensor's values: all of them, or the tails and a sample of what lies between.
 
     Args:
-        lowest, highest: the exact extremes of the first values.
+        lowest, highest: of the first values; they set the bins' width, and widen with what is counted.
     """
 
     def __init__(self, lowest: float, highest: float) -> None:
@@ -73,9 +75,13 @@ class Histogram:
         self._sampled = np.zeros(2 * BINS_PER_SIDE, dtype=np.int64)
         self._body_values = 0
 
-    def add_all(self, values: Values) -> None:
-        """Count every one of some values that lie between the first extremes."""
-        self._exact += _count(values, self.width, BINS_PER_SIDE)
+    def count(self, values: Values) -> Counts:
+        """Return how many of some values, all between the first extremes, each bin takes; for `add`."""
+        return _count(values, self.width, BINS_PER_SIDE)
+
+    def add(self, counts: Counts) -> None:
+        """Add what `count` found."""
+        self._exact += counts
 
     def add_tails(self, values: Values) -> None:
         """Count every one of some values, wherever they lie; the extremes follow."""
@@ -96,14 +102,6 @@ class Histogram:
         self._body_values += values
         self._sampled += _count(sample, self.width, len(self._sampled) // 2)
 
-    def tails(self, share: float) -> tuple[float, float]:
-        """Return (low, high), edges of bins beyond which at most about `share` of what was counted lies, each."""
-        cumulative = np.cumsum(self._exact)
-        half = len(self._exact) // 2
-        low = int(np.searchsorted(cumulative, share * cumulative[-1], side="right"))
-        high = int(np.searchsorted(cumulative, (1 - share) * cumulative[-1])) + 1
-        return (low - half) * self.width, (high - half) * self.width
-
     def distribution(self) -> Distribution:
         """Return all that was counted, the sample multiplied up."""
         counts = self._exact.astype(np.float64)
@@ -114,10 +112,9 @@ class Histogram:
         return Distribution(counts, self.width, self.lowest, self.highest)
 
     def _reach(self, magnitude: float) -> None:
-        half = len(self._exact) // 2
-        needed = int(magnitude / self.width) + 1
-        if needed <= half:
+        if magnitude <= len(self._exact) // 2 * self.width * _ON_THE_EDGE:
             return
+        needed = int(magnitude / self.width) + 1
         while needed > _MOST_BINS_PER_SIDE:
             self._exact, self._sampled = _halved(self._exact), _halved(self._sampled)
             self.width *= 2

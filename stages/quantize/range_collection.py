@@ -1,9 +1,9 @@
 """What ranges are chosen from, collected image by image: extremes, averaged extremes, or whole distributions.
 
-Nothing here grows with the number of images. For distributions the first `PILOT_IMAGES` are counted whole, because
-the bins follow from their extremes. Of the others the outermost `TAIL_SHARE` at either end is counted whole, and
-between the tails a systematic sample of at least `SAMPLED_VALUES` per tensor and image: counting every value would
-take longer than the network itself (3 ns a value, and MobileNetV2 at 224 px has 7 million to look at).
+Nothing here grows with the number of images. The distributions of up to `PILOT_IMAGES` are counted whole. Of more
+images those only tell where the bins and the tails lie. Then the outermost `TAIL_SHARE` at either end is counted
+whole, and between the tails a systematic sample: counting every value would take longer than the network itself (3 ns
+a value, and MobileNetV2 at 224 px has 7 million to look at).
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calibration_data.preprocessing import Preprocessing
 from pipeline.errors import StageError
-from stages.quantize.activations import Activations, Observer, counting_threads, run_ahead
+from stages.quantize.activations import Observer, in_parallel, threads_of_worker
 from stages.quantize.graph import Progress
 from stages.quantize.histogram import Distribution, Histogram, Values
 from stages.quantize.range_search import Range
@@ -27,10 +27,20 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 PILOT_IMAGES = 16
+PILOT_VALUES = 4096
+"""Of each tensor and pilot image, that tell where the tails begin."""
 TAIL_SHARE = 0.002
-SAMPLED_VALUES = 2048
+SAMPLED_VALUES = 1 << 17
+"""Of each tensor, over all images."""
+LEAST_SAMPLED_VALUES = 256
+"""Of each tensor and image, however many images there are."""
+COUNTED_AT_A_TIME = 1 << 16
+"""Values of a tensor's tails and sample that wait to be counted together: less would be all bins and few values."""
 IMAGES_AT_A_TIME = 16
-"""Whose tails and samples wait to be counted together."""
+"""Whose pixels may stay in memory."""
+_PIECE = 1 << 17  # values whose comparison stays in a core's cache
+
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -51,32 +61,35 @@ class ImageFeeds:
     input_name: str
     size: int
 
-    def run(self, observer: Observer, start: int, end: int, see: Callable[[Activations], None]) -> None:
-        """Hand the activations of the images from one number to before another to `see`, image by image.
+    def look(
+        self, observer: Observer, start: int, end: int, part_of: Callable[[str, Values], Part]
+    ) -> Iterator[dict[str, Part]]:
+        """Yield of each image, in order, what `part_of` makes of its activations; several images run at a time.
 
         Args:
             observer: the session.
             start, end: numbers in the order; `start` begins an input.
-            see: what takes the activations.
+            part_of: from a tensor's name and its values, which are gone afterwards; runs in several threads.
         """
+
+        def look_at(images: list[int]) -> list[dict[str, Part]]:
+            activations = observer.activations(self._input(images))
+            return [
+                {name: part_of(name, self._of_image(values, place)) for name, values in activations.items()}
+                for place in range(len(images))
+            ]
+
         end = min(end, len(self.order))
-
-        def see_each(activations: Activations) -> None:
-            nonlocal start
-            for place in range(min(self.size, end - start)):
-                see({name: self._of_image(values, place) for name, values in activations.items()})
-            start += self.size
-
-        run_ahead(observer, self._inputs(start, end), see_each)
-
-    def _inputs(self, start: int, end: int) -> Iterator[dict[str, NDArray[Any]]]:
-        for first in range(start, end, self.size):
-            # A model that takes nothing but whole batches gets its last one filled up; nobody looks at the filling.
-            chosen = [self.order[place % len(self.order)] for place in range(first, first + self.size)]
-            batch = np.stack([self.images[index] for index in chosen])
-            if (first // self.size) % IMAGES_AT_A_TIME == 0:
+        inputs = (self.order[first : min(first + self.size, end)] for first in range(start, end, self.size))
+        for done, parts in enumerate(in_parallel(look_at, inputs)):
+            if done % IMAGES_AT_A_TIME == 0:
                 let_go_of_pages(self.images)
-            yield {self.input_name: self.preprocessing.to_input(batch)}
+            yield from parts
+
+    def _input(self, images: list[int]) -> dict[str, NDArray[Any]]:
+        # A model that takes nothing but whole batches gets its last one filled up; nobody looks at the filling.
+        filled = [images[place % len(images)] for place in range(self.size)]
+        return {self.input_name: self.preprocessing.to_input(np.stack([self.images[index] for index in filled]))}
 
     def _of_image(self, values: NDArray[np.float32], place: int) -> Values:
         has_batch = self.size > 1 and values.ndim > 0 and len(values) == self.size
@@ -107,33 +120,31 @@ def collect_extremes(
         StageError: an activation is not finite.
     """
     observer = Observer(proto, names, optimized=False, threads=0)
-    extremes: dict[str, list[Range]] = {name: [] for name in names}
+    extremes: dict[str, Range] = {}
     sums: dict[str, tuple[int, int]] = dict.fromkeys(names, (0, 0))
-    done = 0
-
-    def see(activations: Activations) -> None:
-        nonlocal done
-        for name, values in activations.items():
-            low, high = _finite(name, *_ends(values))
+    images = len(feeds.order)
+    for done, ends in enumerate(feeds.look(observer, 0, images, _finite_ends), 1):
+        for name, (low, high) in ends.items():
             if averaged:
                 sums[name] = (sums[name][0] + _exact(low), sums[name][1] + _exact(high))
             else:
-                extremes[name] = [_wider(extremes[name], low, high)]
-        done += 1
-        progress(done, len(feeds.order))
-
-    feeds.run(observer, 0, len(feeds.order), see)
+                extremes[name] = _wider(extremes.get(name), low, high)
+        progress(done, images)
     if averaged:
-        return {name: (_mean(low, done), _mean(high, done)) for name, (low, high) in sums.items()}
-    return {name: found for name, (found,) in extremes.items()}
+        return {name: (_mean(low, images), _mean(high, images)) for name, (low, high) in sums.items()}
+    return extremes
 
 
 def _ends(values: Values) -> Range:
     return (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
 
 
-def _wider(earlier: list[Range], low: float, high: float) -> Range:
-    return min([low, *(found[0] for found in earlier)]), max([high, *(found[1] for found in earlier)])
+def _finite_ends(name: str, values: Values) -> Range:
+    return _finite(name, *_ends(values))
+
+
+def _wider(earlier: Range | None, low: float, high: float) -> Range:
+    return (low, high) if earlier is None else (min(low, earlier[0]), max(high, earlier[1]))
 
 
 def _exact(value: float) -> int:
@@ -176,96 +187,122 @@ def collect_distributions(
     Raises:
         StageError: an activation is not finite.
     """
-    observer = Observer(proto, names, optimized=True, threads=counting_threads())
-    histograms = _pilot(observer, names, feeds)
-    done = min(_pilot_images(feeds), len(feeds.order))
-    progress(done, len(feeds.order))
-    collectors = {
-        name: _Collector(name, histogram, lower_bounds.get(name, -np.inf)) for name, histogram in histograms.items()
-    }
+    observer = Observer(proto, names, optimized=True, threads=threads_of_worker())
+    images = len(feeds.order)
+    if images <= PILOT_IMAGES:
+        return _counted_whole(observer, feeds, progress)
+    collectors = _pilot(observer, feeds, lower_bounds)
+    looks = feeds.look(observer, 0, images, lambda name, values: collectors[name].part_of(values))
+    for done, parts in enumerate(looks, 1):
+        for name, part in parts.items():
+            collectors[name].add(part)
+        progress(done, images)
+    return {name: collectors[name].distribution() for name in names}
 
-    marks = np.empty(0, dtype=np.bool_)
 
-    def see(activations: Activations) -> None:
-        nonlocal done, marks
-        longest = max(map(len, activations.values()))
-        if len(marks) < longest:  # one for all: fresh pages for each tensor would cost more than the comparison
-            marks = np.empty(longest, dtype=np.bool_)
-        for name, values in activations.items():
-            collectors[name].add(values, marks)
-        done += 1
-        progress(done, len(feeds.order))
-
-    feeds.run(observer, done, len(feeds.order), see)
-    for collector in collectors.values():
-        collector.flush()
+def _counted_whole(observer: Observer, feeds: ImageFeeds, progress: Progress) -> dict[str, Distribution]:
+    # Twice through the images: the bins follow from the extremes.
+    images = len(feeds.order)
+    extremes: dict[str, Range] = {}
+    for ends in feeds.look(observer, 0, images, _finite_ends):
+        extremes |= {name: _wider(extremes.get(name), low, high) for name, (low, high) in ends.items()}
+    histograms = {name: Histogram(*found) for name, found in extremes.items()}
+    looks = feeds.look(observer, 0, images, lambda name, values: histograms[name].count(values))
+    for done, counts in enumerate(looks, 1):
+        for name, counted in counts.items():
+            histograms[name].add(counted)
+        progress(done, images)
     return {name: histogram.distribution() for name, histogram in histograms.items()}
 
 
-def _pilot_images(feeds: ImageFeeds) -> int:
-    return -(-PILOT_IMAGES // feeds.size) * feeds.size  # whole inputs
+def _pilot(observer: Observer, feeds: ImageFeeds, lower_bounds: Mapping[str, float]) -> dict[str, _Collector]:
+    """Return for each tensor what collects it, with bins and tails' ends from the first images."""
+
+    def seen(name: str, values: Values) -> tuple[Range, Values]:
+        return _finite_ends(name, values), _sample(values, PILOT_VALUES)
+
+    extremes: dict[str, Range] = {}
+    samples: dict[str, list[Values]] = {}
+    for found in feeds.look(observer, 0, -(-PILOT_IMAGES // feeds.size) * feeds.size, seen):
+        for name, (ends, sample) in found.items():
+            extremes[name] = _wider(extremes.get(name), *ends)
+            samples.setdefault(name, []).append(sample)
+    sampled = max(LEAST_SAMPLED_VALUES, SAMPLED_VALUES // len(feeds.order))
+    return {
+        name: _Collector(
+            name, Histogram(*found), np.concatenate(samples[name]), lower_bounds.get(name, -np.inf), sampled
+        )
+        for name, found in extremes.items()
+    }
 
 
-def _pilot(observer: Observer, names: list[str], feeds: ImageFeeds) -> dict[str, Histogram]:
-    # Twice: the bins follow from the extremes.
-    extremes: dict[str, list[Range]] = {name: [] for name in names}
+def _sample(values: Values, least: int) -> Values:
+    # An odd stride does not fall into step with channels and rows.
+    return values[:: max(1, len(values) // least) | 1].copy()
 
-    def see_ends(activations: Activations) -> None:
-        for name, values in activations.items():
-            extremes[name] = [_wider(extremes[name], *_finite(name, *_ends(values)))]
 
-    feeds.run(observer, 0, _pilot_images(feeds), see_ends)
-    histograms = {name: Histogram(*found) for name, (found,) in extremes.items()}
+@dataclass(frozen=True)
+class _Part:
+    """What is kept of one image's values of a tensor.
 
-    def see_values(activations: Activations) -> None:
-        for name, values in activations.items():
-            histograms[name].add_all(values)
+    Attributes:
+        tail: every value beyond the tails' ends.
+        sample: of all values, the tails among them.
+        body_values: how many lie between the tails.
+    """
 
-    feeds.run(observer, 0, _pilot_images(feeds), see_values)
-    return histograms
+    tail: Values
+    sample: Values
+    body_values: int
 
 
 class _Collector:
     """Takes tails and a sample out of a tensor's values, and counts them some images at a time."""
 
-    def __init__(self, name: str, histogram: Histogram, bound: float) -> None:
+    def __init__(self, name: str, histogram: Histogram, pilot: Values, bound: float, sampled: int) -> None:
         self._name = name
         self._histogram = histogram
-        low, high = histogram.tails(TAIL_SHARE)
-        self._low, self._high = np.float32(low), np.float32(high)
+        self._sampled = sampled
+        ordered = np.sort(pilot) if len(pilot) else np.zeros(1, dtype=np.float32)
+        outermost = int(TAIL_SHARE * len(ordered))
+        self._low: np.float32 = ordered[outermost]
+        self._high: np.float32 = ordered[len(ordered) - 1 - outermost]
         # Below what a ReLU lets through nothing can lie.
-        self._has_low_tail = low > bound
-        self._tails: list[Values] = []
-        self._sample: list[Values] = []
-        self._values = 0
-        self._images = 0
+        self._has_low_tail = bool(self._low > bound)
+        self._parts: list[_Part] = []
+        self._waiting = 0
 
-    def add(self, values: Values, marks: NDArray[np.bool_]) -> None:
-        """Take a part of some values; `marks` is room for as many."""
-        tail = values[self._outside(values, marks)]
-        # An odd stride does not fall into step with channels and rows.
-        stride = max(1, len(values) // SAMPLED_VALUES) | 1
-        self._sample.append(values[::stride].copy())
-        self._tails.append(tail)
-        self._values += len(values) - len(tail)
-        self._images += 1
-        if self._images == IMAGES_AT_A_TIME:
-            self.flush()
+    def part_of(self, values: Values) -> _Part:
+        """Return what to keep of one image's values; changes nothing, so several threads may ask."""
+        # In pieces that the cache holds, so that comparing and choosing read memory once.
+        pieces = [values[start : start + _PIECE] for start in range(0, max(1, len(values)), _PIECE)]
+        tail = np.concatenate([piece[self._outside(piece).nonzero()[0]] for piece in pieces])
+        return _Part(tail, _sample(values, self._sampled), len(values) - len(tail))
 
-    def flush(self) -> None:
-        if not self._images:
-            return
-        sample = np.concatenate(self._sample)
+    def add(self, part: _Part) -> None:
+        """Count a part, sooner or later."""
+        self._parts.append(part)
+        self._waiting += len(part.tail) + len(part.sample)
+        if self._waiting >= COUNTED_AT_A_TIME:
+            self._count()
+
+    def distribution(self) -> Distribution:
+        """Return how the values of all parts are distributed."""
+        if self._parts:
+            self._count()
+        return self._histogram.distribution()
+
+    def _count(self) -> None:
+        sample = np.concatenate([part.sample for part in self._parts])
         # Infinity lies in a tail; what is no number compares with nothing, but spreads.
         _finite(self._name, *_ends(sample))
-        body = sample[~self._outside(sample, np.empty(len(sample), dtype=np.bool_))]
-        self._histogram.add_tails(np.concatenate(self._tails))
-        self._histogram.add_sample(body, self._values)
+        self._histogram.add_tails(np.concatenate([part.tail for part in self._parts]))
+        self._histogram.add_sample(sample[~self._outside(sample)], sum(part.body_values for part in self._parts))
         _finite(self._name, self._histogram.lowest, self._histogram.highest)
-        self._tails, self._sample, self._values, self._images = [], [], 0, 0
+        self._parts, self._waiting = [], 0
 
-    def _outside(self, values: Values, marks: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        outside = np.greater(values, self._high, out=marks[: len(values)])
+    def _outside(self, values: Values) -> NDArray[np.bool_]:
+        outside: NDArray[np.bool_] = values > self._high
         if self._has_low_tail:
             outside |= values < self._low
         return outside

@@ -2,7 +2,7 @@
 
 Images are taken one at a time in the order of their content's digests, so that neither their order nor a batch size
 changes a range. Minimum and maximum are ONNX Runtime's to the last bit. Percentile and entropy are its own bin for
-bin where there are no more than `PILOT_IMAGES`; of further images all that is extreme is counted and the rest sampled
+bin where there are no more than `PILOT_IMAGES`; of more images all that is extreme is counted and the rest sampled
 (`range_collection`). So the extremes and the ends that a percentile looks at stay exact, up to the bins; a bin that
 holds a share s of n sampled values is off by about √(s / n) of all values (one standard error).
 
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from calibration_data.preprocessing import Preprocessing
 from pipeline.artifacts import read_json, sha256_of_json, write_json
 from pipeline.errors import UsageError
-from stages.quantize.activations import ObservedTensors, observed_tensors
+from stages.quantize.activations import ObservedTensors, in_parallel, observed_tensors
 from stages.quantize.graph import Progress, no_progress
 from stages.quantize.histogram import Distribution
 from stages.quantize.range_collection import (
@@ -44,7 +44,7 @@ CalibrationMethod = Literal["minmax", "moving_average", "percentile", "entropy",
 
 LEARNED_CLIPS_KEY = "edgeproof.learned_clips"
 """In the metadata of a float export whose clips were trained: its ranges are not searched for, they are there."""
-_FORMAT = 2  # of the cached file; another one where these functions come to other ranges
+_FORMAT = 3  # of the cached file; another one where these functions come to other ranges
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,8 @@ def find_ranges(
     else:
         lower_bounds = {name: low for name, (low, _) in tensors.bounds.items()}
         distributions = collect_distributions(proto, searched, lower_bounds, feeds, progress)
-        ranges = {name: _choose(distribution, calibration) for name, distribution in distributions.items()}
+        chosen_ends = in_parallel(lambda name: _choose(distributions[name], calibration), iter(distributions))
+        ranges = dict(zip(distributions, chosen_ends, strict=True))
     ranges = ranges | learned
     ranges |= {name: ranges[other] for name, other in tensors.same_as.items() if other in ranges}
     ordered = {name: ranges[name] for name in sorted(ranges)}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+import threading
+from collections.abc import Iterator
 
 import numpy as np
 import onnx
+import pytest
 from quantizable import CLIP, float_proto, images
 
-from stages.quantize.activations import Observer, observed_tensors, run_ahead
+from stages.quantize.activations import Observer, in_parallel, observed_tensors, workers
 from stages.quantize.static import quantized_operators
 
 
@@ -44,15 +46,41 @@ def test_the_optimized_graph_gives_the_same_values() -> None:
         assert np.allclose(np.sort(blocked[name], axis=None), np.sort(values, axis=None), atol=1e-4)
 
 
-def test_the_next_input_runs_ahead_and_the_order_stays() -> None:
-    proto = float_proto()
-    pixels = images(5, 4)
-    observer = Observer(proto, ["pixels"], optimized=True, threads=1)
-    seen: list[float] = []
-    run_ahead(
-        observer,
-        ({"image": pixels[index : index + 1]} for index in range(5)),
-        lambda activations: seen.append(float(activations["pixels"].sum())),
-    )
-    assert seen == [float(image.sum()) for image in pixels.astype(np.float32)]
-    assert all(one != other for one, other in pairwise(seen))
+def test_the_order_stays_whoever_is_done_first() -> None:
+    last = threading.Event()
+
+    def work(number: int) -> int:
+        if number == 0:
+            last.wait(1)  # overtaken where there are several workers
+        if number == 1:
+            last.set()
+        return number**2
+
+    assert list(in_parallel(work, iter(range(20)))) == [number**2 for number in range(20)]
+
+
+def test_only_a_few_inputs_are_taken_up_before_the_first_result() -> None:
+    taken: list[int] = []
+
+    def inputs() -> Iterator[int]:
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    results = in_parallel(lambda number: number, inputs())
+    assert next(results) == 0
+    assert len(taken) == workers() + 1
+
+
+def test_an_error_comes_at_its_input_and_later_inputs_are_not_taken_up() -> None:
+    taken: list[int] = []
+
+    def work(number: int) -> int:
+        taken.append(number)
+        return 10 // (5 - number)
+
+    results = in_parallel(work, iter(range(100)))
+    assert [next(results) for _ in range(5)] == [2, 2, 3, 5, 10]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    assert len(taken) <= 5 + workers() + 1

@@ -34,7 +34,7 @@ KINDS = ("normal", "relu", "relu6", "laplace", "negative", "far from zero", "out
 
 def distribution(drawn: NDArray[np.float32]) -> Distribution:
     histogram = Histogram(float(drawn.min()), float(drawn.max()))
-    histogram.add_all(drawn)
+    histogram.add(histogram.count(drawn))
     return histogram.distribution()
 
 
