@@ -1,9 +1,9 @@
 """What ranges are chosen from, collected image by image: extremes, averaged extremes, or whole distributions.
 
-Nothing here grows with the number of images. The distributions of up to `PILOT_IMAGES` are counted whole. Of more
-images those only tell where the bins and the tails lie. Then the outermost `TAIL_SHARE` at either end is counted
-whole, and between the tails a systematic sample: counting every value would take longer than the network itself (3 ns
-a value, and MobileNetV2 at 224 px has 7 million to look at).
+Nothing here grows with the number of images. The distributions of up to `COUNTED_WHOLE` images are counted whole. Of
+more, the first few tell where the bins and the tails lie; then the tails at either end are counted whole, and between
+them a systematic sample: counting every value would take longer than the network itself (3 ns a value, and
+MobileNetV2 at 224 px has 7 million to look at).
 """
 
 from __future__ import annotations
@@ -26,10 +26,13 @@ from stages.quantize.range_search import Range
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-PILOT_IMAGES = 16
-PILOT_VALUES = 4096
+COUNTED_WHOLE = 16
+"""Images."""
+PILOT_IMAGES = 4
+PILOT_VALUES = 16_384
 """Of each tensor and pilot image, that tell where the tails begin."""
-TAIL_SHARE = 0.002
+LEAST_TAIL_SHARE = 0.0005
+"""At either end: ten times what the default percentile cuts off."""
 SAMPLED_VALUES = 1 << 17
 """Of each tensor, over all images."""
 LEAST_SAMPLED_VALUES = 256
@@ -172,6 +175,7 @@ def collect_distributions(
     proto: ModelProto,
     names: list[str],
     lower_bounds: Mapping[str, float],
+    tail_share: float,
     feeds: ImageFeeds,
     progress: Progress,
 ) -> dict[str, Distribution]:
@@ -181,6 +185,7 @@ def collect_distributions(
         proto: the float graph.
         names: tensors.
         lower_bounds: of those that a ReLU or Clip bounds.
+        tail_share: share of the values that is counted whole at either end.
         feeds: the images.
         progress: called after each image with the images done and all.
 
@@ -189,9 +194,9 @@ def collect_distributions(
     """
     observer = Observer(proto, names, optimized=True, threads=threads_of_worker())
     images = len(feeds.order)
-    if images <= PILOT_IMAGES:
+    if images <= COUNTED_WHOLE:
         return _counted_whole(observer, feeds, progress)
-    collectors = _pilot(observer, feeds, lower_bounds)
+    collectors = _pilot(observer, feeds, lower_bounds, tail_share)
     looks = feeds.look(observer, 0, images, lambda name, values: collectors[name].part_of(values))
     for done, parts in enumerate(looks, 1):
         for name, part in parts.items():
@@ -215,7 +220,9 @@ def _counted_whole(observer: Observer, feeds: ImageFeeds, progress: Progress) ->
     return {name: histogram.distribution() for name, histogram in histograms.items()}
 
 
-def _pilot(observer: Observer, feeds: ImageFeeds, lower_bounds: Mapping[str, float]) -> dict[str, _Collector]:
+def _pilot(
+    observer: Observer, feeds: ImageFeeds, lower_bounds: Mapping[str, float], tail_share: float
+) -> dict[str, _Collector]:
     """Return for each tensor what collects it, with bins and tails' ends from the first images."""
 
     def seen(name: str, values: Values) -> tuple[Range, Values]:
@@ -230,10 +237,20 @@ def _pilot(observer: Observer, feeds: ImageFeeds, lower_bounds: Mapping[str, flo
     sampled = max(LEAST_SAMPLED_VALUES, SAMPLED_VALUES // len(feeds.order))
     return {
         name: _Collector(
-            name, Histogram(*found), np.concatenate(samples[name]), lower_bounds.get(name, -np.inf), sampled
+            name,
+            Histogram(*found),
+            _tails(np.concatenate(samples[name]), tail_share, lower_bounds.get(name, -np.inf)),
+            sampled,
         )
         for name, found in extremes.items()
     }
+
+
+def _tails(values: Values, share: float, bound: float) -> tuple[np.float32 | None, np.float32]:
+    ordered = np.sort(values) if len(values) else np.zeros(1, dtype=np.float32)
+    outermost = int(share * len(ordered))
+    low, high = ordered[outermost], ordered[len(ordered) - 1 - outermost]
+    return (low if low > bound else None), high  # below what a ReLU lets through nothing can lie
 
 
 def _sample(values: Values, least: int) -> Values:
@@ -257,18 +274,22 @@ class _Part:
 
 
 class _Collector:
-    """Takes tails and a sample out of a tensor's values, and counts them some images at a time."""
+    """Takes tails and a sample out of a tensor's values, and counts them some images at a time.
 
-    def __init__(self, name: str, histogram: Histogram, pilot: Values, bound: float, sampled: int) -> None:
+    Args:
+        name: of the tensor.
+        histogram: what counts.
+        tails: where the lower one ends and the upper one begins; None for no lower one.
+        sampled: values to take of one image.
+    """
+
+    def __init__(
+        self, name: str, histogram: Histogram, tails: tuple[np.float32 | None, np.float32], sampled: int
+    ) -> None:
         self._name = name
         self._histogram = histogram
+        self._low, self._high = tails
         self._sampled = sampled
-        ordered = np.sort(pilot) if len(pilot) else np.zeros(1, dtype=np.float32)
-        outermost = int(TAIL_SHARE * len(ordered))
-        self._low: np.float32 = ordered[outermost]
-        self._high: np.float32 = ordered[len(ordered) - 1 - outermost]
-        # Below what a ReLU lets through nothing can lie.
-        self._has_low_tail = bool(self._low > bound)
         self._parts: list[_Part] = []
         self._waiting = 0
 
@@ -303,6 +324,6 @@ class _Collector:
 
     def _outside(self, values: Values) -> NDArray[np.bool_]:
         outside: NDArray[np.bool_] = values > self._high
-        if self._has_low_tail:
+        if self._low is not None:
             outside |= values < self._low
         return outside

@@ -2,7 +2,7 @@
 
 Images are taken one at a time in the order of their content's digests, so that neither their order nor a batch size
 changes a range. Minimum and maximum are ONNX Runtime's to the last bit. Percentile and entropy are its own bin for
-bin where there are no more than `PILOT_IMAGES`; of more images all that is extreme is counted and the rest sampled
+bin where there are no more than `COUNTED_WHOLE` images; of more, all that is extreme is counted and the rest sampled
 (`range_collection`). So the extremes and the ends that a percentile looks at stay exact, up to the bins; a bin that
 holds a share s of n sampled values is off by about √(s / n) of all values (one standard error).
 
@@ -30,6 +30,7 @@ from stages.quantize.graph import Progress, no_progress
 from stages.quantize.histogram import Distribution
 from stages.quantize.range_collection import (
     IMAGES_AT_A_TIME,
+    LEAST_TAIL_SHARE,
     ImageFeeds,
     collect_distributions,
     collect_extremes,
@@ -113,7 +114,9 @@ def find_ranges(
         ranges = collect_extremes(proto, searched, feeds, calibration.method == "moving_average", progress)
     else:
         lower_bounds = {name: low for name, (low, _) in tensors.bounds.items()}
-        distributions = collect_distributions(proto, searched, lower_bounds, feeds, progress)
+        distributions = collect_distributions(
+            proto, searched, lower_bounds, _tail_share(calibration), feeds, progress
+        )
         chosen_ends = in_parallel(lambda name: _choose(distributions[name], calibration), iter(distributions))
         ranges = dict(zip(distributions, chosen_ends, strict=True))
     ranges = ranges | learned
@@ -143,6 +146,13 @@ def _learned(proto: ModelProto, tensors: ObservedTensors) -> dict[str, Range]:
     if not any(entry.key == LEARNED_CLIPS_KEY for entry in proto.metadata_props):
         return {}
     return {name: bounds for name, bounds in tensors.bounds.items() if np.all(np.isfinite(bounds))}
+
+
+def _tail_share(calibration: Calibration) -> float:
+    if calibration.method != "percentile":
+        return LEAST_TAIL_SHARE
+    # Several times what is cut off at either end, since the first images only tell roughly where that is.
+    return max(LEAST_TAIL_SHARE, 4 * (100 - calibration.percentile) / 200)
 
 
 def _choose(distribution: Distribution, calibration: Calibration) -> Range:
