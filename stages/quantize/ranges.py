@@ -99,8 +99,10 @@ def find_ranges(
         raise UsageError("expected calibration images, found none. Raise the number of calibration images.")
     digests = _digests(images, indices)
     order = sorted(indices, key=digests.__getitem__)
-    key = _key(proto, sorted(digests[index] for index in indices), preprocessing, operators, calibration)
-    path = cache / f"{key}.json" if cache else None
+    path = None
+    if cache:
+        of_images = sorted(digests[index] for index in indices)
+        path = cache / f"{_key(proto, of_images, preprocessing, operators, calibration)}.json"
     found = _read(path)
     if found is not None:
         progress(len(order), len(order))
@@ -165,9 +167,12 @@ def _choose(distribution: Distribution, calibration: Calibration) -> Range:
 
 
 def _digests(images: NDArray[np.uint8], indices: Sequence[int]) -> dict[int, str]:
+    def digest(index: int) -> str:
+        return hashlib.sha256(np.ascontiguousarray(images[index]).tobytes()).hexdigest()
+
     digests: dict[int, str] = {}
-    for done, index in enumerate(indices):
-        digests[index] = hashlib.sha256(np.ascontiguousarray(images[index]).tobytes()).hexdigest()
+    for done, (index, found) in enumerate(zip(indices, in_parallel(digest, iter(indices)), strict=True)):
+        digests[index] = found
         if done % IMAGES_AT_A_TIME == 0:
             let_go_of_pages(images)
     return digests
