@@ -1,4 +1,4 @@
-"""Clip, round, and learn the clip: the one autograd function under every learned quantizer.
+"""Clip, round, and learn the clip: the one autograd function under every quantizer of activations.
 
 Everything is counted in steps, x / (α / levels), so that the bounds are plain integers: no value of α ever travels
 from a GPU to Python, and clipping needs no tensor of bounds (which costs four times the plain clamp on a CPU).

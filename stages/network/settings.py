@@ -45,7 +45,7 @@ class PactSettings(Settings):
         ge=2,
         le=8,
         description="bits of a ReLU's values where they go past the layers, into an addition or an average: 8 keeps "
-        "shortcuts whole (arXiv 1807.06964, section 3); null: the same as into the layers",
+        "shortcuts whole (after arXiv 1807.06964); null: the same as into the layers",
     )
     alpha_init: float = Field(
         10.0, gt=0, description="every clip's initial value; the paper starts large; lsq starts from the activations"

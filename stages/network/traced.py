@@ -81,11 +81,23 @@ def layers_fed_by(graph_module: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
     return layers
 
 
-def feeds_only_layers(graph_module: fx.GraphModule, node: fx.Node) -> bool:
-    """Return whether a node is a weighted layer, or selects or reorders values for nothing else."""
+def branches_into_layers(graph_module: fx.GraphModule, node: fx.Node) -> list[tuple[fx.Node, list[fx.Node]]]:
+    """Return where values leave a node's result for weighted layers alone: each such place and its users there.
+
+    That is the node itself, or what behind it only selects or reorders values, such as a max pool.
+    """
+    users = [user for user in node.users if _feeds_only_layers(graph_module, user)]
+    branches = [(node, users)] if users else []
+    for user in node.users:
+        if user not in users and _keeps_grid(graph_module, user):
+            branches += branches_into_layers(graph_module, user)
+    return branches
+
+
+def _feeds_only_layers(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     if isinstance(module_of(graph_module, node), WEIGHTED):
         return True
-    onwards = [feeds_only_layers(graph_module, user) for user in node.users]
+    onwards = [_feeds_only_layers(graph_module, user) for user in node.users]
     return _keeps_grid(graph_module, node) and bool(onwards) and all(onwards)
 
 

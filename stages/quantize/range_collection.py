@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 COUNTED_WHOLE = 16
-"""Images."""
+"""Most images of which every value is counted."""
 PILOT_IMAGES = 4
 PILOT_VALUES = 16_384
 """Of each tensor and pilot image, that tell where the tails begin."""

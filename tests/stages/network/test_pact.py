@@ -68,16 +68,25 @@ def test_residual_network_is_quantized_on_both_sides_of_its_additions():
 def test_shortcuts_of_eight_bits_leave_two_bits_to_the_layers():
     settings = PactSettings(weight_bits=2, activation_bits=2, shortcut_bits=8)
     network = insert_pact(build_network("resnet20", 3, 10, seed=0), settings, *RGB)
-    past = {name: clip.bits for name, clip in clips(network, "pact_").items() if not name.endswith("_layers")}
+    past = {name: clip.bits for name, clip in clips(network, "pact_").items() if "_layers" not in name}
     assert list(past.values()) == [8, *[2, 8] * 9]  # the stem's; inside and behind each of the nine blocks
     into = clips(network, "pact_0_layers") | clips(network, "pact_2_layers")
     assert {clip.bits for clip in into.values()} == {2}
     # Nine clips into the first layers of the blocks; what is averaged for the last layer keeps its eight bits.
-    assert [name for name in clips(network, "pact_") if name.endswith("_layers")] == [
-        f"pact_{2 * block}_layers" for block in range(9)
+    assert [name for name in clips(network, "pact_") if "_layers" in name] == [
+        f"pact_{2 * block}_layers_0" for block in range(9)
     ]
     grids = [module.grid for module in network.modules() if isinstance(module, QuantizedLayer)]
     assert [getattr(grid, "bits", 8) for grid in grids] == [8, *[2, 2] * 9, 8]
+
+
+def test_a_pool_in_front_of_a_shortcut_leaves_the_layers_their_bits():
+    settings = PactSettings(weight_bits=2, activation_bits=2, shortcut_bits=8)
+    network = insert_pact(build_network("resnet18", 3, 10, seed=0), settings, *RGB)
+    assert clips(network, "pact_0")["pact_0"].bits == 8  # the stem's, whose max pool feeds a layer and an addition
+    grids = [module.grid for module in network.modules() if isinstance(module, QuantizedLayer)]
+    bits = [getattr(grid, "bits", 8) for grid in grids]
+    assert (bits[0], set(bits[1:-1]), bits[-1]) == (8, {2}, 8)
 
 
 def test_shortcut_bits_hold_in_front_of_an_average_and_leave_the_graph_alone_where_nothing_branches():
