@@ -41,7 +41,6 @@ COUNTED_AT_A_TIME = 1 << 16
 """Values of a tensor's tails and sample that wait to be counted together: less would be all bins and few values."""
 IMAGES_AT_A_TIME = 16
 """Whose pixels may stay in memory."""
-_PIECE = 1 << 17  # values whose comparison stays in a core's cache
 
 Part = TypeVar("Part")
 
@@ -295,9 +294,7 @@ class _Collector:
 
     def part_of(self, values: Values) -> _Part:
         """Return what to keep of one image's values; changes nothing, so several threads may ask."""
-        # In pieces that the cache holds, so that comparing and choosing read memory once.
-        pieces = [values[start : start + _PIECE] for start in range(0, max(1, len(values)), _PIECE)]
-        tail = np.concatenate([piece[self._outside(piece).nonzero()[0]] for piece in pieces])
+        tail = values[self._outside(values).nonzero()[0]]
         return _Part(tail, _sample(values, self._sampled), len(values) - len(tail))
 
     def add(self, part: _Part) -> None:

@@ -7,6 +7,7 @@ MLPerf's ("Scale MLPerf-0.6 models on Google TPU-v3 Pods", arXiv 1909.09756).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,21 +21,23 @@ if TYPE_CHECKING:
 _CHANNELS = 4  # images have no more; with many channels the pieces are long enough
 
 
-def with_space_to_depth(proto: ModelProto) -> ModelProto:
+def with_space_to_depth(proto: ModelProto, float_layers: Sequence[str] = ()) -> ModelProto:
     """Return the graph with its first convolution on a space-to-depth image, or the graph itself where it is no use.
 
     It is of use where the normalised image, of even height and width, goes into one convolution alone, of stride 2,
-    without groups and dilation, with explicit pads and constant weights that nothing else reads. The layer keeps its
-    name, and so does its weight; what the network computes stays the same but for the order of the sums.
+    without groups and dilation, with explicit pads and constant weights that nothing else reads, and is none of those
+    that stay in float, which blocks make slower. The layer keeps its name, and so does its weight; what the network
+    computes stays the same but for the order of the sums.
 
     Args:
         proto: the float graph; left as it is.
+        float_layers: names of layers that will not compute in integers.
     """
     import onnx
     from onnx import helper, numpy_helper
 
     place = _first_convolution(proto)
-    if place is None:
+    if place is None or proto.graph.node[place].name in float_layers:
         return proto
     model = onnx.ModelProto()
     model.CopyFrom(proto)

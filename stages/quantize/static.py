@@ -129,7 +129,7 @@ def quantize_static(
     types = choose_integer_types(cpu, settings.activation_type, settings.weight_type, settings.reduce_range)
     proto = load(model)
     if settings.space_to_depth and cpu.target != "arm64":
-        proto = with_space_to_depth(proto)
+        proto = with_space_to_depth(proto, settings.float_layers)
     float_graph_layers = layers(proto, model)
     _refuse_unknown(settings.float_layers, [node.name for node in float_graph_layers], model)
     chosen = choose_calibration_images(data, settings.images, settings.seed, key="images")

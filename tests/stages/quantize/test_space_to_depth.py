@@ -89,6 +89,19 @@ def test_what_does_not_fit_is_left_alone(proto: onnx.ModelProto) -> None:
     assert with_space_to_depth(proto) is proto
 
 
+def test_a_convolution_that_stays_in_float_keeps_its_image(tmp_path: Path) -> None:
+    proto = float_proto()
+    stem = next(node for node in proto.graph.node if node.op_type == "Conv")
+    stem.attribute.append(helper.make_attribute("strides", [2, 2]))
+    stem.name = "stem"
+    model = write_float_model(tmp_path / "fp32.onnx", proto)
+    settings = StaticSettings(target="x86-vnni", images=16, float_layers=("stem",))
+    path = quantize_static(model, "int8", settings, prepared_data(), tmp_path / "int8.onnx").path
+    written = onnx.load_model(path)
+    assert "SpaceToDepth" not in node_types(written)
+    assert [node.input[0] for node in written.graph.node if node.name == "stem"] == ["normalised"]
+
+
 @pytest.mark.parametrize(("target", "blocks"), [("x86-vnni", 1), ("x86-avx2", 1), ("arm64", 0)])
 def test_a_static_file_for_x86_has_it_with_the_answers_and_maps_of_one_without(
     target: str, blocks: int, tmp_path: Path
