@@ -88,8 +88,8 @@ def fit_clips(network: nn.Module, images: Tensor) -> None:
     """Give the learned ranges their first value from some images and from the weights, in place.
 
     PACT's own clips keep their large initial value and learn it down. The clips inserted at 8 bits only give integers
-    a range; they start at the largest magnitude they see, where they cut nothing off. LSQ's start
-    as its section 2.1 says, learned steps of weights where a normal distribution loses least.
+    a range; they start at the largest magnitude they see, where they cut nothing off. LSQ's start as its
+    section 2.1 says, learned steps of weights where a normal distribution loses least.
 
     Args:
         network: from `insert_pact`, in training mode, so that the batch's own statistics normalise it.

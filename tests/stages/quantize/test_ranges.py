@@ -208,7 +208,7 @@ def test_the_sampling_error_is_the_one_that_is_stated(monkeypatch: pytest.Monkey
         total = other.counts.sum()
         assert one.counts.sum() == pytest.approx(total)
         assert total == {"normalised": 1200, "a2": 19200, "a5": 19200}[name] * 60
-        share, n = other.counts / total, 60 * 400  # a little fewer than the least, as the strides are odd
+        share, n = other.counts / total, 60 * 512
         assert np.all(np.abs(one.counts - other.counts) / total <= 5 * np.sqrt(share / n))
 
 
