@@ -71,6 +71,13 @@ class TrainSettings(Settings):
     ema_decay: float | None = Field(
         None, gt=0, lt=1, description="validate and keep the running mean of the weights, with this decay per step"
     )
+    norm_batches: int | None = Field(
+        None,
+        ge=1,
+        le=100_000,
+        description="take the batch norms' statistics anew over this many batches before each validation; null keeps "
+        "the running ones",
+    )
     distillation: DistillationSettings | None = Field(None, description="a teacher; null trains on the labels alone")
     patience: int | None = Field(
         None, ge=1, description="stop after this many epochs without a better one; null trains all epochs"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from stages.network.quantizers import keep_clips_positive
 from stages.train import augmentation, processes
 from stages.train.batches import Batch, batches, epoch_order
 from stages.train.evaluation import SCORE_OF, evaluate
+from stages.train.norm_statistics import norms_of, retake_statistics
 from stages.train.objectives import distilled, label_loss, loss_weights
 from stages.train.recipe import build_optimizer, learning_rate, update_mean
 from stages.train.saliency_guided import saliency_guided_terms
@@ -56,7 +58,8 @@ def train(
         say: called with what did not fit of pretrained weights.
 
     Raises:
-        UsageError: no GPU where one is asked for; pretrained weights or a teacher that do not fit.
+        UsageError: no GPU where one is asked for; pretrained weights or a teacher that do not fit; no batch norms
+            where their statistics are asked for.
         StageError: the loss became infinite or NaN; the state of the last complete epoch is kept, and its best
             network is in `last_good.safetensors`.
     """
@@ -134,6 +137,10 @@ def _start(
         say(report.text())
     else:
         network = spec.build(settings.seed)
+    if settings.norm_batches is not None and not norms_of(network):
+        raise UsageError(
+            f"train.norm_batches: expected a network with batch norms, {settings.network!r} has none. Set it to null."
+        )
     network.to(device)
     if settings.pact:
         chosen = choose_calibration_images(data, min(settings.batch_size, len(data.train)), 0)
@@ -209,6 +216,8 @@ def _validated(loop: _Loop, state: State, epoch: int, train_loss: float) -> Epoc
     trained = copy_of(state.network) if state.mean else {}
     if state.mean:
         state.network.load_state_dict(state.mean)
+    if loop.settings.norm_batches is not None:
+        retake_statistics(state.network, _images_for_norms(loop, loop.settings.norm_batches))
     loss, score = evaluate(state.network, loop.data.validation, loop.spec)
     if not math.isfinite(loss):
         raise StageError(
@@ -227,11 +236,9 @@ def _loss(
     loop: _Loop, batch: Batch, generator: torch.Generator, noise_generator: torch.Generator, weights: Tensor | None
 ) -> Tensor:
     """Return the mean loss over our part of a batch, with its graph."""
-    settings, spec, ours = loop.settings, loop.spec, processes.part_of(batch.size)
-    draws = augmentation.draw(batch.size, settings.augment, generator).part(ours, loop.device)
-    pixels = batch.images.to(loop.device, non_blocking=True)
+    settings, spec = loop.settings, loop.spec
     labels = batch.labels.to(loop.device, non_blocking=True)
-    images = normalise(augmentation.augment(pixels, settings.augment, draws), spec.mean, spec.std)
+    images = _augmented(loop, batch, generator)
     if settings.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
     with torch.autocast(loop.device.type, torch.bfloat16, enabled=settings.mixed_precision):
@@ -239,7 +246,7 @@ def _loss(
             logits, divergence = loop.network(images).float(), None
         else:
             shape = (batch.size, *images.shape[1:])
-            noise = torch.rand(shape, generator=noise_generator, device=loop.device)[ours]
+            noise = torch.rand(shape, generator=noise_generator, device=loop.device)[processes.part_of(batch.size)]
             logits, divergence = saliency_guided_terms(
                 loop.network, images, labels, spec.task, settings.saliency_guided, noise
             )
@@ -255,6 +262,23 @@ def _loss(
     if divergence is not None and settings.saliency_guided is not None:
         loss = loss + settings.saliency_guided.weight * divergence
     return loss
+
+
+def _augmented(loop: _Loop, batch: Batch, generator: torch.Generator) -> Tensor:
+    """Return our part of a batch, changed as drawn for the whole of it, and normalised."""
+    settings = loop.settings.augment
+    draws = augmentation.draw(batch.size, settings, generator).part(processes.part_of(batch.size), loop.device)
+    pixels = batch.images.to(loop.device, non_blocking=True)
+    return normalise(augmentation.augment(pixels, settings, draws), loop.spec.mean, loop.spec.std)
+
+
+def _images_for_norms(loop: _Loop, count: int) -> Iterator[Tensor]:
+    """Yield batches as training sees them, the same ones each time."""
+    settings = loop.settings
+    generator = torch.Generator().manual_seed(settings.seed)
+    order = epoch_order(loop.data, settings.imbalance, generator)
+    for batch in islice(batches(loop.data.train, order, settings.batch_size), count):
+        yield _augmented(loop, batch, generator)
 
 
 def _weights_of_loss(loop: _Loop) -> Tensor | None:

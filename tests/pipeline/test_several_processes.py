@@ -35,6 +35,7 @@ def run(folder, *launcher):
     ("recipe", "tolerance"),
     [
         pytest.param({"pact": None, "saliency_guided": None}, 1e-5, id="plain"),
+        pytest.param({"pact": None, "saliency_guided": None, "norm_batches": 4}, 1e-5, id="norm-batches"),
         pytest.param({"pact": None, "saliency_guided": {}}, 1e-5, id="saliency-guided"),
         # Sums taken in another order land on the other side of a rounding now and then, and background pixels do so
         # together.

@@ -194,6 +194,8 @@ def test_the_step_schedule_falls_tenfold_after_30_and_60_percent():
         {"imbalance": "weighted_sampling"},
         {"label_smoothing": 0.1},
         {"ema_decay": 0.9},
+        {"norm_batches": 3},
+        {"norm_batches": 100, "ema_decay": 0.9},
         {"augment": AugmentSettings(flip="none", crop=1, colour=0.1)},
     ],
     ids=str,
@@ -260,6 +262,15 @@ def test_zero_epochs_ship_the_weights_as_they_were_given(stripes, tmp_path):
     same = train(stripes, settings(epochs=0, pact=None, pretrained=trained.path), again, "key")
     assert same.sha256 == trained.sha256
     assert json.loads(again.history.read_text()) == []
+
+
+def test_statistics_of_batch_norms_are_refused_for_a_network_without_any(stripes, tmp_path):
+    larger = np.pad(stripes.train.images, ((0, 0), (0, 0), (6, 6), (6, 6)))
+    data = replace(stripes, train=replace(stripes.train, images=larger))
+    with pytest.raises(
+        UsageError, match=r"train\.norm_batches: expected a network with batch norms, 'lenet5' has none"
+    ):
+        train(data, settings(network="lenet5", norm_batches=2), RunFolder(tmp_path), "key")
 
 
 def test_a_gpu_that_is_not_there_is_named(stripes, tmp_path, monkeypatch):
