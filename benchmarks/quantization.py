@@ -212,23 +212,24 @@ def write_images(folder: Path | None, count: int, path: Path) -> str:
 
 
 def write_network(name: str, images_path: Path, folder: Path) -> Path:
-    """Export a network with initial weights whose batch norms have seen the images."""
+    """Export a network with initial weights whose batch norms hold the statistics of the images.
+
+    Without them the signal dies on its way, and every image gets the same logits.
+    """
     import torch
 
     from stages.export.settings import ExportSettings
     from stages.export.to_onnx import export_fp32
     from stages.network.checkpoint import NetworkSpec, save_checkpoint
+    from stages.network.normalisation import normalise
+    from stages.train.norm_statistics import retake_statistics
 
     images = np.load(images_path, mmap_mode="r")[:48]
     mean = tuple(float(value) / 255 for value in images.mean(axis=(0, 2, 3)))
     std = tuple(float(value) / 255 for value in images.std(axis=(0, 2, 3)))
     spec = NetworkSpec(name, tuple("abcdefgh"), 3, SIZE, mean, std, None)
-    network = spec.build(0).train()
-    shape = (1, 3, 1, 1)
-    with torch.no_grad():
-        for start in range(0, len(images), 8):
-            pixels = torch.from_numpy(images[start : start + 8].astype(np.float32) / 255)
-            network((pixels - torch.tensor(mean).view(shape)) / torch.tensor(std).view(shape))
+    network = spec.build(0)
+    retake_statistics(network, (normalise(batch, mean, std) for batch in torch.from_numpy(images.copy()).split(8)))
     path = folder / f"{name}.onnx"
     export_fp32(save_checkpoint(folder / f"{name}.safetensors", spec, network), ExportSettings(), path)
     return path
