@@ -21,6 +21,7 @@ from pipeline.artifacts import JSON, OnnxModel
 from pipeline.errors import UsageError
 from pipeline.processor import CpuTarget, IntegerTypes, choose_integer_types, cpu_of
 from pipeline.settings import Settings
+from stages.quantize.global_average_pool import with_global_average_pool
 from stages.quantize.graph import (
     Progress,
     answer_nodes,
@@ -127,7 +128,7 @@ def quantize_static(
     """
     cpu = cpu_of(settings.target)
     types = choose_integer_types(cpu, settings.activation_type, settings.weight_type, settings.reduce_range)
-    proto = load(model)
+    proto = with_global_average_pool(load(model))
     if settings.space_to_depth and cpu.target != "arm64":
         proto = with_space_to_depth(proto, settings.float_layers)
     float_graph_layers = layers(proto, model)

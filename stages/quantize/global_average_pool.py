@@ -1,0 +1,68 @@
+"""A mean over all positions, written as the operator that ONNX Runtime computes in integers.
+
+PyTorch's exporter writes global average pooling as ReduceMean, for which the runtime has no integer kernel: it turns
+the last and widest activations into floats for it, and back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto, TensorProto, TypeProto
+
+
+def with_global_average_pool(proto: ModelProto) -> ModelProto:
+    """Return the graph with GlobalAveragePool where a ReduceMean takes the mean over height and width.
+
+    Such a node keeps its name and its output; where it drops the two axes, a Flatten follows. Others stay.
+
+    Args:
+        proto: the float graph; left as it is.
+    """
+    import onnx
+
+    try:
+        graph = onnx.shape_inference.infer_shapes(proto).graph
+    except onnx.shape_inference.InferenceError:
+        return proto  # `observed_tensors` says what is wrong with it
+    types = {value.name: value.type.tensor_type for value in (*graph.value_info, *graph.input)}
+    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
+    model = onnx.ModelProto()
+    model.CopyFrom(proto)
+    del model.graph.node[:]
+    for node in proto.graph.node:
+        taken = _is_over_positions(node, constants, types)
+        model.graph.node.extend(_as_pooling(node) if taken else [node])
+    return model
+
+
+def _is_over_positions(
+    node: NodeProto, constants: Mapping[str, TensorProto], types: Mapping[str, TypeProto.Tensor]
+) -> bool:
+    from onnx import TensorProto, numpy_helper
+
+    if node.op_type != "ReduceMean" or node.input[0] not in types:
+        return False
+    read = types[node.input[0]]
+    if read.elem_type != TensorProto.FLOAT or len(read.shape.dim) != 4:
+        return False
+    axes = next((list(entry.ints) for entry in node.attribute if entry.name == "axes"), None)  # before opset 18
+    if len(node.input) > 1 and node.input[1] in constants:
+        axes = numpy_helper.to_array(constants[node.input[1]]).tolist()
+    return axes is not None and {axis % 4 for axis in axes} == {2, 3}
+
+
+def _as_pooling(node: NodeProto) -> list[NodeProto]:
+    from onnx import helper
+
+    output = node.output[0]
+    keeps = next((entry.i for entry in node.attribute if entry.name == "keepdims"), 1)
+    if keeps:
+        return [helper.make_node("GlobalAveragePool", node.input[:1], [output], node.name)]
+    pooled = f"{output}/pooled"
+    return [
+        helper.make_node("GlobalAveragePool", node.input[:1], [pooled], node.name),
+        helper.make_node("Flatten", [pooled], [output], f"{node.name}/flatten"),
+    ]
