@@ -23,6 +23,8 @@ def with_global_average_pool(proto: ModelProto) -> ModelProto:
     """
     import onnx
 
+    if all(node.op_type != "ReduceMean" for node in proto.graph.node):
+        return proto
     try:
         graph = onnx.shape_inference.infer_shapes(proto).graph
     except onnx.shape_inference.InferenceError:

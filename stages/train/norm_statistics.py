@@ -19,8 +19,9 @@ def retake_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
     """Set each batch norm's statistics to their plain mean over the batches; leave the network in evaluation mode.
 
     The running ones are those of the last ten batches or so, taken while the weights still moved, and of a running
-    mean of the weights they are a mean of others' statistics ("precise batch norm": Wu and Johnson,
-    arXiv 2105.07576, section 3).
+    mean of the weights they are a mean of others' statistics ("PreciseBN": Wu and Johnson, arXiv 2105.07576).
+    PyTorch's `update_bn` does the same, but with dropout, and by a momentum of None, which our batch norm over
+    several processes does not take.
 
     Args:
         network: at least one batch norm; nothing else of it changes.
