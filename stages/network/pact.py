@@ -39,6 +39,7 @@ from stages.network.traced import (
     layers_fed_by,
     module_of,
     replace_call,
+    trace,
     weighted_layers,
 )
 from stages.network.weight_quantizers import LearnedStepWeights, weight_quantizer
@@ -61,13 +62,7 @@ def insert_pact(
         UsageError: the network cannot be traced, has no ReLU to clip or no layer to quantize, or does not have the
             layers that `layer_bits` names.
     """
-    try:
-        graph_module = fx.symbolic_trace(network)
-    except Exception as error:  # fx raises whatever the traced code raises
-        raise UsageError(
-            f"train.pact: expected a network that torch.fx can trace, found that {type(network).__name__} cannot be "
-            f"({error}). Remove control flow that depends on the image, or train without `pact`."
-        ) from error
+    graph_module = trace(network, "train.pact")
     low = min((0.0 - m) / s for m, s in zip(mean, std, strict=True))
     high = max((1.0 - m) / s for m, s in zip(mean, std, strict=True))
     layers = weighted_layers(graph_module)

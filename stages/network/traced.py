@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from pipeline.errors import UsageError
 from stages.network.quantizers import ClipQuantizer, InputQuantizer
 
 WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
@@ -37,6 +38,21 @@ _AVERAGING_FUNCTIONS = (F.avg_pool2d, F.adaptive_avg_pool2d, torch.mean)
 _SIGN_KEEPING_FUNCTIONS = (
     *_AVERAGING_FUNCTIONS, torch.cat, torch.concat, torch.add, torch.sigmoid, F.sigmoid, operator.add, operator.iadd
 )  # fmt: skip
+
+
+def trace(network: nn.Module, setting: str) -> fx.GraphModule:
+    """Return the network as a graph; parameters are shared with `network`.
+
+    Raises:
+        UsageError: it cannot be traced; names the setting that asks for it.
+    """
+    try:
+        return fx.symbolic_trace(network)
+    except Exception as error:  # fx raises whatever the traced code raises
+        raise UsageError(
+            f"{setting}: expected a network that torch.fx can trace, found that {type(network).__name__} cannot be "
+            f"({error}). Remove control flow that depends on the image, or train without that setting."
+        ) from error
 
 
 def module_of(graph_module: fx.GraphModule, node: fx.Node) -> nn.Module | None:
@@ -99,6 +115,13 @@ def _feeds_only_layers(graph_module: fx.GraphModule, node: fx.Node) -> bool:
         return True
     onwards = [_feeds_only_layers(graph_module, user) for user in node.users]
     return _keeps_grid(graph_module, node) and bool(onwards) and all(onwards)
+
+
+def goes_several_ways(graph_module: fx.GraphModule, node: fx.Node) -> bool:
+    """Return whether several nodes take a node's result, looking through what only selects or reorders values."""
+    while len(node.users) == 1 and _keeps_grid(graph_module, next(iter(node.users))):
+        node = next(iter(node.users))
+    return len(node.users) > 1
 
 
 def batch_norm_after(graph_module: fx.GraphModule, layer: fx.Node) -> fx.Node | None:

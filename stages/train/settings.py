@@ -32,11 +32,17 @@ class AugmentSettings(Settings):
 
 
 class DistillationSettings(Settings):
-    """A trained network's answers as soft labels (arXiv 1503.02531)."""
+    """A trained network's answers as soft labels (arXiv 1503.02531), and its features as hints (arXiv 1412.6550)."""
 
     teacher: LocalPath = Field(description="checkpoint.safetensors of an earlier training on the same classes")
     weight: float = Field(0.5, gt=0, le=1, description="share of the teacher in the loss")
     temperature: float = Field(4.0, gt=0, description="T, by which both networks' logits are divided")
+    feature_weight: float = Field(
+        0.0,
+        ge=0,
+        description="weight in the loss of the relative squared error of what each block's last ReLU passes (each "
+        "ReLU where there are no shortcuts), of a teacher of the same network; 200 for 2 bits; 0: the answers alone",
+    )
 
 
 class TrainSettings(Settings):

@@ -16,7 +16,7 @@ from calibration_data.prepared import PreparedData
 from calibration_data.sampling import choose_calibration_images
 from pipeline.artifacts import Checkpoint, RunFolder, write_json
 from pipeline.errors import StageError, UsageError
-from stages.network.checkpoint import NetworkSpec, load_checkpoint, save_checkpoint
+from stages.network.checkpoint import NetworkSpec, save_checkpoint
 from stages.network.normalisation import normalise
 from stages.network.pact import fit_clips
 from stages.network.pretrained import build_pretrained
@@ -30,6 +30,7 @@ from stages.train.recipe import build_optimizer, learning_rate, update_mean
 from stages.train.saliency_guided import saliency_guided_terms
 from stages.train.settings import TrainSettings
 from stages.train.state import Epoch, State, copy_of, resume, save_state
+from stages.train.teacher import Teacher, feature_error, features_of, load_teacher, watched
 from stages.train.tensorboard import epoch_log
 
 
@@ -68,7 +69,7 @@ def train(
         settings.network, data.classes, data.channels, data.image_size, data.mean, data.std, settings.pact, data.task
     )
     state = _start(spec, settings, data, device, say)
-    loop = _Loop(data, settings, spec, device, processes.together(state.network), _teacher(settings, spec, device))
+    loop = _loop(data, settings, spec, state.network, device)
     state_path = run.checkpoint.with_name("state.pt")
     resume(state, state_path, resume_key)
     leads = processes.rank() == 0
@@ -100,7 +101,8 @@ class _Loop:
     spec: NetworkSpec
     device: torch.device
     network: nn.Module
-    teacher: nn.Module | None
+    relus: tuple[nn.Module, ...]
+    teacher: Teacher | None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -156,20 +158,16 @@ def _start(
     return state
 
 
-def _teacher(settings: TrainSettings, spec: NetworkSpec, device: torch.device) -> nn.Module | None:
-    if settings.distillation is None:
-        return None
-    path = settings.distillation.teacher
-    if not path.is_file():
-        raise UsageError(f"train.distillation.teacher: expected a checkpoint at {path}, found nothing.")
-    found, teacher = load_checkpoint(Checkpoint.at(path, settings.network))
-    for key in ("classes", "channels", "image_size", "task"):
-        if getattr(found, key) != getattr(spec, key):
-            raise UsageError(
-                f"train.distillation.teacher: expected {key} {getattr(spec, key)!r}, found "
-                f"{getattr(found, key)!r} in {path}. Take a teacher of the same classes and image form."
-            )
-    return teacher.to(device)
+def _loop(
+    data: PreparedData, settings: TrainSettings, spec: NetworkSpec, network: nn.Module, device: torch.device
+) -> _Loop:
+    teacher: Teacher | None = None
+    relus: tuple[nn.Module, ...] = ()
+    if settings.distillation is not None:
+        teacher = load_teacher(settings.distillation, spec, device)
+        if teacher.relus:
+            network, relus = watched(network.train(), spec)
+    return _Loop(data, settings, spec, device, processes.together(network), relus, teacher)
 
 
 def _one_epoch(
@@ -243,7 +241,8 @@ def _loss(
     images = _augmented(loop, batch, generator)
     if settings.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
-    with torch.autocast(loop.device.type, torch.bfloat16, enabled=settings.mixed_precision):
+    precision = torch.autocast(loop.device.type, torch.bfloat16, enabled=settings.mixed_precision)
+    with precision, features_of(loop.relus) as features:
         if settings.saliency_guided is None:
             logits, divergence = loop.network(images).float(), None
         else:
@@ -254,13 +253,15 @@ def _loss(
             )
             logits = logits.float()
         if loop.teacher is not None:
-            with torch.no_grad():
-                answers = loop.teacher(images).float()
+            with torch.no_grad(), features_of(loop.teacher.relus) as hints:
+                answers = loop.teacher.network(images).float()
     loss = label_loss(logits, labels, spec.task, settings.label_smoothing, weights)
     if settings.distillation is not None:
         loss = distilled(
             loss, logits, answers, spec.task, settings.distillation.weight, settings.distillation.temperature
         )
+        if settings.distillation.feature_weight:
+            loss = loss + settings.distillation.feature_weight * feature_error(features, hints)
     if divergence is not None and settings.saliency_guided is not None:
         loss = loss + settings.saliency_guided.weight * divergence
     return loss

@@ -25,6 +25,11 @@ CONFIGURATION = {
 }
 
 
+def configure(folder, **recipe):
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({**CONFIGURATION, "train": {**CONFIGURATION["train"], **recipe}}))
+
+
 def run(folder, *launcher):
     command = [sys.executable, *launcher, "-m", "pipeline", "train", str(folder / "config.json"), "--json"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -37,22 +42,25 @@ def run(folder, *launcher):
         pytest.param({"pact": None, "saliency_guided": None}, 1e-5, id="plain"),
         pytest.param({"pact": None, "saliency_guided": None, "norm_batches": 4}, 1e-5, id="norm-batches"),
         pytest.param({"pact": None, "saliency_guided": {}}, 1e-5, id="saliency-guided"),
+        pytest.param({"pact": None, "saliency_guided": None, "distillation": True}, 1e-5, id="distillation"),
         # Sums taken in another order land on the other side of a rounding now and then, and background pixels do so
         # together.
         pytest.param({"pact": {}, "saliency_guided": None}, 5e-2, id="pact"),
     ],
 )
 def test_two_processes_end_with_the_weights_of_one(tmp_path, recipe, tolerance):
+    if "distillation" in recipe:
+        configure(tmp_path / "teacher", pact=None, saliency_guided=None, seed=1)
+        assert run(tmp_path / "teacher").returncode == 0
+        teacher = tmp_path / "teacher" / "runs" / "shared" / "train" / "checkpoint.safetensors"
+        recipe = {**recipe, "distillation": {"teacher": str(teacher), "feature_weight": 0.2}}
     networks = {}
     for name, launcher in (
         ("one", ()),
         ("two", ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")),
     ):
         folder = tmp_path / name
-        folder.mkdir()
-        (folder / "config.json").write_text(
-            json.dumps({**CONFIGURATION, "train": {**CONFIGURATION["train"], **recipe}})
-        )
+        configure(folder, **recipe)
         done = run(folder, *launcher)
         assert done.returncode == 0, done.stderr
         networks[name] = load_file(folder / "runs" / "shared" / "train" / "checkpoint.safetensors")
