@@ -119,7 +119,7 @@ def load_checkpoint(checkpoint: Checkpoint) -> tuple[NetworkSpec, nn.Module]:
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise UsageError(
             f"{checkpoint.path}: expected a checkpoint written by `edgeproof train`, found something else ({error}). "
-            "Delete it and train again."
+            "Name one, or delete it and train again."
         ) from error
     if spec.network not in NETWORKS and spec.network != checkpoint.own_network:
         raise UsageError(_foreign_network(checkpoint.path, spec.network))
@@ -128,9 +128,15 @@ def load_checkpoint(checkpoint: Checkpoint) -> tuple[NetworkSpec, nn.Module]:
         network.load_state_dict(tensors)
     except RuntimeError as error:
         raise UsageError(
-            f"{checkpoint.path}: its tensors do not fit the network {spec.network!r} ({error}). Train again."
+            f"{checkpoint.path}: expected the tensors of the network {spec.network!r}, found others "
+            f"({_briefly(str(error))}). Train again."
         ) from error
     return spec, network.eval()
+
+
+def _briefly(reason: str, most: int = 300) -> str:
+    words = " ".join(reason.split())  # PyTorch names every tensor, line by line
+    return words if len(words) <= most else f"{words[:most]}…"
 
 
 def _foreign_network(path: Path, network: str) -> str:

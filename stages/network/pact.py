@@ -39,9 +39,9 @@ from stages.network.traced import (
     layers_fed_by,
     module_of,
     replace_call,
-    trace,
     weighted_layers,
 )
+from stages.network.tracing import trace
 from stages.network.weight_quantizers import LearnedStepWeights, weight_quantizer
 
 PACT_PREFIX = "pact_"

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from pipeline.errors import UsageError
 from stages.network.quantizers import ClipQuantizer, InputQuantizer
 
 WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
@@ -38,21 +37,6 @@ _AVERAGING_FUNCTIONS = (F.avg_pool2d, F.adaptive_avg_pool2d, torch.mean)
 _SIGN_KEEPING_FUNCTIONS = (
     *_AVERAGING_FUNCTIONS, torch.cat, torch.concat, torch.add, torch.sigmoid, F.sigmoid, operator.add, operator.iadd
 )  # fmt: skip
-
-
-def trace(network: nn.Module, setting: str) -> fx.GraphModule:
-    """Return the network as a graph; parameters are shared with `network`.
-
-    Raises:
-        UsageError: it cannot be traced; names the setting that asks for it.
-    """
-    try:
-        return fx.symbolic_trace(network)
-    except Exception as error:  # fx raises whatever the traced code raises
-        raise UsageError(
-            f"{setting}: expected a network that torch.fx can trace, found that {type(network).__name__} cannot be "
-            f"({error}). Remove control flow that depends on the image, or train without that setting."
-        ) from error
 
 
 def module_of(graph_module: fx.GraphModule, node: fx.Node) -> nn.Module | None:
@@ -117,11 +101,19 @@ def _feeds_only_layers(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     return _keeps_grid(graph_module, node) and bool(onwards) and all(onwards)
 
 
-def goes_several_ways(graph_module: fx.GraphModule, node: fx.Node) -> bool:
-    """Return whether several nodes take a node's result, looking through what only selects or reorders values."""
+def begins_shortcut(graph_module: fx.GraphModule, node: fx.Node) -> bool:
+    """Return whether a node's result goes several ways of which one leads to an addition without a ReLU on it."""
     while len(node.users) == 1 and _keeps_grid(graph_module, next(iter(node.users))):
         node = next(iter(node.users))
-    return len(node.users) > 1
+    return len(node.users) > 1 and any(_reaches_addition(graph_module, user) for user in node.users)
+
+
+def _reaches_addition(graph_module: fx.GraphModule, node: fx.Node) -> bool:
+    if node.target in (operator.add, operator.iadd, torch.add) or node.target in ("add", "add_"):
+        return True
+    if is_relu(graph_module, node):
+        return False
+    return any(_reaches_addition(graph_module, user) for user in node.users)
 
 
 def batch_norm_after(graph_module: fx.GraphModule, layer: fx.Node) -> fx.Node | None:

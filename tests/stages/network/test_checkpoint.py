@@ -52,7 +52,7 @@ def test_tensors_of_another_network_are_refused(tmp_path):
     path = tmp_path / "other.safetensors"
     values = json.loads(SPEC.to_text()) | {"network": "cnn-small"}
     save_file({"w": torch.zeros(1)}, path, metadata={"edgeproof.network": json.dumps(values)})
-    with pytest.raises(UsageError, match="do not fit"):
+    with pytest.raises(UsageError, match="expected the tensors of the network"):
         load_checkpoint(Checkpoint.at(path))
     values["network"] = "alexnet"
     save_file({"w": torch.zeros(1)}, path, metadata={"edgeproof.network": json.dumps(values)})

@@ -60,11 +60,11 @@ def test_resnet20_has_nineteen_and_the_clips_behind_shortcuts_are_not_among_them
     ("name", "expected"),
     [
         pytest.param("resnet20", (0, 2, 4, 6, 8, 10, 12, 14, 16, 18), id="shortcuts that only select"),
-        pytest.param(
-            "resnet18", (0, 2, 4, 6, 8, 10, 12, 14, 16), id="shortcuts with a layer and a pool"
-        ),
+        pytest.param("resnet18", (0, 2, 4, 6, 8, 10, 12, 14, 16), id="shortcuts with a layer and a pool"),
         pytest.param("resnet50", tuple(range(0, 49, 3)), id="bottlenecks"),
         pytest.param("vgg11", tuple(range(8)), id="no shortcuts"),
+        pytest.param("densenet121", tuple(range(121)), id="nothing added"),
+        pytest.param("mobilenet_v2", tuple(range(35)), id="shortcuts without a ReLU"),
     ],
 )
 def test_blocks_end_where_shortcuts_leave_and_behind_the_last_layer(name, expected):
