@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset as DicomDataset
 
 _PIXEL_KEYS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+_PREAMBLE, _GROUP_LENGTH = 132, 12  # bytes before what the group length counts: PS3.10, 7.1
 _GRAY = ("MONOCHROME1", "MONOCHROME2")
 
 Function = Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]
@@ -60,7 +62,10 @@ def read_dicom_pixels(path: Path, window: Window | None = None) -> NDArray[np.ui
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a warning quotes the value that it is about
         try:
+            _check_inflated_size(path)
             header = dcmread(path)
+        except BadImageError:
+            raise
         except InvalidDicomError as error:
             raise BadImageError("expected a DICOM file, found other content") from error
         except Exception as error:  # a parser may raise anything at all on damaged bytes
@@ -90,6 +95,25 @@ def apply_window(values: NDArray[np.float64], window: Window) -> NDArray[np.floa
             return np.asarray(values > center - 0.5, dtype=np.float64)
         center, width = center - 0.5, width - 1
     return np.asarray(np.clip((values - center) / width + 0.5, 0, 1), dtype=np.float64)
+
+
+def _check_inflated_size(path: Path) -> None:
+    """Refuse a deflated file that grows past the largest image there may be; pydicom inflates it whole, unasked."""
+    from PIL import Image
+    from pydicom.filereader import read_file_meta_info
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    limit, meta = Image.MAX_IMAGE_PIXELS, read_file_meta_info(path)
+    if limit is None or meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return
+    most = limit * 3 * 2 + (1 << 20)  # three samples of two bytes, and a header
+    inflater, inflated = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    with path.open("rb") as file:
+        file.seek(_PREAMBLE + _GROUP_LENGTH + int(meta.FileMetaInformationGroupLength))
+        while block := inflater.unconsumed_tail or file.read(1 << 16):
+            inflated += len(inflater.decompress(block, 1 << 20))
+            if inflated > most:
+                raise BadImageError(f"expected at most {most} bytes, found more once inflated (a bomb?)")
 
 
 def _check_header(header: DicomDataset) -> None:

@@ -180,6 +180,6 @@ def _as_usage_errors(path: Path) -> Iterator[None]:
         raise UsageError(
             f"{path}: expected a whole .npz file, found a damaged one ({error}). Get it again."
         ) from error
-    except ValueError as error:
+    except (ValueError, MemoryError) as error:  # the latter where a header claims more than there is memory
         reason = "pickled objects, which are never read" if "bject" in str(error) else f"another ({error})"
         raise UsageError(f"{path}: expected a plain array, found {reason}. Get the file from its authors.") from error

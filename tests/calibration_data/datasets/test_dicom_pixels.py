@@ -10,7 +10,7 @@ from dicom_files import dicom, write_dicom
 from PIL import Image
 from pydicom.dataset import Dataset as DicomDataset
 from pydicom.pixels.processing import apply_modality_lut, apply_windowing
-from pydicom.uid import JPEGLSLossless, RLELossless
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGLSLossless, RLELossless
 
 from calibration_data.dataset import BadImageError
 from calibration_data.datasets.dicom_pixels import Window, apply_window, read_dicom_pixels
@@ -152,6 +152,20 @@ def test_a_compression_without_its_decoder_is_named(tmp_path):
     header.save_as(tmp_path / "a.dcm", enforce_file_format=True)
     with pytest.raises(BadImageError, match="found JPEG-LS Lossless Image Compression"):
         read_dicom_pixels(tmp_path / "a.dcm")
+
+
+def test_a_deflated_file_is_read_unless_it_grows_past_the_largest_image(tmp_path, monkeypatch):
+    header = dicom(RAMP)
+    header.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    header.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    assert np.array_equal(read_dicom_pixels(tmp_path / "a.dcm")[:, :, 0], RAMP)
+    header.add_new((0x0009, 0x0010), "LO", "edgeproof")
+    header.add_new((0x0009, 0x1001), "OB", bytes(4_000_000))
+    header.save_as(tmp_path / "bomb.dcm", enforce_file_format=True)
+    assert (tmp_path / "bomb.dcm").stat().st_size < 20_000
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400_000)  # 2.4 MB, and a megabyte of header
+    with pytest.raises(BadImageError, match=r"expected at most 3448576 bytes, found more once inflated"):
+        read_dicom_pixels(tmp_path / "bomb.dcm")
 
 
 @pytest.mark.parametrize("keep", [0, 100, 140, 300, 600])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -161,6 +163,20 @@ def test_a_truncated_file_is_refused(tmp_path, keep):
     path = written(tmp_path, "octmnist")
     path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
     with pytest.raises(UsageError, match=r"expected a whole \.npz file, found a damaged one"):
+        opened(path)
+
+
+def test_a_header_that_claims_more_than_there_is_memory_is_refused(tmp_path):
+    path = written(tmp_path, "octmnist")
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (10**13, 14)})
+    members["train_labels.npy"] = header.getvalue()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    with pytest.raises(UsageError, match=r"octmnist\.npz: expected a plain array, found another"):
         opened(path)
 
 
