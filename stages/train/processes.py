@@ -107,6 +107,7 @@ def together(network: nn.Module) -> nn.Module:
 def _batch_norm_over_processes(norm: _BatchNorm, x: Tensor) -> Tensor:
     if not norm.training:
         return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
+    dtype, x = x.dtype, x.float()  # in bfloat16, as of mixed precision, sums over a batch lose their digits
     axes = [0, *range(2, x.dim())]
     shape = (1, -1, *[1] * (x.dim() - 2))
     n = torch.tensor(float(x.numel() / x.shape[1]), device=x.device)
@@ -121,7 +122,7 @@ def _batch_norm_over_processes(norm: _BatchNorm, x: Tensor) -> Tensor:
         running_var.lerp_(variance * n / (n - 1), momentum)
         cast(Tensor, norm.num_batches_tracked).add_(1)
     scale = (variance + norm.eps).rsqrt() * norm.weight
-    return centred * scale.view(shape) + norm.bias.view(shape)
+    return (centred * scale.view(shape) + norm.bias.view(shape)).to(dtype)
 
 
 class _Sum(Function):

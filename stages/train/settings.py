@@ -43,6 +43,12 @@ class DistillationSettings(Settings):
         description="weight in the loss of the relative squared error of what each block's last ReLU passes (each "
         "ReLU where there are no shortcuts), of a teacher of the same network; 200 for 2 bits; 0: the answers alone",
     )
+    feature_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="share of the steps, from the first, in which features count; the rest is fine-tuning",
+    )
 
 
 class TrainSettings(Settings):

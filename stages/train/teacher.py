@@ -20,7 +20,11 @@ from stages.network.relus import block_ends, relu_modules
 from stages.train.settings import DistillationSettings
 
 FEATURES = "train.distillation.feature_weight"
-_SMALLEST = 1e-6  # mean square of what a layer passes; of a dead one the error is absolute
+_QUIETEST = (
+    1e-3  # of a layer's mean square: an image that it passes less of counts as one that it passes this much of
+)
+
+_TINY = 1e-30  # no division by zero
 
 
 @dataclass(frozen=True)
@@ -40,14 +44,22 @@ def load_teacher(settings: DistillationSettings, spec: NetworkSpec, device: torc
     """
     path = settings.teacher
     if not path.is_file():
-        raise UsageError(f"train.distillation.teacher: expected a checkpoint at {path}, found nothing.")
-    found, network = load_checkpoint(Checkpoint.at(path, spec.network))
-    for key in ("classes", "channels", "image_size", "task"):
+        raise UsageError(f"train.distillation.teacher: expected a checkpoint at {path}, found none. Mend the path.")
+    try:
+        found, network = load_checkpoint(Checkpoint.at(path, spec.network))
+    except UsageError as error:
+        raise UsageError(f"train.distillation.teacher: {error}") from error
+    for key in ("classes", "channels", "image_size", "task", "mean", "std"):
         if getattr(found, key) != getattr(spec, key):
             raise UsageError(
                 f"train.distillation.teacher: expected {key} {getattr(spec, key)!r}, found "
                 f"{getattr(found, key)!r} in {path}. Take a teacher of the same classes and image form."
             )
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in network.state_dict().values()):
+        raise UsageError(
+            f"train.distillation.teacher: expected finite weights, found NaN or infinite ones in {path}. "
+            "Take another teacher."
+        )
     if not settings.feature_weight:
         return Teacher(network.to(device), ())
     if found.network != spec.network:
@@ -63,7 +75,7 @@ def watched(network: nn.Module, spec: NetworkSpec) -> tuple[nn.Module, tuple[nn.
     """Return a network of the same parameters, and its ReLUs at the ends of the blocks of `spec`'s architecture.
 
     Args:
-        network: float or with PACT in it, in the mode it will be used in.
+        network: float or with PACT in it.
         spec: of the network.
     """
     network, relus = relu_modules(network, FEATURES)
@@ -91,7 +103,7 @@ def feature_error(features: Sequence[Tensor], hints: Sequence[Tensor]) -> Tensor
     """Return the squared error of the features, relative to the hints' squares, meaned over images and layers.
 
     Relative, because layers pass values of different sizes; per image, so that processes which share a batch can add
-    theirs. FitNets takes one layer and no division.
+    theirs. FitNets takes one layer and no division. A layer that passes nothing at all is left out.
 
     Args:
         features: the student's, float [batch, …] each, with their graph.
@@ -100,11 +112,10 @@ def feature_error(features: Sequence[Tensor], hints: Sequence[Tensor]) -> Tensor
     Returns:
         A float32 scalar, 0 where all are equal, 1 where the student passes nothing.
     """
-    errors = [
-        (
-            (ours.float() - theirs.float()).square().flatten(1).mean(dim=1)
-            / theirs.float().square().flatten(1).mean(dim=1).clamp(min=_SMALLEST)
-        ).mean()
-        for ours, theirs in zip(features, hints, strict=True)
-    ]
+    errors = []
+    for ours, theirs in zip(features, hints, strict=True):
+        error = (ours.float() - theirs.float()).square().flatten(1).mean(dim=1)
+        size = theirs.float().square().flatten(1).mean(dim=1)
+        least = size.mean() * _QUIETEST
+        errors.append((error * (least > 0) / torch.maximum(size, least.clamp(min=_TINY))).mean())
     return torch.stack(errors).mean()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -68,7 +69,8 @@ def train(
     spec = NetworkSpec(
         settings.network, data.classes, data.channels, data.image_size, data.mean, data.std, settings.pact, data.task
     )
-    state = _start(spec, settings, data, device, say)
+    with _seeded(settings.seed, device):
+        state = _start(spec, settings, data, device, say)
     loop = _loop(data, settings, spec, state.network, device)
     state_path = run.checkpoint.with_name("state.pt")
     resume(state, state_path, resume_key)
@@ -76,7 +78,8 @@ def train(
     with epoch_log(run.checkpoint.with_name("tensorboard") if settings.tensorboard and leads else None) as log:
         while len(state.epochs) < settings.epochs and not _has_stalled(state.epochs, settings.patience):
             try:
-                _one_epoch(loop, state, log, progress)
+                with _seeded(_seed(settings, len(state.epochs)) + (processes.rank() << 53), device):
+                    _one_epoch(loop, state, log, progress)
             except StageError as error:
                 raise _keep_the_best(error, state, spec, run.checkpoint) from None
             if leads:
@@ -170,13 +173,29 @@ def _loop(
     return _Loop(data, settings, spec, device, processes.together(network), relus, teacher)
 
 
+def _seed(settings: TrainSettings, epoch: int) -> int:
+    return settings.seed * 1_000_003 + epoch
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Let what takes no generator of ours, as dropout, draw the same each time, and leave others' draws alone."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def _kept(epoch: int) -> str:
+    return "The state after the epoch before is kept." if epoch else "No epoch is complete, so nothing is kept."
+
+
 def _one_epoch(
     loop: _Loop, state: State, log: Callable[[Epoch, float], None], progress: Callable[[int, int], None]
 ) -> None:
     """Train for one epoch, validate, and note what it achieved."""
     settings, epoch = loop.settings, len(state.epochs)
     # Generators of this epoch alone, so that a resumed run draws what an uninterrupted one would have drawn.
-    seed = settings.seed * 1_000_003 + epoch
+    seed = _seed(settings, epoch)
     generator = torch.Generator().manual_seed(seed)
     noise_generator = torch.Generator(loop.device).manual_seed(seed)
     weights = _weights_of_loss(loop)
@@ -188,12 +207,12 @@ def _one_epoch(
         done = epoch * loop.steps_per_epoch + step
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(settings, done, loop.steps)
-        loss = _loss(loop, batch, generator, noise_generator, weights)
+        loss = _loss(loop, batch, done, generator, noise_generator, weights)
         value = loss.item()
         if not math.isfinite(value):
             raise StageError(
                 f"train: expected a finite loss, found {value} in epoch {epoch + 1}, step {step + 1}. "
-                "The state after the last complete epoch is kept; lower `train.learning_rate` and run again."
+                f"{_kept(epoch)} Lower `train.learning_rate` and run again."
             )
         state.optimizer.zero_grad()
         share = loss * processes.share_of_loss(batch.size)
@@ -222,7 +241,7 @@ def _validated(loop: _Loop, state: State, epoch: int, train_loss: float) -> Epoc
     if not math.isfinite(loss):
         raise StageError(
             f"train: expected a finite validation loss, found {loss} after epoch {epoch + 1}. "
-            "The state after the epoch before is kept; lower `train.learning_rate` and run again."
+            f"{_kept(epoch)} Lower `train.learning_rate` and run again."
         )
     record = Epoch(epoch + 1, train_loss, loss, SCORE_OF[loop.spec.task], score)
     if all(record.is_better_than(earlier) for earlier in state.epochs):
@@ -233,16 +252,22 @@ def _validated(loop: _Loop, state: State, epoch: int, train_loss: float) -> Epoc
 
 
 def _loss(
-    loop: _Loop, batch: Batch, generator: torch.Generator, noise_generator: torch.Generator, weights: Tensor | None
+    loop: _Loop,
+    batch: Batch,
+    step: int,
+    generator: torch.Generator,
+    noise_generator: torch.Generator,
+    weights: Tensor | None,
 ) -> Tensor:
     """Return the mean loss over our part of a batch, with its graph."""
     settings, spec = loop.settings, loop.spec
+    hinted = settings.distillation is not None and step < settings.distillation.feature_share * loop.steps
     labels = batch.labels.to(loop.device, non_blocking=True)
     images = _augmented(loop, batch, generator)
     if settings.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
     precision = torch.autocast(loop.device.type, torch.bfloat16, enabled=settings.mixed_precision)
-    with precision, features_of(loop.relus) as features:
+    with precision, features_of(loop.relus if hinted else ()) as features:
         if settings.saliency_guided is None:
             logits, divergence = loop.network(images).float(), None
         else:
@@ -253,14 +278,14 @@ def _loss(
             )
             logits = logits.float()
         if loop.teacher is not None:
-            with torch.no_grad(), features_of(loop.teacher.relus) as hints:
+            with torch.no_grad(), features_of(loop.teacher.relus if hinted else ()) as hints:
                 answers = loop.teacher.network(images).float()
     loss = label_loss(logits, labels, spec.task, settings.label_smoothing, weights)
     if settings.distillation is not None:
         loss = distilled(
             loss, logits, answers, spec.task, settings.distillation.weight, settings.distillation.temperature
         )
-        if settings.distillation.feature_weight:
+        if features:
             loss = loss + settings.distillation.feature_weight * feature_error(features, hints)
     if divergence is not None and settings.saliency_guided is not None:
         loss = loss + settings.saliency_guided.weight * divergence

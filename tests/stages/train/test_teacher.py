@@ -1,15 +1,16 @@
 """The teacher's features as hints: their error by hand, what is noted when, and what a student makes of them."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from pipeline.artifacts import RunFolder
+from pipeline.artifacts import Checkpoint, RunFolder
 from pipeline.errors import UsageError
 from stages.network import PactSettings
-from stages.network.checkpoint import load_checkpoint
+from stages.network.checkpoint import load_checkpoint, save_checkpoint
 from stages.network.normalisation import normalise
 from stages.network.relus import relu_modules
 from stages.train.settings import AugmentSettings, DistillationSettings, SaliencyGuidedSettings, TrainSettings
@@ -31,6 +32,12 @@ def settings(**changes):
     return TrainSettings(**values)
 
 
+def poison(path):
+    spec, network = load_checkpoint(Checkpoint.at(path))
+    torch.nn.init.constant_(next(network.parameters()), float("nan"))
+    save_checkpoint(path, spec, network)
+
+
 def test_the_error_is_relative_to_each_image_and_layer_alike():
     # Image by image |s − t|² / |t|²: (1 + 0) / 5 and 9 / 9 in the first layer, 0 and 1 in the second, 10,000 times
     # as large.
@@ -39,10 +46,21 @@ def test_the_error_is_relative_to_each_image_and_layer_alike():
     assert feature_error(features, hints).item() == pytest.approx((0.2 + 1 + 0 + 1) / 4)
 
 
-def test_what_a_student_passes_nothing_of_is_an_error_of_one_and_a_dead_layer_none():
-    hints = [torch.rand(3, 4, 5, 5), torch.zeros(3, 2)]
-    assert feature_error([torch.zeros(3, 4, 5, 5), torch.zeros(3, 2)], hints).item() == pytest.approx(0.5)
+def test_what_a_student_passes_nothing_of_is_an_error_of_one():
+    hints = [torch.rand(3, 4, 5, 5) + 0.1, torch.rand(3, 2) + 0.1]
+    assert feature_error([torch.zeros_like(hint) for hint in hints], hints).item() == pytest.approx(1.0)
     assert feature_error(hints, hints).item() == 0.0
+
+
+def test_a_dead_layer_is_left_out_and_an_image_that_passes_next_to_nothing_does_not_rule():
+    student = torch.ones(2, 4, requires_grad=True)
+    error = feature_error([student], [torch.zeros(2, 4)])
+    error.backward()
+    assert error.item() == 0.0
+    assert student.grad.abs().max().item() == 0.0
+    # The layer's mean square is 50; of the second image, which passes nothing, the error is relative to a thousandth.
+    hint = torch.tensor([[10.0], [0.0]])
+    assert feature_error([torch.tensor([[10.0], [1.0]])], [hint]).item() == pytest.approx(1 / 0.05 / 2)
 
 
 def test_the_gradient_of_the_error_is_autograd_s_of_the_formula():
@@ -99,6 +117,19 @@ def test_a_student_that_is_given_hints_passes_what_its_teacher_passes(stripes, t
     assert errors[10.0] < errors[0.0] / 2
 
 
+def test_hints_end_after_their_share_of_the_steps(stripes, tmp_path):
+    teacher = train(stripes, settings(), RunFolder(tmp_path / "teacher"), "key")
+    losses = {}
+    for weight, share in ((0.0, 1.0), (10.0, 1.0), (10.0, 0.5)):
+        distillation = DistillationSettings(teacher=teacher.path, feature_weight=weight, feature_share=share)
+        run = RunFolder(tmp_path / f"{weight}-{share}")
+        train(stripes, settings(epochs=2, distillation=distillation, seed=7), run, "key")
+        losses[weight, share] = [epoch["train_loss"] for epoch in json.loads(run.history.read_text())]
+    assert losses[10.0, 0.5][0] == losses[10.0, 1.0][0]  # the first epoch is the first half
+    assert losses[10.0, 0.5][1] < losses[10.0, 1.0][1] / 2  # of which features are most
+    assert losses[10.0, 0.5][1] < losses[0.0, 1.0][0]
+
+
 def test_hints_of_another_network_are_refused_where_its_answers_are_taken(stripes, tmp_path):
     teacher = train(stripes, settings(epochs=1), RunFolder(tmp_path / "teacher"), "key")
     student = settings(epochs=1, network="cnn-medium", distillation=DistillationSettings(teacher=teacher.path))
@@ -109,3 +140,27 @@ def test_hints_of_another_network_are_refused_where_its_answers_are_taken(stripe
         match=r"feature_weight: expected a teacher of the student's own network 'cnn-medium', found",
     ):
         train(stripes, student.model_copy(update={"distillation": hinted}), RunFolder(tmp_path / "hints"), "key")
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        pytest.param(lambda path: path.unlink(), "expected a checkpoint at .*, found none", id="missing"),
+        pytest.param(lambda path: path.write_text("a teacher"), "expected a checkpoint written by", id="text"),
+        pytest.param(lambda path: path.write_bytes(path.read_bytes()[:200]), "expected a checkpoint", id="cut"),
+        pytest.param(poison, r"expected finite weights, found NaN", id="nan"),
+    ],
+)
+def test_a_teacher_that_cannot_teach_is_refused_by_the_setting_that_names_it(stripes, tmp_path, damage, expected):
+    teacher = train(stripes, settings(epochs=0), RunFolder(tmp_path / "teacher"), "key")
+    damage(teacher.path)
+    recipe = settings(distillation=DistillationSettings(teacher=teacher.path))
+    with pytest.raises(UsageError, match=rf"^train\.distillation\.teacher: .*{expected}"):
+        train(stripes, recipe, RunFolder(tmp_path / "student"), "key")
+
+
+def test_a_teacher_of_otherwise_normalised_images_is_refused(stripes, tmp_path):
+    teacher = train(stripes, settings(epochs=0), RunFolder(tmp_path / "teacher"), "key")
+    recipe = settings(distillation=DistillationSettings(teacher=teacher.path))
+    with pytest.raises(UsageError, match=r"expected mean \(0\.25,\), found \(0\.5,\)"):
+        train(replace(stripes, mean=(0.25,)), recipe, RunFolder(tmp_path / "student"), "key")

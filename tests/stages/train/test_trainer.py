@@ -148,6 +148,14 @@ def test_an_infinite_loss_stops_and_keeps_the_last_complete_epoch(stripes, tmp_p
     assert all(torch.isfinite(tensor).all() for tensor in kept.state_dict().values())
 
 
+def test_an_infinite_loss_in_the_first_epoch_says_that_nothing_is_kept(stripes, tmp_path, monkeypatch):
+    monkeypatch.setattr("stages.train.trainer.label_loss", lambda logits, *_: logits.sum() * math.inf)
+    run = RunFolder(tmp_path)
+    with pytest.raises(StageError, match=r"in epoch 1, step 1\. No epoch is complete, so nothing is kept\. Lower"):
+        train(stripes, settings(saliency_guided=None), run, "key")
+    assert not run.checkpoint.with_name("state.pt").exists()
+
+
 def test_rate_rises_to_its_peak_and_falls_to_zero():
     rates = [learning_rate(settings(warmup_fraction=0.1, learning_rate=0.05), step, 100) for step in range(100)]
     assert rates[0] == pytest.approx(0.05 / 11)
@@ -212,6 +220,30 @@ def test_every_part_of_the_recipe_learns_the_stripes_and_resumes_to_the_same_byt
     with pytest.raises(KeyboardInterrupt):
         train(stripes, recipe, killed, "key", on_epoch=kill)
     assert train(stripes, recipe, killed, "key").sha256 == expected.sha256
+
+
+def test_dropout_draws_the_same_in_every_training_and_after_a_kill(stripes, tmp_path, monkeypatch):
+    (tmp_path / "dropping.py").write_text(
+        "from torch import nn\n"
+        "def build(channels, classes):\n"
+        "    return nn.Sequential(nn.Conv2d(channels, 8, 3), nn.ReLU(), nn.Dropout(0.5), nn.AdaptiveAvgPool2d(2),\n"
+        "                         nn.Flatten(), nn.Linear(32, classes))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    recipe = settings(network="dropping:build", saliency_guided=None, epochs=2)
+    torch.manual_seed(1)
+    expected = train(stripes, recipe, RunFolder(tmp_path / "whole"), "key")
+    torch.manual_seed(2)
+    drawn = torch.get_rng_state()
+
+    def kill(_):
+        raise KeyboardInterrupt
+
+    killed = RunFolder(tmp_path / "killed")
+    with pytest.raises(KeyboardInterrupt):
+        train(stripes, recipe, killed, "key", on_epoch=kill)
+    assert train(stripes, recipe, killed, "key").sha256 == expected.sha256
+    assert torch.equal(torch.get_rng_state(), drawn)  # nobody else's draws are touched
 
 
 def test_training_stops_after_as_many_epochs_without_a_better_one_as_patience_allows(stripes, tmp_path, monkeypatch):
