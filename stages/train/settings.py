@@ -41,7 +41,8 @@ class DistillationSettings(Settings):
         0.0,
         ge=0,
         description="weight in the loss of the relative squared error of what each block's last ReLU passes (each "
-        "ReLU where there are no shortcuts), of a teacher of the same network; 200 for 2 bits; 0: the answers alone",
+        "ReLU where there are no shortcuts), of a teacher of the same network: for few bits and few "
+        "epochs, 200 at 2 bits; 0: the answers alone",
     )
     feature_share: float = Field(
         1.0,
