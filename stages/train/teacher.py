@@ -20,10 +20,7 @@ from stages.network.relus import block_ends, relu_modules
 from stages.train.settings import DistillationSettings
 
 FEATURES = "train.distillation.feature_weight"
-_QUIETEST = (
-    1e-3  # of a layer's mean square: an image that it passes less of counts as one that it passes this much of
-)
-
+_QUIETEST = 1e-3  # of a layer's mean square over the batch: an image that it passes less of counts as passing this
 _TINY = 1e-30  # no division by zero
 
 

@@ -42,7 +42,12 @@ def run(folder, *launcher):
         pytest.param({"pact": None, "saliency_guided": None}, 1e-5, id="plain"),
         pytest.param({"pact": None, "saliency_guided": None, "norm_batches": 4}, 1e-5, id="norm-batches"),
         pytest.param({"pact": None, "saliency_guided": {}}, 1e-5, id="saliency-guided"),
-        pytest.param({"pact": None, "saliency_guided": None, "distillation": True}, 1e-5, id="distillation"),
+        # At the rate above, errors this size carry a digit of float32 to the third digit of the weights.
+        pytest.param(
+            {"pact": None, "saliency_guided": None, "distillation": True, "learning_rate": 0.002},
+            1e-5,
+            id="distillation",
+        ),
         # bfloat16 keeps three digits, and every step rounds anew.
         pytest.param({"pact": None, "saliency_guided": None, "mixed_precision": True}, 5e-2, id="mixed-precision"),
         # Sums taken in another order land on the other side of a rounding now and then, and background pixels do so
