@@ -52,8 +52,9 @@ def test_tensors_of_another_network_are_refused(tmp_path):
     path = tmp_path / "other.safetensors"
     values = json.loads(SPEC.to_text()) | {"network": "cnn-small"}
     save_file({"w": torch.zeros(1)}, path, metadata={"edgeproof.network": json.dumps(values)})
-    with pytest.raises(UsageError, match="expected the tensors of the network"):
+    with pytest.raises(UsageError, match="expected the tensors of the network") as caught:
         load_checkpoint(Checkpoint.at(path))
+    assert len(str(caught.value)) < 450 + len(str(path))  # PyTorch's own message names every tensor
     values["network"] = "alexnet"
     save_file({"w": torch.zeros(1)}, path, metadata={"edgeproof.network": json.dumps(values)})
     with pytest.raises(UsageError, match="alexnet"):
