@@ -120,7 +120,7 @@ def _begin(settings: TrainSettings) -> torch.device:
     # What cuBLAS wants for results that repeat; it is read when the GPU is first used.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(settings.deterministic)
-    # PyTorch would also fill every new tensor, to show who reads what nobody wrote: 8 % of a step, and no step does.
+    # PyTorch would also fill every new tensor, to show who reads what nobody wrote: 2 % of a step, and no step does.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.set_num_threads(settings.threads)  # sums are taken in another order with another number
     has_gpu = torch.cuda.is_available()
