@@ -19,7 +19,7 @@ from stages.network.checkpoint import NetworkSpec, load_checkpoint
 from stages.network.relus import block_ends, relu_modules
 from stages.train.settings import DistillationSettings
 
-FEATURES = "train.distillation.feature_weight"
+_FEATURES = "train.distillation.feature_weight"
 _QUIETEST = 1e-3  # of a layer's mean square over the batch: an image that it passes less of counts as passing this
 _TINY = 1e-30  # no division by zero
 
@@ -61,7 +61,7 @@ def load_teacher(settings: DistillationSettings, spec: NetworkSpec, device: torc
         return Teacher(network.to(device), ())
     if found.network != spec.network:
         raise UsageError(
-            f"{FEATURES}: expected a teacher of the student's own network {spec.network!r}, found {found.network!r} "
+            f"{_FEATURES}: expected a teacher of the student's own network {spec.network!r}, found {found.network!r} "
             f"in {path}. Take a teacher of that network, or set it to 0."
         )
     network, relus = watched(network, spec)
@@ -75,8 +75,8 @@ def watched(network: nn.Module, spec: NetworkSpec) -> tuple[nn.Module, tuple[nn.
         network: float or with PACT in it.
         spec: of the network.
     """
-    network, relus = relu_modules(network, FEATURES)
-    return network, tuple(relus[number] for number in block_ends(spec.build_float(seed=0), FEATURES))
+    network, relus = relu_modules(network, _FEATURES)
+    return network, tuple(relus[number] for number in block_ends(spec.build_float(seed=0), _FEATURES))
 
 
 @contextmanager
@@ -100,7 +100,8 @@ def feature_error(features: Sequence[Tensor], hints: Sequence[Tensor]) -> Tensor
     """Return the squared error of the features, relative to the hints' squares, meaned over images and layers.
 
     Relative, because layers pass values of different sizes; per image, so that processes which share a batch can add
-    theirs. FitNets takes one layer and no division. A layer that passes nothing at all is left out.
+    theirs (but for images close to silent, whose floor is of our part). FitNets takes one layer and no division. A
+    layer that passes nothing at all is left out.
 
     Args:
         features: the student's, float [batch, …] each, with their graph.
