@@ -118,7 +118,10 @@ def follow_training() -> None:
     while (message := processes.told()) is not None:
         root, settings, key = cast("tuple[Path, TrainSettings, str]", message)
         run = RunFolder(root)
-        train(read_prepared(run.data), settings, run, key)
+        try:
+            train(read_prepared(run.data), settings, run, key)
+        except StageError:
+            return  # all fail alike, and the one that leads says so
 
 
 def export_float(

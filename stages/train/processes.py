@@ -60,6 +60,12 @@ def told() -> object:
     return received[0]
 
 
+def wait() -> None:
+    """Wait until all processes have come here; torchrun ends all the others as soon as one of them fails."""
+    if count() > 1:
+        dist.barrier()
+
+
 def _part() -> None:
     # What still holds on to the group must go before it, and nobody may leave while another is still talking:
     # otherwise a thread of the group outlives it, and the process aborts as it ends.
@@ -87,6 +93,15 @@ def share_of_loss(size: int) -> float:
     """
     ours = part_of(size)
     return float((ours.stop - ours.start) * count() / size)
+
+
+def average(value: Tensor) -> Tensor:
+    """Return the mean of a tensor over the processes, the same in all of them; it carries no gradient."""
+    if count() == 1:
+        return value
+    total = value.clone()
+    dist.all_reduce(total)
+    return total / count()
 
 
 def together(network: nn.Module) -> nn.Module:

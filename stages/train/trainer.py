@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -22,16 +21,16 @@ from stages.network.normalisation import normalise
 from stages.network.pact import fit_clips
 from stages.network.pretrained import build_pretrained
 from stages.network.quantizers import keep_clips_positive
-from stages.train import augmentation, processes
-from stages.train.batches import Batch, batches, epoch_order
+from stages.train import processes
+from stages.train.batches import batches, epoch_order
 from stages.train.evaluation import SCORE_OF, evaluate
 from stages.train.norm_statistics import norms_of, retake_statistics
-from stages.train.objectives import distilled, label_loss, loss_weights
+from stages.train.objectives import loss_weights
 from stages.train.recipe import build_optimizer, learning_rate, update_mean
-from stages.train.saliency_guided import saliency_guided_terms
 from stages.train.settings import TrainSettings
 from stages.train.state import Epoch, State, copy_of, resume, save_state
-from stages.train.teacher import Teacher, feature_error, features_of, load_teacher, watched
+from stages.train.step import Loop, augmented, step_loss
+from stages.train.teacher import Teacher, load_teacher, watched
 from stages.train.tensorboard import epoch_log
 
 
@@ -81,7 +80,9 @@ def train(
                 with _seeded(_seed(settings, len(state.epochs)) + (processes.rank() << 53), device):
                     _one_epoch(loop, state, log, progress)
             except StageError as error:
-                raise _keep_the_best(error, state, spec, run.checkpoint) from None
+                failure = _keep_the_best(error, state, spec, run.checkpoint)
+                processes.wait()  # for the one that writes
+                raise failure from None
             if leads:
                 save_state(state, state_path, resume_key)
                 on_epoch(state.epochs[-1])
@@ -93,27 +94,6 @@ def train(
     checkpoint = save_checkpoint(run.checkpoint, spec, state.network)
     state_path.unlink(missing_ok=True)
     return checkpoint
-
-
-@dataclass(frozen=True)
-class _Loop:
-    """What stays the same from step to step."""
-
-    data: PreparedData
-    settings: TrainSettings
-    spec: NetworkSpec
-    device: torch.device
-    network: nn.Module
-    relus: tuple[nn.Module, ...]
-    teacher: Teacher | None
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return math.ceil(len(self.data.train) / self.settings.batch_size)
-
-    @property
-    def steps(self) -> int:
-        return self.steps_per_epoch * self.settings.epochs
 
 
 def _begin(settings: TrainSettings) -> torch.device:
@@ -163,14 +143,17 @@ def _start(
 
 def _loop(
     data: PreparedData, settings: TrainSettings, spec: NetworkSpec, network: nn.Module, device: torch.device
-) -> _Loop:
+) -> Loop:
     teacher: Teacher | None = None
     relus: tuple[nn.Module, ...] = ()
     if settings.distillation is not None:
         teacher = load_teacher(settings.distillation, spec, device)
         if teacher.relus:
             network, relus = watched(network.train(), spec)
-    return _Loop(data, settings, spec, device, processes.together(network), relus, teacher)
+    weights = None
+    if settings.imbalance == "weighted_loss":
+        weights = loss_weights(data.train.labels, len(data.classes)).to(device)
+    return Loop(data, settings, spec, device, processes.together(network), relus, teacher, weights)
 
 
 def _seed(settings: TrainSettings, epoch: int) -> int:
@@ -190,7 +173,7 @@ def _kept(epoch: int) -> str:
 
 
 def _one_epoch(
-    loop: _Loop, state: State, log: Callable[[Epoch, float], None], progress: Callable[[int, int], None]
+    loop: Loop, state: State, log: Callable[[Epoch, float], None], progress: Callable[[int, int], None]
 ) -> None:
     """Train for one epoch, validate, and note what it achieved."""
     settings, epoch = loop.settings, len(state.epochs)
@@ -198,7 +181,6 @@ def _one_epoch(
     seed = _seed(settings, epoch)
     generator = torch.Generator().manual_seed(seed)
     noise_generator = torch.Generator(loop.device).manual_seed(seed)
-    weights = _weights_of_loss(loop)
     parameters = list(state.network.parameters())  # and not the images, whose gradient saliency already took
     state.network.train()
     total_loss, seen = 0.0, 0
@@ -207,16 +189,15 @@ def _one_epoch(
         done = epoch * loop.steps_per_epoch + step
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(settings, done, loop.steps)
-        loss = _loss(loop, batch, done, generator, noise_generator, weights)
-        value = loss.item()
+        loss = step_loss(loop, batch, done, generator, noise_generator) * processes.share_of_loss(batch.size)
+        value = processes.average(loss.detach()).item()
         if not math.isfinite(value):
             raise StageError(
                 f"train: expected a finite loss, found {value} in epoch {epoch + 1}, step {step + 1}. "
                 f"{_kept(epoch)} Lower `train.learning_rate` and run again."
             )
         state.optimizer.zero_grad()
-        share = loss * processes.share_of_loss(batch.size)
-        share.backward(inputs=parameters)  # type: ignore[no-untyped-call]
+        loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]
         state.optimizer.step()
         keep_clips_positive(state.network)
         if settings.ema_decay is not None:
@@ -230,14 +211,15 @@ def _one_epoch(
     state.epochs.append(record)
 
 
-def _validated(loop: _Loop, state: State, epoch: int, train_loss: float) -> Epoch:
+def _validated(loop: Loop, state: State, epoch: int, train_loss: float) -> Epoch:
     """Validate the network, or the running mean of its weights, and keep it if it is the best so far."""
     trained = copy_of(state.network) if state.mean else {}
     if state.mean:
         state.network.load_state_dict(state.mean)
     if loop.settings.norm_batches is not None:
         retake_statistics(state.network, _images_for_norms(loop, loop.settings.norm_batches))
-    loss, score = evaluate(state.network, loop.data.validation, loop.spec)
+    found = torch.tensor(evaluate(state.network, loop.data.validation, loop.spec), dtype=torch.float64)
+    loss, score = processes.average(found).tolist()  # so that all stop at the same epoch
     if not math.isfinite(loss):
         raise StageError(
             f"train: expected a finite validation loss, found {loss} after epoch {epoch + 1}. "
@@ -251,68 +233,13 @@ def _validated(loop: _Loop, state: State, epoch: int, train_loss: float) -> Epoc
     return record
 
 
-def _loss(
-    loop: _Loop,
-    batch: Batch,
-    step: int,
-    generator: torch.Generator,
-    noise_generator: torch.Generator,
-    weights: Tensor | None,
-) -> Tensor:
-    """Return the mean loss over our part of a batch, with its graph."""
-    settings, spec = loop.settings, loop.spec
-    hinted = settings.distillation is not None and step < settings.distillation.feature_share * loop.steps
-    labels = batch.labels.to(loop.device, non_blocking=True)
-    images = _augmented(loop, batch, generator)
-    if settings.channels_last:
-        images = images.contiguous(memory_format=torch.channels_last)
-    precision = torch.autocast(loop.device.type, torch.bfloat16, enabled=settings.mixed_precision)
-    with precision, features_of(loop.relus if hinted else ()) as features:
-        if settings.saliency_guided is None:
-            logits, divergence = loop.network(images).float(), None
-        else:
-            shape = (batch.size, *images.shape[1:])
-            noise = torch.rand(shape, generator=noise_generator, device=loop.device)[processes.part_of(batch.size)]
-            logits, divergence = saliency_guided_terms(
-                loop.network, images, labels, spec.task, settings.saliency_guided, noise
-            )
-            logits = logits.float()
-        if loop.teacher is not None:
-            with torch.no_grad(), features_of(loop.teacher.relus if hinted else ()) as hints:
-                answers = loop.teacher.network(images).float()
-    loss = label_loss(logits, labels, spec.task, settings.label_smoothing, weights)
-    if settings.distillation is not None:
-        loss = distilled(
-            loss, logits, answers, spec.task, settings.distillation.weight, settings.distillation.temperature
-        )
-        if features:
-            loss = loss + settings.distillation.feature_weight * feature_error(features, hints)
-    if divergence is not None and settings.saliency_guided is not None:
-        loss = loss + settings.saliency_guided.weight * divergence
-    return loss
-
-
-def _augmented(loop: _Loop, batch: Batch, generator: torch.Generator) -> Tensor:
-    """Return our part of a batch, changed as drawn for the whole of it, and normalised."""
-    settings = loop.settings.augment
-    draws = augmentation.draw(batch.size, settings, generator).part(processes.part_of(batch.size), loop.device)
-    pixels = batch.images.to(loop.device, non_blocking=True)
-    return normalise(augmentation.augment(pixels, settings, draws), loop.spec.mean, loop.spec.std)
-
-
-def _images_for_norms(loop: _Loop, count: int) -> Iterator[Tensor]:
+def _images_for_norms(loop: Loop, count: int) -> Iterator[Tensor]:
     """Yield batches as training sees them, the same ones each time."""
     settings = loop.settings
     generator = torch.Generator().manual_seed(settings.seed)
     order = epoch_order(loop.data, settings.imbalance, generator)
     for batch in islice(batches(loop.data.train, order, settings.batch_size), count):
-        yield _augmented(loop, batch, generator)
-
-
-def _weights_of_loss(loop: _Loop) -> Tensor | None:
-    if loop.settings.imbalance != "weighted_loss":
-        return None
-    return loss_weights(loop.data.train.labels, len(loop.data.classes)).to(loop.device)
+        yield augmented(loop, batch, generator)
 
 
 def _has_stalled(epochs: list[Epoch], patience: int | None) -> bool:

@@ -30,6 +30,9 @@ def configure(folder, **recipe):
     (folder / "config.json").write_text(json.dumps({**CONFIGURATION, "train": {**CONFIGURATION["train"], **recipe}}))
 
 
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+
+
 def run(folder, *launcher):
     command = [sys.executable, *launcher, "-m", "pipeline", "train", str(folder / "config.json"), "--json"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -61,16 +64,15 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path, recipe, tolerance):
         assert run(tmp_path / "teacher").returncode == 0
         teacher = tmp_path / "teacher" / "runs" / "shared" / "train" / "checkpoint.safetensors"
         recipe = {**recipe, "distillation": {"teacher": str(teacher), "feature_weight": 0.2}}
-    networks = {}
-    for name, launcher in (
-        ("one", ()),
-        ("two", ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")),
-    ):
+    networks, histories = {}, {}
+    for name, launcher in (("one", ()), ("two", TWO)):
         folder = tmp_path / name
         configure(folder, **recipe)
         done = run(folder, *launcher)
         assert done.returncode == 0, done.stderr
-        networks[name] = load_file(folder / "runs" / "shared" / "train" / "checkpoint.safetensors")
+        trained = folder / "runs" / "shared" / "train"
+        networks[name] = load_file(trained / "checkpoint.safetensors")
+        histories[name] = json.loads((trained / "history.json").read_text())
         if name == "two":
             again = run(folder, *launcher)  # everything is there: the waiting process must be let go
             assert again.returncode == 0, again.stderr
@@ -78,3 +80,15 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path, recipe, tolerance):
     assert networks["one"].keys() == networks["two"].keys()
     for name, tensor in networks["one"].items():
         assert torch.allclose(tensor.double(), networks["two"][name].double(), rtol=0, atol=tolerance), name
+    (one,), (two,) = histories["one"], histories["two"]
+    assert two["train_loss"] == pytest.approx(one["train_loss"], rel=10 * tolerance)
+
+
+def test_a_loss_that_is_no_number_stops_both_processes_and_keeps_the_best_network(tmp_path):
+    recipe = {"epochs": 6, "batch_size": 64, "learning_rate": 200, "warmup_fraction": 0.9}
+    configure(tmp_path / "wild", pact=None, saliency_guided=None, **recipe)
+    done = run(tmp_path / "wild", *TWO)
+    assert done.returncode != 0
+    assert done.stderr.count("expected a finite loss") == 1
+    network = load_file(tmp_path / "wild" / "runs" / "shared" / "train" / "last_good.safetensors")
+    assert all(torch.isfinite(tensor).all() for tensor in network.values())

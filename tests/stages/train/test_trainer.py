@@ -137,7 +137,7 @@ def test_an_infinite_loss_stops_and_keeps_the_last_complete_epoch(stripes, tmp_p
         value = torch.nn.functional.nll_loss(torch.log_softmax(logits, 1), labels)
         return value * math.nan if next(calls) == 7 else value  # 5 steps an epoch: the third step of the second
 
-    monkeypatch.setattr("stages.train.trainer.label_loss", loss)
+    monkeypatch.setattr("stages.train.step.label_loss", loss)
     run = RunFolder(tmp_path)
     with pytest.raises(StageError, match=r"nan in epoch 2, step 3.*last_good\.safetensors"):
         train(stripes, settings(saliency_guided=None), run, "key")
@@ -149,7 +149,7 @@ def test_an_infinite_loss_stops_and_keeps_the_last_complete_epoch(stripes, tmp_p
 
 
 def test_an_infinite_loss_in_the_first_epoch_says_that_nothing_is_kept(stripes, tmp_path, monkeypatch):
-    monkeypatch.setattr("stages.train.trainer.label_loss", lambda logits, *_: logits.sum() * math.inf)
+    monkeypatch.setattr("stages.train.step.label_loss", lambda logits, *_: logits.sum() * math.inf)
     run = RunFolder(tmp_path)
     with pytest.raises(StageError, match=r"in epoch 1, step 1\. No epoch is complete, so nothing is kept\. Lower"):
         train(stripes, settings(saliency_guided=None), run, "key")
