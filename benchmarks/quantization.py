@@ -66,9 +66,9 @@ def ours(model: Path, images: NDArray[np.uint8], method: str, threads: int) -> N
     """Find ranges the way `method: static` does."""
     import onnx
 
-    from calibration_data.preprocessing import Preprocessing
-    from stages.quantize.ranges import Calibration, find_ranges
-    from stages.quantize.static import quantized_operators
+    from onnx_files.preprocessing import Preprocessing
+    from stages.quantize.calibration.ranges import Calibration, find_ranges
+    from stages.quantize.methods.static import quantized_operators
 
     proto = onnx.load_model(model)
     metadata = {entry.key: entry.value for entry in proto.metadata_props}

@@ -30,7 +30,7 @@ from quantization_tools import OURS, RECOVERY, File, Inputs, files
 
 if TYPE_CHECKING:
     from calibration_data.prepared import PreparedData
-    from pipeline.artifacts import OnnxModel
+    from foundation.artifacts import OnnxModel
 
 SPEED_UP = {"resnet18": 3.0, "mobilenet_v2": 2.0}
 """Float latency over int8 latency that this project holds itself to, on one thread with VNNI at 224 px."""
@@ -43,7 +43,8 @@ _HELD = 256
 def trained(arguments: argparse.Namespace) -> tuple[OnnxModel, PreparedData, NDArray[np.int64]]:
     """Return a run's float file, its images, and which of the test images are asked."""
     from calibration_data.prepared_folder import read_prepared
-    from pipeline.artifacts import OnnxModel, RunFolder
+    from foundation.artifacts import OnnxModel
+    from foundation.run_folder import RunFolder
 
     run = RunFolder(arguments.run)
     data = read_prepared(run.data)
@@ -54,8 +55,9 @@ def trained(arguments: argparse.Namespace) -> tuple[OnnxModel, PreparedData, NDA
 def initial(arguments: argparse.Namespace, folder: Path) -> tuple[OnnxModel, PreparedData, NDArray[np.int64]]:
     """Return a network with initial weights at 224 px, with a folder's pictures or generated ones."""
     from calibration_data.image_folder import UnlabelledImages, unlabelled_data
-    from calibration_data.preprocessing import Preprocessing
-    from pipeline.artifacts import OnnxModel, sha256_of_file
+    from foundation.artifacts import OnnxModel
+    from foundation.files import sha256_of_file
+    from onnx_files.preprocessing import Preprocessing
 
     path = folder / "images.npy"
     count = arguments.calibrated + arguments.test
@@ -78,9 +80,9 @@ def initial(arguments: argparse.Namespace, folder: Path) -> tuple[OnnxModel, Pre
 
 def kept(file: File, inputs: Inputs, asked: NDArray[np.int64], labelled: bool, float_logits: Any) -> dict[str, Any]:
     """Return a file's size, SQNR, agreement, and where there are labels its accuracy and what it lost."""
+    from onnx_files.sessions import open_session, predict
     from stages.validate import statistics
     from stages.validate.metrics import logits_sqnr_db
-    from stages.validate.sessions import open_session, predict
 
     assert file.model is not None
     session = open_session(file.model.path, "cpu", 1)
@@ -112,7 +114,7 @@ def chosen_by(inputs: Inputs) -> NDArray[np.uint8]:
 
 def float_answers(inputs: Inputs, asked: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the float file's logits for the images that choose between files, and for the test images."""
-    from stages.validate.sessions import open_session, predict
+    from onnx_files.sessions import open_session, predict
 
     session = open_session(inputs.model.path, "cpu", 1)
     return predict(session, chosen_by(inputs), 32), predict(session, inputs.data.test.images[asked], 32)
@@ -174,7 +176,7 @@ def compare(arguments: argparse.Namespace, folder: Path) -> None:
     import onnx
 
     from calibration_data.sampling import choose_calibration_images
-    from stages.quantize.graph import normalisation_nodes
+    from onnx_files.graph import normalisation_nodes
 
     model, data, asked = trained(arguments) if arguments.run else initial(arguments, folder)
     chosen = choose_calibration_images(data, arguments.calibrated, 0)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from calibration_data.prepared import PreparedData
-    from pipeline.artifacts import OnnxModel
+    from foundation.artifacts import OnnxModel
 
 OURS = "edgeproof"
 RECOVERY: dict[str, dict[str, bool]] = {
@@ -75,8 +75,8 @@ class File:
 
 def ours(inputs: Inputs, calibration: str, recovery: str, path: Path) -> None:
     """`method: static`."""
-    from stages.quantize.recovery import RecoverySettings
-    from stages.quantize.static import StaticSettings, quantize_static
+    from stages.quantize.methods.static import StaticSettings, quantize_static
+    from stages.quantize.recovery.steps import RecoverySettings
 
     settings = StaticSettings(
         calibration=calibration,  # type: ignore[arg-type]
@@ -196,7 +196,8 @@ def files(inputs: Inputs, arguments: argparse.Namespace, folder: Path) -> Iterat
 def _artifact(path: Path, tool: str, inputs: Inputs) -> OnnxModel:
     import onnx
 
-    from pipeline.artifacts import OnnxModel, sha256_of_file
+    from foundation.artifacts import OnnxModel
+    from foundation.files import sha256_of_file
 
     compiled = onnx.load_model(path)
     metadata = {entry.key: entry.value for entry in onnx.load_model(inputs.model.path).metadata_props}

@@ -74,9 +74,9 @@ def kind_of(kind: str, network: str, images: np.ndarray, folder: Path, threads: 
     targets = np.zeros(len(images), dtype=np.int64)
     if kind == "torch":
         return _in_torch(network, images, threads)
+    from onnx_files.sessions import open_session
     from stages.validate.maps.methods import ExplainedFiles, open_method
     from stages.validate.maps.settings import MapSettings
-    from stages.validate.sessions import open_session
 
     path = folder / FILES[kind]
     if kind == "occlusion":

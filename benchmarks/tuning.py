@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from calibration_data.prepared import PreparedData
-    from pipeline.artifacts import OnnxModel
-    from stages.validate.trial import Reference
+    from foundation.artifacts import OnnxModel
+    from stages.search.score import Reference
 
 _SEED = 0
 _PEAKS_OF = 512
@@ -83,7 +83,7 @@ def unbalance(
     import onnx
     from onnx import numpy_helper
 
-    from stages.quantize.equalization import find_pairs
+    from stages.quantize.recovery.equalization import find_pairs
 
     result = onnx.ModelProto()
     result.CopyFrom(proto)
@@ -131,10 +131,11 @@ def hard_network(model: OnnxModel, data: PreparedData, octaves: int, folder: Pat
     """Write the unbalanced network and make sure that it answers as the float file does."""
     import onnx
 
-    from calibration_data.preprocessing import Preprocessing
-    from pipeline.artifacts import OnnxModel, sha256_of_file
-    from stages.quantize.probes import channel_peaks, image_batches
-    from stages.validate.sessions import open_session, predict
+    from foundation.artifacts import OnnxModel
+    from foundation.files import sha256_of_file
+    from onnx_files.preprocessing import Preprocessing
+    from onnx_files.probes import channel_peaks, image_batches
+    from onnx_files.sessions import open_session, predict
 
     proto = onnx.load_model(model.path)
     preprocessing = Preprocessing.from_metadata({entry.key: entry.value for entry in proto.metadata_props})
@@ -154,8 +155,8 @@ def hard_network(model: OnnxModel, data: PreparedData, octaves: int, folder: Pat
 
 def ours(model: OnnxModel, data: PreparedData, arguments: argparse.Namespace, path: Path) -> OnnxModel:
     """`method: tuned`."""
-    from pipeline.tuning import tune
-    from stages.quantize.tuner import TunedSettings
+    from stages.search.study import TunedSettings
+    from stages.search.tuned import tune
 
     settings = TunedSettings(
         method="tuned",
@@ -189,9 +190,9 @@ def outcome(
     tool: str, tune: Callable[[], OnnxModel], model: OnnxModel, reference: Reference, image: NDArray[np.uint8]
 ) -> Outcome:
     """Let a tool choose, and measure its choice on images that it did not see."""
-    from pipeline.errors import EdgeproofError
+    from foundation.errors import EdgeproofError
     from stages.saliency_twin.twin_file import make_twin
-    from stages.validate.trial import score, speedup
+    from stages.search.score import score, speedup
 
     start, cpu_start = time.perf_counter(), sum(os.times()[:4])
     try:
@@ -236,10 +237,11 @@ def compare(arguments: argparse.Namespace, folder: Path) -> None:
     import onnx
 
     from calibration_data.prepared_folder import read_prepared
-    from pipeline.artifacts import OnnxModel, RunFolder
-    from stages.quantize.graph import layers
+    from foundation.artifacts import OnnxModel
+    from foundation.run_folder import RunFolder
+    from onnx_files.graph import layers
     from stages.saliency_twin.twin_file import make_twin
-    from stages.validate.trial import reference_answers
+    from stages.search.score import reference_answers
 
     run = RunFolder(arguments.run)
     data = read_prepared(run.data)

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration_data.prepared import SplitName, Task
-from pipeline.errors import UsageError
-from pipeline.settings import Settings
+from foundation.errors import UsageError
+from foundation.settings import Settings
 
 
 class SourceSettings(Settings):

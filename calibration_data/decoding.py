@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from calibration_data.dataset import BadImageError, Frame, Record
 from calibration_data.fitting import ImageForm, fit_frame
-from pipeline.errors import StageError
+from foundation.errors import StageError
 
 _CHUNK = 64
 _WORTH_WORKERS_S = 4.0  # a worker takes about a second to start
@@ -39,10 +39,10 @@ class Decoded:
 
 
 Load = Callable[[Record], Frame]
-Outcome = Decoded | BadImageError
+DecodedOrBad = Decoded | BadImageError
 
 
-def decode(records: Sequence[Record], load: Load, form: ImageForm, workers: int | None) -> Iterator[Outcome]:
+def decode(records: Sequence[Record], load: Load, form: ImageForm, workers: int | None) -> Iterator[DecodedOrBad]:
     """Yield every record's image, or why it cannot be used, in the order of the records.
 
     At any time no more than a few hundred images are in memory, however slowly they are taken.
@@ -71,7 +71,7 @@ def decode(records: Sequence[Record], load: Load, form: ImageForm, workers: int 
     # Spawned rather than forked: the parent may have threads that a fork would leave behind locked.
     context = get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(load, form)) as pool:
-        pending: deque[Future[list[Outcome]]] = deque()
+        pending: deque[Future[list[DecodedOrBad]]] = deque()
         try:
             for chunk in chunks:
                 pending.append(pool.submit(_decode_chunk, chunk))
@@ -88,7 +88,7 @@ def decode(records: Sequence[Record], load: Load, form: ImageForm, workers: int 
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _decode_one(record: Record, load: Load, form: ImageForm) -> Outcome:
+def _decode_one(record: Record, load: Load, form: ImageForm) -> DecodedOrBad:
     try:
         frame = load(record)
     except BadImageError as error:
@@ -107,6 +107,6 @@ def _begin(load: Load, form: ImageForm) -> None:
     _worker[:] = [(load, form)]
 
 
-def _decode_chunk(records: Sequence[Record]) -> list[Outcome]:
+def _decode_chunk(records: Sequence[Record]) -> list[DecodedOrBad]:
     load, form = _worker[0]
     return [_decode_one(record, load, form) for record in records]

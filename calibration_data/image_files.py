@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-import time
 import warnings
 from collections.abc import Iterable
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -15,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration_data.dataset import BadImageError
-from pipeline.artifacts import sha256_of_file, sha256_of_json
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
+from foundation.files import sha256_of_file, sha256_of_json
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -25,8 +23,6 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 MASK_THRESHOLD = 127
 """Mask pixels above it belong to the lesion; masks stored as JPEG hold every gray in between."""
-_SETTLED_SECONDS = 2.0
-"""A file changed more recently is hashed anew: a second change could carry the same time stamp."""
 
 
 def is_image_name(name: str) -> bool:
@@ -134,21 +130,7 @@ def require_inside(root: Path, path: Path) -> Path:
 
 def fingerprint_of_files(root: Path, paths: Iterable[Path]) -> str:
     """Return a sha256 over files' paths below `root` and their bytes."""
-    return sha256_of_json({path.relative_to(root).as_posix(): sha256_once(path) for path in paths})
-
-
-def sha256_once(path: Path) -> str:
-    """Return the sha256 of a file, hashed once per process as long as the file stays as it is."""
-    status = path.stat()
-    stamp = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
-    if time.time() - max(status.st_mtime, status.st_ctime) < _SETTLED_SECONDS:
-        return sha256_of_file(path)
-    return _sha256_at(path, stamp)
-
-
-@lru_cache(maxsize=1 << 18)  # more than ChestX-ray14 has images
-def _sha256_at(path: Path, stamp: tuple[int, ...]) -> str:
-    return sha256_of_file(path)
+    return sha256_of_json({path.relative_to(root).as_posix(): sha256_of_file(path) for path in paths})
 
 
 def _decode(stream: BinaryIO) -> Image.Image:

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from calibration_data.dataset import BadImageError, Frame
 from calibration_data.fitting import ImageForm, fit_frame
-from calibration_data.image_files import is_image_name, read_pixels, require_folder, require_inside, sha256_once
+from calibration_data.image_files import is_image_name, read_pixels, require_folder, require_inside
 from calibration_data.prepared import PreparedData, PreparedSplit
-from calibration_data.preprocessing import Preprocessing
-from pipeline.artifacts import sha256_of_json
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
+from foundation.files import sha256_of_file, sha256_of_json
+from onnx_files.preprocessing import Preprocessing
 
 CALIBRATION_IMAGES = 128
 """Taken where nobody says how many, but never more than three quarters of the folder."""
@@ -198,7 +198,7 @@ class _Reader:
                 path = self._files[index]
                 name = path.relative_to(self._root).as_posix()
                 try:
-                    digest = sha256_once(path)
+                    digest = sha256_of_file(path)
                     if digest in self._taken:
                         self.duplicates += 1
                         continue

@@ -2,94 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, Self, Union
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 
-from calibration_data.dataset import Dataset, Record, SourceSettings, labels_of
-from calibration_data.datasets import DATASETS
+from calibration_data.dataset import Dataset, Record, labels_of
 from calibration_data.decoding import Decoded, decode
-from calibration_data.fitting import Fit, ImageForm
+from calibration_data.fitting import ImageForm
 from calibration_data.prepared import SPLITS, PreparedData
 from calibration_data.prepared_folder import MANIFEST, Columns, Head, Rows, write_prepared
-from calibration_data.splits import SplitSettings, drop_leaking_images, split_records
-from pipeline.artifacts import sha256_of_json, write_refused
-from pipeline.errors import UsageError
-from pipeline.settings import Settings
+from calibration_data.splits import drop_leaking_images, split_records
+from foundation.errors import UsageError
+from foundation.files import write_refused
+from foundation.progress import Progress, no_progress
 
 if TYPE_CHECKING:
-    AnySource = SourceSettings
-else:  # every row of the table is a choice in the configuration
-    AnySource = Annotated[
-        Union[tuple(kind.settings for kind in DATASETS.values())],  # noqa: UP007
-        Field(discriminator="name"),
-    ]
+    from calibration_data.settings import DataSettings
 
-_SMALLEST_STD = 1e-3
+_LEAST_STD = 1e-3
 _ROWS_AT_ONCE = 256
 
 
-class DataSettings(Settings):
-    """Which images, in which size, and how they are divided."""
-
-    source: AnySource = Field(description="where the images come from")
-    image_size: int = Field(64, ge=8, le=1024, description="height and width of the network's input, in pixels")
-    channels: Literal[1, 3] = Field(3, description="1: gray, 3: RGB")
-    fit: Fit = Field("pad", description="how an image becomes square: black borders, stretched, or cropped")
-    mean: Annotated[tuple[float, ...], Field(strict=False)] | None = Field(
-        None, description="per channel, of pixels scaled to 0…1; default: computed from the training images"
-    )
-    std: Annotated[tuple[float, ...], Field(strict=False)] | None = Field(None, description="per channel, likewise")
-    split: SplitSettings = Field(SplitSettings(), description="how the images are divided")
-    bad_images: Literal["error", "skip"] = Field("error", description="what to do with an image that cannot be read")
-    duplicates: Literal["error", "merge", "drop"] = Field(
-        "error",
-        description="equal images in two splits: an error; merge: keep them on one side; drop: also leave out of "
-        "training and validation what the authors put into test as well",
-    )
-    workers: int | None = Field(
-        None, ge=0, le=1024, description="processes that decode; 0: none; default: one per core where it pays"
-    )
-
-    @model_validator(mode="after")
-    def _normalisation_fits(self) -> Self:
-        if (self.mean is None) != (self.std is None):
-            raise ValueError("mean and std belong together: set both or neither")
-        for key, values in (("mean", self.mean), ("std", self.std)):
-            if values is not None and len(values) != self.channels:
-                raise ValueError(f"{key} must have {self.channels} values, one per channel; it has {len(values)}")
-        if self.std is not None and min(self.std) < _SMALLEST_STD:
-            raise ValueError(f"std must be at least {_SMALLEST_STD}")
-        return self
-
-
-def source_fingerprint(settings: DataSettings) -> str:
-    """Return a sha256 over the source's content, wherever its files lie; with the settings it is a cache's key.
-
-    Raises:
-        UsageError: the source is missing.
-    """
-    name = settings.source.name
-    return sha256_of_json({"source": name, "content": DATASETS[name].fingerprint(settings.source)})
-
-
-def prepare(
-    settings: DataSettings, folder: Path, progress: Callable[[int, int], None] = lambda done, total: None
-) -> PreparedData:
+def prepare(dataset: Dataset, settings: DataSettings, folder: Path, progress: Progress = no_progress) -> PreparedData:
     """Decode, resize and split the source's images and write them into `folder`, the manifest last.
 
     The images are never in memory together: they are decoded a few at a time into an unnamed file, and copied from
     there into their splits.
 
     Args:
-        settings: what to prepare.
+        dataset: the opened source.
+        settings: in which form, and how to divide it.
         folder: where the arrays and `manifest.json` go.
         progress: called with the images done and all images.
 
@@ -101,7 +49,6 @@ def prepare(
             (see `split_records`), or the disk is full.
         StageError: a worker process died.
     """
-    dataset = DATASETS[settings.source.name].open(settings.source)
     (folder / MANIFEST).unlink(missing_ok=True)  # without it, a half-written folder cannot be taken for a whole one
     records, equal = list(dataset.records), list[str]()
     if settings.duplicates == "drop":
@@ -156,7 +103,7 @@ def _decode_all(
     settings: DataSettings,
     images: IO[bytes],
     masks: IO[bytes],
-    progress: Callable[[int, int], None],
+    progress: Progress,
 ) -> _Decoded:
     """Append every image that can be read, and its mask, to the two files; raise or note the others."""
     kept: list[Record] = []
@@ -234,5 +181,5 @@ def _mean_and_std(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> tuple[t
         total = sum(count * value for count, value in zip(row, values, strict=True))
         squares = sum(count * value**2 for count, value in zip(row, values, strict=True))
         means.append(total / n / 255)
-        stds.append(max(((squares * n - total * total) ** 0.5) / n / 255, _SMALLEST_STD))
+        stds.append(max(((squares * n - total * total) ** 0.5) / n / 255, _LEAST_STD))
     return tuple(means), tuple(stds)

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.artifacts import Task
+from foundation.artifacts import Task
 
 SplitName = Literal["train", "validation", "test"]
 __all__ = ["SPLITS", "PreparedData", "PreparedSplit", "SplitName", "Task"]

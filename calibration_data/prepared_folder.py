@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration_data.prepared import SPLITS, PreparedData, PreparedSplit, SplitName, Task
-from pipeline.artifacts import JSON, atomic_path, read_json, sha256_of_file, sha256_of_json, write_json
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
+from foundation.files import JSON, atomic_path, read_json, sha256_of_file, sha256_of_json, write_json
 
 ARRAYS = ("images", "labels", "masks", "has_mask", "mask_class")
 COLUMNS = ("image_ids", "groups", "subgroups", "sha256")

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration_data.prepared import PreparedData
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
 
 
 def strata(labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:

@@ -11,8 +11,8 @@ from pydantic import Field, model_validator
 
 from calibration_data.dataset import Record, labels_of
 from calibration_data.prepared import SPLITS, SplitName, Task
-from pipeline.errors import UsageError
-from pipeline.settings import Settings
+from foundation.errors import UsageError
+from foundation.settings import Settings
 
 Duplicates = Literal["error", "merge"]
 

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.errors import EdgeproofError, ExitCode, UsageError
+from foundation.errors import EdgeproofError, ExitCode, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pipeline.config import Configuration
-    from pipeline.flow import Outcome
-    from pipeline.nightly import NightlyResult
-    from pipeline.progress import Observer
+    from foundation.progress import Observer
+    from pipeline.configuration import Configuration
+    from pipeline.flow import RunOutcome
+    from pipeline.night.nightly import NightlyResult
 
 
 def _option(panel: str, description: str) -> Any:
@@ -60,7 +60,7 @@ def _options(debug: Annotated[bool, typer.Option("--debug", help="show traceback
 @app.command()
 def demo(run: RunPath = None, as_json: AsJson = False, quiet: Quiet = False) -> None:
     """Run every stage and variant on generated endoscopy-like frames (synthetic)."""
-    from pipeline.config import read_configuration
+    from pipeline.configuration import read_configuration
 
     _compile_and_validate(read_configuration(Path(__file__).with_name("demo.yaml")), run, as_json, quiet)
 
@@ -86,7 +86,7 @@ def init(
 @app.command()
 def run(config: ConfigPath, run: RunPath = None, as_json: AsJson = False, quiet: Quiet = False) -> None:
     """Do everything: train, export, compile, validate, judge, report."""
-    from pipeline.config import read_configuration
+    from pipeline.configuration import read_configuration
 
     _compile_and_validate(read_configuration(config), run, as_json, quiet)
 
@@ -134,7 +134,7 @@ def quantize(
     quiet: Quiet = False,
 ) -> None:
     """Compile the variants of a configuration, or one ONNX file without any."""
-    from pipeline.compile_options import is_model, refuse_options
+    from pipeline.one_file.options import is_model, refuse_options
 
     options = {
         "images": images, "method": method, "calibration": calibration, "limit": limit, "bits": bits,
@@ -174,7 +174,7 @@ def twin(
 @app.command()
 def report(run: ExistingRun, as_json: AsJson = False) -> None:
     """Write the report of a run again from its files."""
-    from pipeline.artifacts import RunFolder
+    from foundation.run_folder import RunFolder
     from reports import write_report
 
     path = write_report(RunFolder(run))
@@ -189,7 +189,7 @@ def nightly(
     quiet: Quiet = False,
 ) -> None:
     """Run unattended under a lock and compare with the last accepted run."""
-    from pipeline.config import read_configuration
+    from pipeline.configuration import read_configuration
     from pipeline.flow import run_one_night
 
     configuration = read_configuration(config)
@@ -204,8 +204,8 @@ def accept(
     reason: Annotated[str | None, typer.Option(help="why a run that is not green is accepted all the same")] = None,
 ) -> None:
     """Make a run the one that later nights are compared with."""
-    from pipeline.acceptance import accept as accept_run
-    from pipeline.artifacts import RunFolder
+    from foundation.run_folder import RunFolder
+    from pipeline.night.accepted import accept as accept_run
 
     accepted = accept_run(RunFolder(run), run.resolve().parent, reason=reason)
     print(f"accepted {accepted.folder}")
@@ -214,11 +214,12 @@ def accept(
 @app.command()
 def compare(first: ExistingRun, second: ExistingRun, as_json: AsJson = False) -> None:
     """Compare the measurements of two runs by the tolerances of the second; the first one is the accepted one."""
-    from pipeline.artifacts import RunFolder, read_json
-    from pipeline.comparison import ComparisonSettings
-    from pipeline.comparison import compare as compare_runs
-    from pipeline.comparison_text import comparison_table
-    from pipeline.evidence import read_evidence
+    from foundation.files import read_json
+    from foundation.run_folder import RunFolder
+    from pipeline.judge.comparison import ComparisonSettings
+    from pipeline.judge.comparison import compare as compare_runs
+    from pipeline.judge.comparison_text import comparison_table
+    from pipeline.judge.evidence import read_evidence
 
     accepted, current = (read_evidence(RunFolder(path)) for path in (first, second))
     settings = read_json(second / "run.json")["configuration"].get("comparison", {})
@@ -237,7 +238,7 @@ def doctor(
     """Show what this machine has, what is missing, and how to mend it."""
     from dataclasses import asdict
 
-    from pipeline.doctor import checks_table, diagnose, exit_code
+    from pipeline.machine.doctor import checks_table, diagnose, exit_code
     from stages.quantize.neural_compressor.environment import create_environment
 
     if create:
@@ -296,13 +297,13 @@ def _print(result: Any) -> None:
 
 
 def _observer(quiet: bool) -> Observer:
-    from pipeline.progress import Silent, Terminal
+    from foundation.progress import Silent, Terminal
 
     return Silent() if quiet else Terminal(_console())
 
 
 def _folder(configuration: Configuration, run: Path | None) -> Any:
-    from pipeline.artifacts import RunFolder
+    from foundation.run_folder import RunFolder
 
     return RunFolder(run or Path("runs") / configuration.name)
 
@@ -310,7 +311,7 @@ def _folder(configuration: Configuration, run: Path | None) -> Any:
 def _follow_if_another_leads() -> None:
     """Under `torchrun` only the process of rank 0 does the command; the others train with it and end."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and int(os.environ.get("RANK", "0")) > 0:
-        from pipeline.making import follow_training
+        from pipeline.run.model import follow_training
 
         follow_training()
         raise typer.Exit(0)
@@ -326,8 +327,8 @@ def _compile_and_validate(configuration: Configuration, run: Path | None, as_jso
 
 
 def _run_until(stage: str, config: Path, run: Path | None, variant: str | None, as_json: bool, quiet: bool) -> None:
-    from pipeline.artifacts import read_json
-    from pipeline.config import read_configuration
+    from foundation.files import read_json
+    from pipeline.configuration import read_configuration
     from pipeline.flow import run_until
 
     _follow_if_another_leads()
@@ -345,15 +346,15 @@ def _run_until(stage: str, config: Path, run: Path | None, variant: str | None, 
 
 
 def _compile_file(model: Path, options: Mapping[str, Any], as_json: bool, quiet: bool) -> None:
-    from pipeline.compile_file import compile_file
-    from pipeline.compile_options import request_for
-    from pipeline.compile_text import compiled_table
+    from pipeline.one_file.compile_file import compile_file
+    from pipeline.one_file.options import request_for
+    from pipeline.one_file.text import compiled_table
 
     compiled = compile_file(request_for(model, options), _observer(quiet))
     _print(compiled.as_json() if as_json else compiled_table(compiled))
 
 
-def _show(outcome: Outcome) -> None:
+def _show(outcome: RunOutcome) -> None:
     from rich.console import Console
     from rich.markup import escape
 
@@ -368,7 +369,7 @@ def _show(outcome: Outcome) -> None:
 
 
 def _show_night(result: NightlyResult, as_json: bool) -> None:
-    from pipeline.comparison_text import comparison_table
+    from pipeline.judge.comparison_text import comparison_table
 
     if as_json:
         comparison = result.comparison.as_json() if result.comparison else None

@@ -6,22 +6,27 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.artifacts import JSON, Measurement, RunFolder, Verdict
-from pipeline.cache import Ledger
-from pipeline.config import Configuration
-from pipeline.errors import ExitCode
-from pipeline.gates import exit_code_of, judge
-from pipeline.lock import lock_folder
-from pipeline.making import compile_variants, export_float, open_ledger, prepare_images, train_network
-from pipeline.measuring import validate_models
-from pipeline.progress import Observer
+from foundation.errors import ExitCode
+from foundation.files import JSON
+from foundation.lock import lock_folder
+from foundation.progress import Observer
+from foundation.record import Measurement, Verdict
+from foundation.run_folder import RunFolder
+from pipeline.configuration import Configuration
+from pipeline.judge.gates import exit_code_of, judge
+from pipeline.run.images import prepare_images
+from pipeline.run.ledger import Ledger
+from pipeline.run.measurements import validate_models
+from pipeline.run.model import export_float, train_network
+from pipeline.run.opening import open_ledger
+from pipeline.run.variants import compile_variants
 
 if TYPE_CHECKING:
-    from pipeline.nightly import NightlyResult
+    from pipeline.night.nightly import NightlyResult
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """How a run ended."""
 
     run: RunFolder
@@ -53,7 +58,7 @@ class Outcome:
         }
 
 
-def compile_and_validate(configuration: Configuration, run: RunFolder, observer: Observer) -> Outcome:
+def compile_and_validate(configuration: Configuration, run: RunFolder, observer: Observer) -> RunOutcome:
     """Do everything that a configuration asks for, reuse what the run folder already holds, and write the report.
 
     A variant that fails costs its own measurements and makes the evidence incomplete; the others go on.
@@ -105,7 +110,7 @@ def run_until(
 
 def run_one_night(configuration: Configuration, root: Path, observer: Observer) -> NightlyResult:
     """Do the whole run in a folder of tonight and compare it with the last accepted run."""
-    from pipeline.nightly import run_nightly
+    from pipeline.night.nightly import run_nightly
 
     return run_nightly(
         configuration.name,
@@ -119,7 +124,7 @@ def run_one_night(configuration: Configuration, root: Path, observer: Observer) 
 
 def conclude(
     configuration: Configuration, ledger: Ledger, measurements: list[Measurement], observer: Observer
-) -> Outcome:
+) -> RunOutcome:
     """Hold the measurements against the gates, close the record and write the report."""
     from reports import write_report
 
@@ -129,4 +134,4 @@ def conclude(
     ledger.write()
     with observer.stage("report"):
         report = write_report(ledger.run)
-    return Outcome(ledger.run, exit_code, verdicts, report)
+    return RunOutcome(ledger.run, exit_code, verdicts, report)

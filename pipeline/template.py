@@ -10,10 +10,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from calibration_data.datasets import DATASETS
-from pipeline.artifacts import write_text
-from pipeline.config import json_schema, parse_configuration
-from pipeline.errors import UsageError
-from stages.quantize import QUANTIZERS
+from foundation.errors import UsageError
+from foundation.files import write_text
+from pipeline.configuration import json_schema, parse_configuration
+from stages.compilers import COMPILERS
 
 WIDTH = 100
 _VARIANTS: dict[str, dict[str, Any]] = {
@@ -83,7 +83,7 @@ def commented_configuration(name: str, dataset: str, root: str | None) -> str:
     head = [
         "# A configuration of edgeproof. What is left out keeps the value that stands here.",
         *_comment(f"Data set {dataset}: {kind.description}", 0),
-        *_comment(f"Methods of variants: pact, {', '.join(QUANTIZERS)}, tuned", 0),
+        *_comment(f"Methods of variants: {', '.join(COMPILERS)}", 0),
         "",
     ]
     lines = _fields(start, {f"data.source.{key}": value for key, value in source.items()}, "", 0)

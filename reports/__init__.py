@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipeline.artifacts import RunFolder
+    from foundation.run_folder import RunFolder
 
 
 def write_report(run: RunFolder) -> Path:
@@ -24,7 +24,7 @@ def write_report(run: RunFolder) -> Path:
     Raises:
         UsageError: `run.json` is missing or is not a run record that this version knows.
     """
-    from pipeline.artifacts import write_bytes
+    from foundation.files import write_bytes
     from reports import html, junit, model_card, report_json, summary
     from reports.facts import read_facts
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from pipeline.artifacts import JSON
+from foundation.files import JSON
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

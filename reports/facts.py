@@ -17,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration_data.prepared import PreparedData, Task
-from pipeline.artifacts import JSON, UNINFORMED, Measurement, RunFolder, StageRecord, Verdict, read_json
-from pipeline.errors import EdgeproofError, UsageError
+from foundation.errors import EdgeproofError, UsageError
+from foundation.files import JSON, read_json
+from foundation.record import UNINFORMED, Measurement, StageRecord, Verdict
+from foundation.run_folder import RunFolder
 
 FORMAT_VERSION = 1
 BASELINE = "fp32"

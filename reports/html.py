@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from pipeline.artifacts import JSON, Measurement
+from foundation.files import JSON
+from foundation.record import Measurement
 from reports import charts, formats
 from reports.class_tables import class_tables, rare_sentence, subgroup_table
+from reports.decision import gate_measurement, outcome
 from reports.disagreements import changes
 from reports.facts import Facts
 from reports.gallery import changed_images, saliency_grid
 from reports.measured import find, headline, latency_settings, method_name, reason_of, shown_unit
-from reports.outcome import gate_measurement, outcome
-from reports.recovery import recovery_table
+from reports.recovery_table import recovery_table
 from reports.saliency_tables import saliency_tables
 from reports.tuning import LONG_NOTES, searches
 from reports.variant_tables import accuracy_table, at_a_glance, latency_tables

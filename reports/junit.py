@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
-from pipeline.artifacts import StageRecord, Verdict
+from foundation.record import StageRecord, Verdict
 from reports.facts import Facts
 
 NOT_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

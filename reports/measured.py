@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pipeline.artifacts import Measurement
+from foundation.record import Measurement
 from reports.facts import Facts
 
 LATENCY_METRICS = ("latency_p50_ms", "latency_p90_ms", "latency_speedup", "peak_memory_bytes")

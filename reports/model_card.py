@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pipeline.artifacts import Measurement
+from foundation.record import Measurement
 from reports import formats, markdown
 from reports.class_tables import class_tables, rare_sentence, subgroup_table
+from reports.decision import outcome
 from reports.disagreements import changes
 from reports.facts import BASELINE, Facts
 from reports.measured import rare_labels
-from reports.outcome import outcome
 from reports.saliency_tables import saliency_tables
 from reports.tables import Table
 from reports.variant_tables import COMPARED_WITH_BASELINE, accuracy_table, latency_tables

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from calibration_data.prepared import Task
-from pipeline.artifacts import CENTRE_PRIOR, RANDOM_MAP, UNINFORMED, Measurement
+from foundation.record import CENTRE_PRIOR, RANDOM_MAP, UNINFORMED, Measurement
 from reports import formats
 from reports.facts import BASELINE, Facts
 from reports.measured import SALIENCY_METRICS, find, method_name, reason_of, saliency_methods

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from reports import formats, markdown
+from reports.decision import outcome, unfinished_stages
 from reports.facts import Facts
-from reports.outcome import outcome, unfinished_stages
 from reports.variant_tables import at_a_glance
 
 

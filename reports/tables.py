@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from pipeline.artifacts import Measurement
+from foundation.record import Measurement
 from reports import formats
 from reports.measured import reason_of, shown_unit
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from pipeline.artifacts import JSON
+from foundation.files import JSON
 from reports import formats
 from reports.charts import FAINT, GRID, INK, PALETTE, inline, style
 from reports.facts import Facts, VariantRecord

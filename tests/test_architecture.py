@@ -12,7 +12,7 @@ import yaml
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("pipeline", "stages", "calibration_data", "reports")
+PACKAGES = ("edgeproof", "pipeline", "stages", "calibration_data", "reports", "onnx_files", "foundation")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 HEAVY = {"torch", "onnx", "onnxruntime", "matplotlib", "sklearn", "scipy", "pydantic", "numpy", "rich"}
 
@@ -73,7 +73,7 @@ def test_every_dependency_has_its_reason():
 
 
 def test_every_example_is_a_valid_configuration():
-    from pipeline.config import read_configuration
+    from pipeline.configuration import read_configuration
 
     examples = [*sorted((ROOT / "examples").glob("*.yaml")), ROOT / "pipeline" / "demo.yaml"]
     assert len(examples) >= 4

@@ -13,7 +13,7 @@ import pytest
 from foreign_files import classifier, write, write_images
 from PIL import Image
 
-from stages.quantize import QUANTIZERS
+from stages.compilers import COMPILERS
 from stages.quantize.neural_compressor.environment import worker_versions
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -95,4 +95,4 @@ def test_every_file_it_points_to_is_there():
 
 
 def test_every_method_of_the_table_is_named():
-    assert all(f"`{method}`" in README for method in (*QUANTIZERS, "pact"))
+    assert all(f"`{method}`" in README for method in COMPILERS)

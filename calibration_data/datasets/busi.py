@@ -22,7 +22,7 @@ from calibration_data.datasets.class_folders import (
     scan_class_folders,
 )
 from calibration_data.image_files import require_folder
-from pipeline.settings import LocalPath
+from foundation.settings import LocalPath
 
 CLASSES = ("benign", "malignant", "normal")
 

@@ -36,11 +36,10 @@ from calibration_data.image_files import (
     require_file,
     require_folder,
     require_inside,
-    sha256_once,
 )
-from pipeline.artifacts import sha256_of_json
-from pipeline.errors import UsageError
-from pipeline.settings import LocalPath
+from foundation.errors import UsageError
+from foundation.files import sha256_of_file, sha256_of_json
+from foundation.settings import LocalPath
 
 _SUBGROUP_COLUMNS = {"sex": ("Patient Gender", "Patient Sex"), "view": ("View Position",), "none": ()}
 _NAMED = 3
@@ -86,7 +85,7 @@ def open_chestxray14(settings: ChestXray14Settings) -> Dataset:
         )
     records = tuple(
         Record(
-            paths[name], entry.labels, entry.patient, entry.subgroup, splits[name], sha256_once(root / paths[name])
+            paths[name], entry.labels, entry.patient, entry.subgroup, splits[name], sha256_of_file(root / paths[name])
         )
         for name, entry in sorted(entries.items(), key=lambda item: paths[item[0]])
     )
@@ -105,7 +104,7 @@ def fingerprint_chestxray14(settings: ChestXray14Settings) -> str:
     boxes = [root / BOXES] if (root / BOXES).is_file() else []
     return sha256_of_json(
         {
-            "table": sha256_once(entries_path(root)),  # either name
+            "table": sha256_of_file(entries_path(root)),  # either name
             "files": fingerprint_of_files(root, [*lists, *boxes, *used]),
         }
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from calibration_data.image_files import require_file, require_inside
 from calibration_data.prepared import SplitName
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
 
 CLASSES = (
     "Atelectasis",

@@ -38,12 +38,11 @@ from calibration_data.image_files import (
     read_pixels,
     require_file,
     require_inside,
-    sha256_once,
 )
 from calibration_data.prepared import SplitName
-from pipeline.artifacts import sha256_of_json
-from pipeline.errors import UsageError
-from pipeline.settings import LocalPath
+from foundation.errors import UsageError
+from foundation.files import sha256_of_file, sha256_of_json
+from foundation.settings import LocalPath
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -102,7 +101,7 @@ def fingerprint_cifar10(settings: Cifar10Settings) -> str:
     """Return a sha256 over the edition's files."""
     root = _root(settings)
     if root.is_file():
-        return sha256_once(root)
+        return sha256_of_file(root)
     if _is_binary(root):
         names = [name for name, _ in _BATCHES if (root / name).is_file()]
         names.extend([_NAMES] if (root / _NAMES).is_file() else [])

@@ -15,11 +15,10 @@ from calibration_data.image_files import (
     read_pixels,
     read_united_mask,
     require_inside,
-    sha256_once,
 )
 from calibration_data.prepared import SplitName
-from pipeline.artifacts import sha256_of_json
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
+from foundation.files import sha256_of_file, sha256_of_json
 
 _MASK_STEM = re.compile(r"(?P<image>.+)_mask(?:_\d+)?", re.DOTALL)
 
@@ -130,7 +129,7 @@ def records_of(
             group=prefix + image if group_of is None else group_of(image),
             subgroup=subgroup_of(image),
             official_split=official_split,
-            sha256=sha256_once(folders.root / image),
+            sha256=sha256_of_file(folders.root / image),
         )
         for image in folders.images
     )

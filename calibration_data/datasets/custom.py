@@ -28,9 +28,9 @@ from pydantic import AfterValidator, Field
 
 from calibration_data.dataset import BadImageError, Dataset, Frame, Record, SourceSettings
 from calibration_data.prepared import SPLITS, Task
-from pipeline.artifacts import sha256_of_file, sha256_of_json
-from pipeline.errors import UsageError
-from pipeline.user_code import import_function, names_a_function, what
+from foundation.errors import UsageError
+from foundation.files import sha256_of_file, sha256_of_json
+from foundation.user_code import import_function, names_a_function, what
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 

@@ -24,8 +24,8 @@ from calibration_data.datasets.class_folders import (
 )
 from calibration_data.datasets.dicom_pixels import Window, read_dicom_pixels
 from calibration_data.image_files import require_folder
-from pipeline.errors import UsageError
-from pipeline.settings import LocalPath
+from foundation.errors import UsageError
+from foundation.settings import LocalPath
 
 _SUFFIXES = frozenset({".dcm", ".dicom"})
 _MAGIC_OFFSET, _MAGIC = 128, b"DICM"

@@ -18,7 +18,7 @@ from pydantic import Field
 from calibration_data.dataset import Dataset, Frame, Record, SourceSettings
 from calibration_data.datasets import endoscopy_frames
 from calibration_data.datasets.endoscopy_frames import CLASSES, Patient, make_patient, paint_frame, seeded
-from pipeline.artifacts import sha256_of_file, sha256_of_json
+from foundation.files import sha256_of_file, sha256_of_json
 
 _FRAMES_PER_FINDING = 2
 _UPPER = ("esophagitis", "normal-pylorus", "normal-z-line")

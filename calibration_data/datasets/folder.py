@@ -17,8 +17,8 @@ from calibration_data.datasets.class_folders import (
     scan_class_folders,
 )
 from calibration_data.image_files import require_folder
-from pipeline.errors import UsageError
-from pipeline.settings import LocalPath
+from foundation.errors import UsageError
+from foundation.settings import LocalPath
 
 
 def _one_group(pattern: str) -> str:

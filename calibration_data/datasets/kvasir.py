@@ -21,15 +21,10 @@ from calibration_data.datasets.class_folders import (
     require_classes,
     scan_class_folders,
 )
-from calibration_data.image_files import (
-    is_image_name,
-    require_folder,
-    require_inside,
-    sha256_once,
-)
-from pipeline.artifacts import sha256_of_json
-from pipeline.errors import UsageError
-from pipeline.settings import LocalPath
+from calibration_data.image_files import is_image_name, require_folder, require_inside
+from foundation.errors import UsageError
+from foundation.files import sha256_of_file, sha256_of_json
+from foundation.settings import LocalPath
 
 CLASSES = (
     "dyed-lifted-polyps",
@@ -81,7 +76,7 @@ def open_kvasir(settings: KvasirSettings) -> Dataset:
 def fingerprint_kvasir(settings: KvasirSettings) -> str:
     """Return a sha256 over the paths and bytes of all images and of the masks that are used."""
     folders = _folders(settings)
-    masks = {image: sha256_once(path) for image, path in _segmented(folders, settings).items()}
+    masks = {image: sha256_of_file(path) for image, path in _segmented(folders, settings).items()}
     return sha256_of_json({"images": fingerprint_class_folders(folders), "masks": masks})
 
 
@@ -100,12 +95,12 @@ def _segmented(folders: ClassFolders, settings: KvasirSettings) -> dict[str, Pat
         {path.stem: require_inside(segmented, path) for path in sorted(folder.iterdir()) if is_image_name(path.name)}
         for folder in (require_folder(segmented / name, "source.masks") for name in ("images", "masks"))
     )
-    by_digest = {sha256_once(path): masks[stem] for stem, path in images.items() if stem in masks}
+    by_digest = {sha256_of_file(path): masks[stem] for stem, path in images.items() if stem in masks}
     found: dict[str, Path] = {}
     for image in folders.images:
         if image.startswith(f"{_SEGMENTED}/"):
             path = folders.root / image
-            mask = by_digest.get(sha256_once(path), masks.get(path.stem))
+            mask = by_digest.get(sha256_of_file(path), masks.get(path.stem))
             if mask is not None:
                 found[image] = mask
     if not found:

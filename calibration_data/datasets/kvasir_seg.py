@@ -31,18 +31,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from calibration_data.dataset import BadImageError, Dataset, Frame, Record, SourceSettings
-from calibration_data.image_files import (
-    fingerprint_of_files,
-    read_mask,
-    read_pixels,
-    require_folder,
-    require_inside,
-    sha256_once,
-)
+from calibration_data.image_files import fingerprint_of_files, read_mask, read_pixels, require_folder, require_inside
 from calibration_data.prepared import SplitName
-from pipeline.artifacts import JSON, read_json
-from pipeline.errors import UsageError
-from pipeline.settings import LocalPath
+from foundation.errors import UsageError
+from foundation.files import JSON, read_json, sha256_of_file
+from foundation.settings import LocalPath
 
 CLASSES = ("mucosa", "polyp")
 
@@ -165,7 +158,7 @@ def open_kvasir_seg(settings: KvasirSegSettings) -> Dataset:
         for name, label, crop in _crops(root, names):
             image_id = f"{name}/{CLASSES[label]}"
             crops[image_id] = (name, crop)
-            records.append(Record(image_id, label, name, "", split, sha256_once(_image_path(root, name))))
+            records.append(Record(image_id, label, name, "", split, sha256_of_file(_image_path(root, name))))
     sizes = {name: (box["width"], box["height"]) for name, box in _read_boxes(root).items()}
     return Dataset(settings.name, CLASSES, tuple(records), synthetic=False, load=partial(_load, root, crops, sizes))
 

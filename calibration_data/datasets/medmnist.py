@@ -23,11 +23,11 @@ from pydantic import Field
 from calibration_data.dataset import Dataset, Frame, Record, SourceSettings
 from calibration_data.datasets.medmnist_sets import SETS, MedMnistSet, SetName
 from calibration_data.datasets.unpacking import LARGEST_UNPACKED_BYTES, unpacked_path
-from calibration_data.image_files import require_file, sha256_once
+from calibration_data.image_files import require_file
 from calibration_data.prepared import SplitName
-from pipeline.artifacts import atomic_path, sha256_of_json
-from pipeline.errors import UsageError
-from pipeline.settings import LocalPath
+from foundation.errors import UsageError
+from foundation.files import atomic_path, sha256_of_file, sha256_of_json
+from foundation.settings import LocalPath
 
 SIZES_PX = (28, 64, 128, 224)
 _SPLITS: tuple[tuple[str, SplitName], ...] = (("train", "train"), ("val", "validation"), ("test", "test"))
@@ -76,7 +76,7 @@ def open_medmnist(settings: MedMnistSettings) -> Dataset:
 def fingerprint_medmnist(settings: MedMnistSettings) -> str:
     """Return a sha256 over the file and which set it is."""
     path = require_file(settings.root, "a MedMNIST file (.npz)")
-    return sha256_of_json({"set": _set_name(settings), "file": sha256_once(path)})
+    return sha256_of_json({"set": _set_name(settings), "file": sha256_of_file(path)})
 
 
 def _load(path: Path, record: Record) -> Frame:
@@ -137,7 +137,7 @@ def _images(path: Path, prefix: str) -> NDArray[np.uint8]:
 @lru_cache(maxsize=6)
 def _mapped(path: Path, key: str, mtime_ns: int) -> NDArray[np.uint8]:
     """Return an array mapped from disk, so that it is never in memory as a whole."""
-    unpacked = unpacked_path(sha256_once(path), f"{key}.npy")
+    unpacked = unpacked_path(sha256_of_file(path), f"{key}.npy")
     with _as_usage_errors(path):
         if not unpacked.is_file():
             with zipfile.ZipFile(path) as archive:

@@ -21,8 +21,8 @@ from pydantic import Field
 from calibration_data.dataset import Dataset, Frame, Record, SourceSettings
 from calibration_data.image_files import fingerprint_of_files, require_folder, require_inside
 from calibration_data.prepared import SplitName
-from pipeline.errors import UsageError
-from pipeline.settings import LocalPath
+from foundation.errors import UsageError
+from foundation.settings import LocalPath
 
 CLASSES = tuple(str(digit) for digit in range(10))
 

@@ -22,9 +22,9 @@ from typing import IO, BinaryIO
 
 from calibration_data.dataset import BadImageError
 from calibration_data.datasets.unpacking import LARGEST_UNPACKED_BYTES, unpacked_path
-from calibration_data.image_files import is_image_name, sha256_once
-from pipeline.artifacts import atomic_path, read_json, write_json
-from pipeline.errors import UsageError
+from calibration_data.image_files import is_image_name
+from foundation.errors import UsageError
+from foundation.files import atomic_path, read_json, sha256_of_file, write_json
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz")
 _LARGEST_MEMBER_BYTES = 2**28
@@ -80,7 +80,7 @@ def pack_images(archive: Path) -> PackedImages:
     Raises:
         UsageError: the archive is damaged or encrypted, too large, or holds a name twice or one that is unprintable.
     """
-    digest = sha256_once(archive)
+    digest = sha256_of_file(archive)
     packed, index = unpacked_path(digest, "images.bin"), unpacked_path(digest, "images.json")
     if not (index.is_file() and packed.is_file()):
         try:

@@ -27,9 +27,12 @@ from scipy.special import softmax
 from scipy.stats import bootstrap
 
 from calibration_data.datasets.kvasir_seg import KvasirSegSettings
-from calibration_data.preparation import DataSettings, prepare
+from calibration_data.preparation import prepare
 from calibration_data.prepared import PreparedData
-from pipeline.artifacts import Checkpoint, RunFolder, sha256_of_json, write_json
+from calibration_data.settings import DataSettings, open_source
+from foundation.artifacts import Checkpoint
+from foundation.files import sha256_of_json, write_json
+from foundation.run_folder import RunFolder
 from stages.network.checkpoint import load_checkpoint
 from stages.network.normalisation import normalise
 from stages.network.settings import PactSettings
@@ -149,7 +152,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("study"))
     arguments = parser.parse_args()
     source = KvasirSegSettings(name="kvasir_seg", root=arguments.root.resolve())
-    data = prepare(DataSettings(source=source, image_size=arguments.image_size), arguments.output / "data")
+    settings = DataSettings(source=source, image_size=arguments.image_size)
+    data = prepare(open_source(settings), settings, arguments.output / "data")
 
     results: dict[str, dict[str, list[list[float]]]] = {}
     tasks = [(arm, seed) for seed in range(arguments.seeds) for arm in ARMS]

@@ -14,8 +14,8 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from calibration_data.preprocessing import Preprocessing
-from pipeline.artifacts import atomic_path
+from foundation.files import atomic_path
+from onnx_files.preprocessing import Preprocessing
 from stages.export.settings import ExportSettings
 from stages.network.checkpoint import NetworkSpec
 from stages.network.normalisation import normalise

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
-from calibration_data.preprocessing import Preprocessing
-from pipeline.artifacts import Checkpoint, OnnxModel, sha256_of_file
-from pipeline.errors import StageError, UsageError
-from pipeline.processor import CpuTarget, detect_cpu
+from foundation.artifacts import Checkpoint, OnnxModel
+from foundation.errors import StageError, UsageError
+from foundation.files import sha256_of_file
+from foundation.processor import CpuTarget, detect_cpu
+from onnx_files.preprocessing import Preprocessing
 from stages.export.constant_modules import ConstantAffine, DequantizedBias, DequantizedWeight, GridQuantizer
 from stages.export.onnx_file import write_onnx
 from stages.export.packed_weights import pack_weights

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from pipeline.processor import CpuTarget
-from pipeline.settings import Settings
+from foundation.processor import CpuTarget
+from foundation.settings import Settings
 
 
 class ExportSettings(Settings):
@@ -21,7 +21,7 @@ class ExportSettings(Settings):
 class PactExportSettings(Settings):
     """Ship the integers that PACT trained."""
 
-    method: Literal["pact"] = "pact"
+    method: Literal["pact"] = Field("pact", description="what was trained is what ships, without calibration")
     target: CpuTarget | Literal["auto"] = Field(
         "auto", description="processor whose integer kernels decide how weights are stored; auto: this machine's"
     )

@@ -7,7 +7,8 @@ from pathlib import Path
 from torch import fx, nn
 from torch.nn.utils import parametrize
 
-from pipeline.artifacts import Checkpoint, OnnxModel, sha256_of_file
+from foundation.artifacts import Checkpoint, OnnxModel
+from foundation.files import sha256_of_file
 from stages.export.constant_modules import ConstantAffine, ConstantClip
 from stages.export.onnx_file import write_onnx
 from stages.export.settings import ExportSettings

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.user_code import names_a_function
+from foundation.user_code import names_a_function
 from stages.network.custom import build_custom
 from stages.network.settings import PactSettings
 

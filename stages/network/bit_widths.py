@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
 from stages.network.settings import LayerBits, PactSettings
 
 EDGE_BITS = 8

@@ -11,9 +11,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from pipeline.artifacts import Checkpoint, Task, write_bytes
-from pipeline.errors import UsageError
-from pipeline.user_code import names_a_function
+from foundation.artifacts import Checkpoint, Task
+from foundation.errors import UsageError
+from foundation.files import write_bytes
+from foundation.user_code import names_a_function
 from stages.network import NETWORKS, PactSettings, build_network
 from stages.network.custom import check_logits
 from stages.network.pact import insert_pact

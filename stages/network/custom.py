@@ -1,4 +1,4 @@
-"""The user's own network, named `module:function` in the configuration, see `pipeline.user_code`."""
+"""The user's own network, named `module:function` in the configuration, see `foundation.user_code`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import UsageError
-from pipeline.user_code import import_function, what
+from foundation.errors import UsageError
+from foundation.user_code import import_function, what
 
 if TYPE_CHECKING:
     from torch import nn

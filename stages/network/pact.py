@@ -19,7 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx, nn
 
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
 from stages.network.bit_widths import EDGE_BITS, Bits, bits_of_layers
 from stages.network.quantized_layer import FloatNorm, QuantizedLayer
 from stages.network.quantizers import ClipQuantizer, InputQuantizer, learned_step_start

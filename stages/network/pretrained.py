@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
 from stages.network.checkpoint import NetworkSpec
 from stages.network.weights_file import read_weights
 

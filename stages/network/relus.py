@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
 from stages.network.pact import PACT_PREFIX
 from stages.network.quantizers import ClipQuantizer
 from stages.network.traced import begins_shortcut, is_relu, is_relu6, replace_call

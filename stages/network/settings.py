@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from pipeline.settings import Settings
+from foundation.settings import Settings
 
 WeightQuantizerName = Literal["symmetric", "dorefa", "sawb", "lsq"]
 ActivationQuantizerName = Literal["pact", "lsq"]

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
 
 _DROPOUTS: Mapping[Callable[..., Any], Callable[[float], nn.Module]] = {
     F.dropout: nn.Dropout,

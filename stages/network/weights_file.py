@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
 
 MAX_BYTES = 4 * 2**30
 # Where checkpoints keep the state dict, in the order in which it is looked for.

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.artifacts import JSON
+from foundation.files import JSON
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
 from stages.saliency_twin.forward_graph import Dimension, ForwardGraph, attributes_of
 from stages.saliency_twin.recomputation import FLOATS_TO_CAST, value_of
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape_inference
 
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
 from stages.saliency_twin.decompositions import decompose, operator_key
 
 Dimension = int | str | None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from onnx import ModelProto
 
-from pipeline.errors import NotMeasuredError
+from foundation.errors import NotMeasuredError
 from stages.saliency_twin.forward_graph import INTEGER_TYPES, Dimension, ForwardGraph
 from stages.saliency_twin.twin import Drawn, extended, gradient_at_image
 from stages.saliency_twin.twin_file import write_extended

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
-from pipeline.errors import StageError, UsageError
+from foundation.errors import StageError, UsageError
 from stages.saliency_twin.builder import Backward, Step
 from stages.saliency_twin.decompositions import operator_key
 from stages.saliency_twin.forward_graph import Dimension, ForwardGraph, read_graph, reads

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.artifacts import sha256_of_file, write_bytes
-from pipeline.errors import UsageError
-from pipeline.model_file import read_foreign_model
+from foundation.errors import UsageError
+from foundation.files import sha256_of_file, write_bytes
+from onnx_files.reading import read_foreign_model
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from calibration_data.prepared import PreparedSplit
-from pipeline.artifacts import Task
+from foundation.artifacts import Task
 from stages.network.checkpoint import NetworkSpec
 from stages.network.normalisation import normalise
 from stages.train.objectives import label_loss

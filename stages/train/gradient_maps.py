@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.artifacts import Checkpoint
+from foundation.artifacts import Checkpoint
 from stages.network.checkpoint import load_checkpoint
 from stages.network.normalisation import normalise
 from stages.network.quantizers import set_rounding

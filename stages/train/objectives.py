@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.artifacts import Task
+from foundation.artifacts import Task
 
 _GREATEST_WEIGHT = 50.0  # of a label that hardly occurs; more would let a handful of images rule the loss
 

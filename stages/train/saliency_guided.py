@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pipeline.artifacts import Task
+from foundation.artifacts import Task
 from stages.train.objectives import divergence, explained_score
 from stages.train.settings import SaliencyGuidedSettings
 

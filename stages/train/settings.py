@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from pipeline.settings import LocalPath, Settings
+from foundation.settings import LocalPath, Settings
 from stages.network import NETWORKS, PactSettings, check_network_name
 
 

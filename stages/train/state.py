@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pipeline.artifacts import JSON, write_bytes
-from pipeline.errors import StageError
+from foundation.errors import StageError
+from foundation.files import JSON, write_bytes
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pipeline.artifacts import Checkpoint
-from pipeline.errors import UsageError
+from foundation.artifacts import Checkpoint
+from foundation.errors import UsageError
 from stages.network.checkpoint import NetworkSpec, load_checkpoint
 from stages.network.relus import block_ends, relu_modules
 from stages.train.settings import DistillationSettings

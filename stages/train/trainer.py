@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from calibration_data.prepared import PreparedData
 from calibration_data.sampling import choose_calibration_images
-from pipeline.artifacts import Checkpoint, RunFolder, write_json
-from pipeline.errors import StageError, UsageError
+from foundation.artifacts import Checkpoint
+from foundation.errors import StageError, UsageError
+from foundation.files import write_json
+from foundation.run_folder import RunFolder
 from stages.network.checkpoint import NetworkSpec, save_checkpoint
 from stages.network.normalisation import normalise
 from stages.network.pact import fit_clips

@@ -11,14 +11,16 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from calibration_data.prepared import PreparedSplit
-from pipeline.artifacts import JSON, Measurement, OnnxModel
-from pipeline.errors import StageError
-from pipeline.settings import Settings
+from foundation.artifacts import OnnxModel
+from foundation.errors import StageError
+from foundation.files import JSON
+from foundation.record import Measurement
+from foundation.settings import Settings
+from onnx_files.sessions import open_session, predict
 from stages.validate import METRICS, Definition, Metric, resampling, statistics
 from stages.validate.answers import Answers
 from stages.validate.arrays import read_arrays, write_arrays
-from stages.validate.evidence import measured, not_measured
-from stages.validate.sessions import open_session, predict
+from stages.validate.measurements import measured, not_measured
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]

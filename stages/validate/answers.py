@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration_data.prepared import Task
-from pipeline.artifacts import JSON
+from foundation.files import JSON
 from stages.validate import Definition, Metric
 
 Labels = NDArray[np.int64]

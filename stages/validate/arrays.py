@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.artifacts import atomic_path
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
+from foundation.files import atomic_path
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

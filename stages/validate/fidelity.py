@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration_data.prepared import PreparedSplit, Task
-from pipeline.artifacts import JSON, Measurement
+from foundation.files import JSON
+from foundation.record import Measurement
 from stages.validate import METRICS, Definition, Inputs, label_metrics, metrics, resampling, statistics
 from stages.validate.deletion import Probability
-from stages.validate.evidence import measured, not_measured
 from stages.validate.lesion_size import lesion_sizes
 from stages.validate.maps.queries import logits_of
+from stages.validate.measurements import measured, not_measured
 from stages.validate.saliency import SaliencySettings
 
 if TYPE_CHECKING:

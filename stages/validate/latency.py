@@ -16,13 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from pipeline.artifacts import JSON, Measurement, OnnxModel
-from pipeline.errors import StageError
-from pipeline.settings import Settings
+from foundation.artifacts import OnnxModel
+from foundation.errors import StageError
+from foundation.files import JSON
+from foundation.record import Measurement
+from foundation.settings import Settings
+from onnx_files.sessions import PROVIDERS
 from stages.validate import METRICS, statistics
-from stages.validate.evidence import measured, not_measured
 from stages.validate.latency_processes import Worker, encoded, started_worker
-from stages.validate.sessions import PROVIDERS
+from stages.validate.measurements import measured, not_measured
 
 REFERENCE = "fp32"
 QUANTILES: Mapping[str, float] = {"latency_p50_ms": 0.5, "latency_p90_ms": 0.9}

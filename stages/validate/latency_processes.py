@@ -19,8 +19,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.artifacts import JSON
-from pipeline.errors import StageError
+from foundation.errors import StageError
+from foundation.files import JSON
 
 
 def worker_command() -> list[str]:

@@ -19,8 +19,8 @@ from typing import IO
 
 import numpy as np
 
-from pipeline.errors import EdgeproofError, NotMeasuredError
-from stages.validate.sessions import nodes_on_provider, open_session, preprocessing_of
+from foundation.errors import EdgeproofError, NotMeasuredError
+from onnx_files.sessions import nodes_on_provider, open_session, session_preprocessing
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
         session = open_session(Path(request["model"]), request["provider"], request["threads"])
         pixels = np.frombuffer(base64.b64decode(request["image"]["base64"]), dtype=np.uint8)
         images = pixels.reshape(request["image"]["shape"])
-        feed = {session.get_inputs()[0].name: preprocessing_of(session).to_input(images)}
+        feed = {session.get_inputs()[0].name: session_preprocessing(session).to_input(images)}
 
         def query() -> None:
             session.run(None, feed)

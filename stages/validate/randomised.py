@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.artifacts import write_bytes
-from pipeline.errors import StageError
+from foundation.errors import StageError
+from foundation.files import write_bytes
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -6,7 +6,6 @@ the same statement.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
+from foundation.progress import Progress
 from stages.validate.arrays import read_arrays, write_arrays
 from stages.validate.maps.methods import SALIENCY_METHODS, MapFunction
 from stages.validate.maps.settings import MapSettings
@@ -27,7 +27,6 @@ else:  # every row of the table of methods is a choice
 Maps = NDArray[np.float32]
 Images = NDArray[np.uint8]
 Indices = NDArray[np.int64]
-Progress = Callable[[int, int], None]
 
 
 class SaliencySettings(MapSettings):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from pipeline.settings import Settings
+from foundation.settings import Settings
 from stages.validate.accuracy import AccuracySettings
 from stages.validate.latency import LatencySettings
 from stages.validate.saliency import SaliencySettings

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import struct
 import zlib
 from pathlib import Path
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from calibration_data import image_files
 from calibration_data.dataset import BadImageError
 from calibration_data.image_files import (
     decode_pixels,
@@ -22,9 +20,8 @@ from calibration_data.image_files import (
     require_file,
     require_folder,
     require_inside,
-    sha256_once,
 )
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
 
 RAMP = np.arange(0, 240, dtype=np.uint8).reshape(12, 20)
 
@@ -256,29 +253,6 @@ def test_the_masks_of_an_image_are_united(tmp_path):
     assert read_united_mask([], (4, 6)) is None
     with pytest.raises(BadImageError, match=r"its mask 0\.png: expected 4 × 6 pixels, found 6 × 4"):
         read_united_mask(paths, (6, 4))
-
-
-def test_a_file_is_hashed_once_while_it_stays_as_it_is(tmp_path, monkeypatch):
-    hashed = []
-    monkeypatch.setattr(
-        image_files,
-        "sha256_of_file",
-        lambda path: hashed.append(path) or hashlib.sha256(path.read_bytes()).hexdigest(),
-    )
-    monkeypatch.setattr(image_files, "_SETTLED_SECONDS", -1.0)  # as if all files were old
-    path = tmp_path / "a"
-    path.write_bytes(b"one")
-    assert {sha256_once(path) for _ in range(3)} == {hashlib.sha256(b"one").hexdigest()}
-    assert len(hashed) == 1
-    path.write_bytes(b"three")
-    assert sha256_once(path) == hashlib.sha256(b"three").hexdigest()
-
-
-def test_a_file_that_has_just_changed_is_hashed_anew(tmp_path):
-    path = tmp_path / "a"
-    for content in (b"one", b"two", b"six"):  # within one tick of the file system's clock
-        path.write_bytes(content)
-        assert sha256_once(path) == hashlib.sha256(content).hexdigest()
 
 
 def test_a_missing_file_is_named_with_what_it_should_be(tmp_path):

@@ -10,9 +10,9 @@ from PIL import Image
 
 from calibration_data.fitting import ImageForm
 from calibration_data.image_folder import ImageFolder, list_images, read_image_folder, unlabelled_data
-from calibration_data.preprocessing import Preprocessing
 from calibration_data.sampling import choose_calibration_images
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
+from onnx_files.preprocessing import Preprocessing
 
 FORM = ImageForm(8, 3, "stretch")
 

@@ -13,12 +13,17 @@ from pydantic import ValidationError
 
 from calibration_data.dataset import Frame, Record
 from calibration_data.fitting import ImageForm, fit_frame
-from calibration_data.preparation import DataSettings, prepare, source_fingerprint
+from calibration_data.preparation import prepare
 from calibration_data.prepared import SPLITS
 from calibration_data.prepared_folder import ARRAYS, FILES, read_prepared
+from calibration_data.settings import DataSettings, open_source, source_fingerprint
 from calibration_data.splits import SplitSettings, drop_leaking_images, split_records
-from pipeline.artifacts import sha256_of_file
-from pipeline.errors import ExitCode, UsageError
+from foundation.errors import ExitCode, UsageError
+from foundation.files import sha256_of_file
+
+
+def prepare_from(settings, folder, *progress):
+    return prepare(open_source(settings), settings, folder, *progress)
 
 
 def settings_for(root: Path, **values) -> DataSettings:
@@ -90,7 +95,7 @@ def test_colour_becomes_gray_by_brightness_and_gray_becomes_equal_channels():
 
 
 def test_what_is_written_is_what_is_returned(two_classes, tmp_path):
-    data = prepare(settings_for(two_classes), tmp_path / "data")
+    data = prepare_from(settings_for(two_classes), tmp_path / "data")
     again = read_prepared(tmp_path / "data")
     assert {path.name for path in (tmp_path / "data").iterdir()} == set(FILES)
     for name in SPLITS:
@@ -105,24 +110,24 @@ def test_what_is_written_is_what_is_returned(two_classes, tmp_path):
 
 
 def test_sha256_is_that_of_the_file(two_classes, tmp_path):
-    data = prepare(settings_for(two_classes), tmp_path)
+    data = prepare_from(settings_for(two_classes), tmp_path)
     for image_id, sha256 in zip(data.train.image_ids, data.train.sha256, strict=True):
         assert sha256 == sha256_of_file(two_classes / image_id)
 
 
 def test_the_same_images_give_the_same_bytes_wherever_they_lie(two_classes, tmp_path):
-    prepare(settings_for(two_classes), tmp_path / "one")
+    prepare_from(settings_for(two_classes), tmp_path / "one")
     moved = tmp_path / "moved"
     shutil.copytree(two_classes, moved)
-    prepare(settings_for(moved), tmp_path / "two")
-    prepare(settings_for(moved), tmp_path / "two")
+    prepare_from(settings_for(moved), tmp_path / "two")
+    prepare_from(settings_for(moved), tmp_path / "two")
     for name in FILES:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     assert source_fingerprint(settings_for(two_classes)) == source_fingerprint(settings_for(moved))
 
 
 def test_mean_and_std_are_of_the_training_images_alone(two_classes, tmp_path):
-    data = prepare(settings_for(two_classes), tmp_path)
+    data = prepare_from(settings_for(two_classes), tmp_path)
     scaled = data.train.images.astype(np.float64) / 255
     assert data.mean == pytest.approx(scaled.mean(axis=(0, 2, 3)), abs=1e-12)
     assert data.std == pytest.approx(scaled.std(axis=(0, 2, 3)), abs=1e-12)
@@ -135,20 +140,20 @@ def test_constant_images_have_the_smallest_std(tmp_path):
             Image.new("L", (8, 8), 100).save(tmp_path / label / f"{index}.png", dpi=(index + 10, 10))
     for path in tmp_path.rglob("b/*.png"):  # other bytes, so that no image is twice there
         Image.open(path).save(path, dpi=(99, int(path.stem) + 10))
-    data = prepare(settings_for(tmp_path, channels=1), tmp_path / "out")
+    data = prepare_from(settings_for(tmp_path, channels=1), tmp_path / "out")
     assert data.mean == (100 / 255,)
     assert data.std == (0.001,)
 
 
 def test_mean_and_std_can_be_given(two_classes, tmp_path):
-    data = prepare(settings_for(two_classes, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]), tmp_path)
+    data = prepare_from(settings_for(two_classes, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]), tmp_path)
     assert data.mean == read_prepared(tmp_path).mean == (0.485, 0.456, 0.406)
     assert data.std == (0.229, 0.224, 0.225)
 
 
 def test_progress_counts_every_image(two_classes, tmp_path):
     calls: list[tuple[int, int]] = []
-    prepare(settings_for(two_classes), tmp_path, lambda done, total: calls.append((done, total)))
+    prepare_from(settings_for(two_classes), tmp_path, lambda done, total: calls.append((done, total)))
     assert calls == [(done, 16) for done in range(1, 17)]
 
 
@@ -156,7 +161,7 @@ def test_masks_reach_the_arrays(two_classes, tmp_path):
     mask = Image.new("L", (20, 16))
     mask.paste(255, (0, 0, 20, 8))
     mask.save(two_classes / "cat" / "P3_cat_mask.png")
-    data = prepare(settings_for(two_classes, fit="stretch"), tmp_path)
+    data = prepare_from(settings_for(two_classes, fit="stretch"), tmp_path)
     found = [
         (data.split(name), i) for name in SPLITS for i in range(len(data.split(name))) if data.split(name).has_mask[i]
     ]
@@ -168,7 +173,7 @@ def test_masks_reach_the_arrays(two_classes, tmp_path):
 
 def test_files_that_are_no_images_are_listed_in_the_manifest(two_classes, tmp_path):
     (two_classes / "cat" / "notes.txt").touch()
-    prepare(settings_for(two_classes), tmp_path)
+    prepare_from(settings_for(two_classes), tmp_path)
     assert json.loads((tmp_path / "manifest.json").read_text())["ignored_files"] == ["cat/notes.txt"]
 
 
@@ -196,14 +201,14 @@ def spoil(root: Path) -> dict[str, str]:
 def test_a_bad_image_is_an_error_that_names_it_and_the_mend(two_classes, tmp_path):
     (two_classes / "dog" / "zero.png").touch()
     with pytest.raises(UsageError, match=r"dog/zero.png: expected an image.*`bad_images: skip`") as caught:
-        prepare(settings_for(two_classes), tmp_path / "data")
+        prepare_from(settings_for(two_classes), tmp_path / "data")
     assert caught.value.exit_code == ExitCode.USAGE
     assert list((tmp_path / "data").iterdir()) == []
 
 
 def test_bad_images_are_skipped_counted_and_listed(two_classes, tmp_path):
     reasons = spoil(two_classes)
-    data = prepare(settings_for(two_classes, bad_images="skip"), tmp_path)
+    data = prepare_from(settings_for(two_classes, bad_images="skip"), tmp_path)
     assert sum(len(data.split(name)) for name in SPLITS) == 16
     assert len(data.skipped) == 5
     for line, (image_id, reason) in zip(data.skipped, reasons.items(), strict=True):
@@ -213,9 +218,9 @@ def test_bad_images_are_skipped_counted_and_listed(two_classes, tmp_path):
 
 
 def test_skipped_images_change_nothing_for_the_others(two_classes, tmp_path):
-    clean = prepare(settings_for(two_classes), tmp_path / "clean")
+    clean = prepare_from(settings_for(two_classes), tmp_path / "clean")
     spoil(two_classes)
-    assert prepare(settings_for(two_classes, bad_images="skip"), tmp_path / "spoilt").sha256 == clean.sha256
+    assert prepare_from(settings_for(two_classes, bad_images="skip"), tmp_path / "spoilt").sha256 == clean.sha256
 
 
 def test_a_class_of_bad_images_alone_is_refused(two_classes, tmp_path):
@@ -223,24 +228,24 @@ def test_a_class_of_bad_images_alone_is_refused(two_classes, tmp_path):
     for index in range(5):
         (two_classes / "elk" / f"{index}.png").write_bytes(b"bad")
     with pytest.raises(UsageError, match="class 'elk': expected images, found none that can be used"):
-        prepare(settings_for(two_classes, bad_images="skip"), tmp_path)
+        prepare_from(settings_for(two_classes, bad_images="skip"), tmp_path)
 
 
 def test_an_empty_class_folder_is_refused(two_classes, tmp_path):
     (two_classes / "elk").mkdir()
     with pytest.raises(UsageError, match="class 'elk': expected images, found none"):
-        prepare(settings_for(two_classes), tmp_path)
+        prepare_from(settings_for(two_classes), tmp_path)
 
 
 def test_one_class_only_is_refused(two_classes, tmp_path):
     shutil.rmtree(two_classes / "dog")
     with pytest.raises(UsageError, match="expected two classes or more, found cat"):
-        prepare(settings_for(two_classes), tmp_path)
+        prepare_from(settings_for(two_classes), tmp_path)
 
 
 def test_a_missing_root_is_refused(tmp_path):
     with pytest.raises(UsageError, match="nowhere: expected a folder, found nothing"):
-        prepare(settings_for(tmp_path / "nowhere"), tmp_path)
+        prepare_from(settings_for(tmp_path / "nowhere"), tmp_path)
     with pytest.raises(UsageError, match="nowhere: expected a folder, found nothing"):
         source_fingerprint(settings_for(tmp_path / "nowhere"))
 
@@ -249,8 +254,8 @@ def test_equal_files_in_two_splits_are_refused_or_kept_together(two_classes, tmp
     for index in range(6):
         shutil.copy(two_classes / "cat" / "P0_cat.png", two_classes / "cat" / f"copy{index}.png")
     with pytest.raises(UsageError, match=r"cat/.*are equal: expected no image in two splits.*`duplicates: merge`"):
-        prepare(settings_for(two_classes), tmp_path)
-    data = prepare(settings_for(two_classes, duplicates="merge"), tmp_path)
+        prepare_from(settings_for(two_classes), tmp_path)
+    data = prepare_from(settings_for(two_classes, duplicates="merge"), tmp_path)
     holding = [name for name in SPLITS if "cat/copy0.png" in data.split(name).image_ids]
     copies = [image_id for image_id in data.split(holding[0]).image_ids if "copy" in image_id]
     assert len(copies) == 6
@@ -261,7 +266,7 @@ def test_equal_files_in_two_splits_are_refused_or_kept_together(two_classes, tmp
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_named(two_classes, tmp_path, name):
-    prepare(settings_for(two_classes), tmp_path)
+    prepare_from(settings_for(two_classes), tmp_path)
     (tmp_path / name).unlink()
     with pytest.raises(UsageError, match=f"{name}: expected a file, found nothing"):
         read_prepared(tmp_path)
@@ -269,7 +274,7 @@ def test_a_missing_file_is_named(two_classes, tmp_path, name):
 
 @pytest.mark.parametrize("name", FILES[:5])
 def test_a_changed_file_is_named(two_classes, tmp_path, name):
-    prepare(settings_for(two_classes), tmp_path)
+    prepare_from(settings_for(two_classes), tmp_path)
     content = bytearray((tmp_path / name).read_bytes())
     content[len(content) // 2] ^= 1
     (tmp_path / name).write_bytes(content)
@@ -290,21 +295,21 @@ def test_a_changed_file_is_named(two_classes, tmp_path, name):
     ],
 )
 def test_a_damaged_manifest_is_refused(two_classes, tmp_path, content):
-    prepare(settings_for(two_classes), tmp_path)
+    prepare_from(settings_for(two_classes), tmp_path)
     (tmp_path / "manifest.json").write_bytes(content)
     with pytest.raises(UsageError, match=r"manifest.json: expected"):
         read_prepared(tmp_path)
 
 
 def test_a_failed_preparation_leaves_no_manifest_for_half_a_folder(two_classes, tmp_path, monkeypatch):
-    prepare(settings_for(two_classes), tmp_path)
+    prepare_from(settings_for(two_classes), tmp_path)
 
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np.lib.format, "write_array_header_1_0", full)
     with pytest.raises(UsageError, match=r"train.images.npy: could not be written \(No space left on device\)"):
-        prepare(settings_for(two_classes, image_size=8), tmp_path)
+        prepare_from(settings_for(two_classes, image_size=8), tmp_path)
     with pytest.raises(UsageError, match=r"manifest.json: expected a file, found nothing"):
         read_prepared(tmp_path)
 
@@ -342,14 +347,14 @@ def test_impossible_settings_are_refused(tmp_path, values, message):
 
 
 def test_worker_processes_give_the_same_bytes(two_classes, tmp_path):
-    prepare(settings_for(two_classes, workers=0), tmp_path / "one")
-    prepare(settings_for(two_classes, workers=2), tmp_path / "two")
+    prepare_from(settings_for(two_classes, workers=0), tmp_path / "one")
+    prepare_from(settings_for(two_classes, workers=2), tmp_path / "two")
     for name in FILES:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
 def test_images_and_masks_stay_on_disk_until_they_are_taken(two_classes, tmp_path):
-    data = prepare(settings_for(two_classes), tmp_path)
+    data = prepare_from(settings_for(two_classes), tmp_path)
     for split in SPLITS:
         for array in (data.split(split).images, data.split(split).masks):
             assert isinstance(array.base, np.memmap)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from calibration_data.sampling import choose_calibration_images
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
 
 
 def test_classes_are_balanced_and_images_distinct(stripes):

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from calibration_data.dataset import Record
 from calibration_data.prepared import SPLITS
 from calibration_data.splits import SplitSettings, check_no_leak, split_records
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
 
 CLASSES = ("a", "b", "c")
 UNHURRIED = examples(deadline=None)  # a busy machine is no failure

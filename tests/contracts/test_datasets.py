@@ -14,10 +14,11 @@ from pydantic import TypeAdapter, ValidationError
 from tiny_sources import TINY
 
 from calibration_data.datasets import DATASETS, DatasetKind
-from calibration_data.preparation import DataSettings, prepare, source_fingerprint
+from calibration_data.preparation import prepare
 from calibration_data.prepared import SPLITS
 from calibration_data.prepared_folder import read_prepared
-from pipeline.errors import UsageError
+from calibration_data.settings import DataSettings, open_source, source_fingerprint
+from foundation.errors import UsageError
 
 ROWS = pytest.mark.parametrize("name", DATASETS)
 
@@ -165,7 +166,8 @@ def changed(settings: DataSettings, first: str) -> bool:
 
 @ROWS
 def test_it_can_be_prepared_and_read_back(name, sources, tmp_path):
-    data = prepare(DataSettings.model_validate({"source": sources[name], "image_size": 16}), tmp_path)
+    settings = DataSettings.model_validate({"source": sources[name], "image_size": 16})
+    data = prepare(open_source(settings), settings, tmp_path)
     again = read_prepared(tmp_path)
     assert again.sha256 == data.sha256
     assert again.dataset == name

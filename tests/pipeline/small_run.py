@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.artifacts import JSON, Measurement, RunFolder, write_json
+from foundation.files import JSON, write_json
+from foundation.record import Measurement
+from foundation.run_folder import RunFolder
 
 CPU = "AMD EPYC"
 VARIANT = "static-int8"

@@ -13,9 +13,9 @@ import pytest
 from foreign_files import classifier, write, write_images
 
 from calibration_data.image_folder import CALIBRATION_IMAGES
-from pipeline.compile_options import METHODS
-from stages.quantize.static import StaticSettings
-from stages.quantize.tuner import TunedSettings
+from pipeline.one_file.options import METHODS
+from stages.quantize.methods.static import StaticSettings
+from stages.search.study import TunedSettings
 
 NORMALISED = ("--mean", "0.5", "--std", "0.25")
 

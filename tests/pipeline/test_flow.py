@@ -13,14 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.artifacts import RunFolder, read_json, sha256_of_file
-from pipeline.config import parse_configuration, read_configuration
-from pipeline.environment import describe
-from pipeline.errors import ExitCode, UsageError
+from foundation.errors import ExitCode, UsageError
+from foundation.files import read_json, sha256_of_file
+from foundation.lock import lock_folder
+from foundation.progress import Silent
+from foundation.run_folder import RunFolder
+from pipeline.configuration import parse_configuration, read_configuration
 from pipeline.flow import compile_and_validate, run_one_night, run_until
-from pipeline.lock import lock_folder
-from pipeline.progress import Silent
-from stages.quantize import QUANTIZERS
+from pipeline.machine.environment import describe
+from stages.compilers import COMPILERS
 from stages.quantize.neural_compressor.environment import worker_versions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -159,7 +160,7 @@ def test_another_processor_measures_again(finished, tmp_path, without_compressor
     shutil.copytree(finished[0].root, run.root)
     here = describe()
     elsewhere = {**here, "cpu": {**here["cpu"], "model": "another", "features": ["avx2", "avx512_vnni"]}}
-    monkeypatch.setattr("pipeline.making.describe", lambda: elsewhere)
+    monkeypatch.setattr("pipeline.run.making.describe", lambda: elsewhere)
     run_until("validate", configuration(), run, None, Silent())
     assert statuses(run)["validate/fp32"] == statuses(run)["validate/pact-int8"] == "done"
     assert statuses(run)["train"] == "reused"
@@ -178,8 +179,8 @@ def test_a_variant_that_breaks_unexpectedly_costs_only_itself(tmp_path, monkeypa
     def broken(*_):
         raise RuntimeError("a kernel is missing")
 
-    row = dataclasses.replace(QUANTIZERS["fp16"], quantize=broken)
-    monkeypatch.setattr("stages.quantize.QUANTIZERS", {**QUANTIZERS, "fp16": row})
+    row = dataclasses.replace(COMPILERS["fp16"], compile=broken)
+    monkeypatch.setattr("pipeline.run.variants.COMPILERS", {**COMPILERS, "fp16": row})
     variants = {"fp16": {"method": "fp16"}, "dynamic-int8": {"method": "dynamic"}}
     train = {"network": "cnn-small", "epochs": 1, "threads": 1}
     run = RunFolder(tmp_path)

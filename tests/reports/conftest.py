@@ -7,7 +7,7 @@ import pytest
 from label_sample_run import write_label_sample_run
 from sample_run import write_sample_run
 
-from pipeline.artifacts import RunFolder
+from foundation.run_folder import RunFolder
 from reports import write_report
 
 

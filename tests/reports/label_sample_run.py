@@ -13,8 +13,9 @@ from sample_run import NOISE, SIZE, VARIANTS, saliency_rows, write_data, write_j
 from scipy.ndimage import gaussian_filter
 
 from calibration_data.prepared_folder import read_prepared
-from pipeline.artifacts import Measurement, RunFolder
-from pipeline.gates import Gate, judge
+from foundation.record import Measurement
+from foundation.run_folder import RunFolder
+from pipeline.judge.gates import Gate, judge
 from stages.validate.accuracy import AccuracySettings, measure_accuracy
 from stages.validate.explained import explained_classes, images_to_explain
 from stages.validate.fidelity import ExplainedImages

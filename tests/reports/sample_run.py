@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter
 
 from calibration_data.prepared import SPLITS, SplitName
 from calibration_data.prepared_folder import Columns, Head, Rows, write_prepared
-from pipeline.artifacts import CENTRE_PRIOR, RANDOM_MAP
+from foundation.record import CENTRE_PRIOR, RANDOM_MAP
 from stages.validate.fidelity import Counterparts, ExplainedImages, measure_saliency
 from stages.validate.maps.baselines import centre_prior
 from stages.validate.saliency import SaliencySettings

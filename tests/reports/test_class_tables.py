@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from pipeline.artifacts import Measurement, RunFolder
+from foundation.record import Measurement
+from foundation.run_folder import RunFolder
 from reports.class_tables import class_tables, rare_sentence, subgroup_table
 from reports.facts import Facts, read_facts
 

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.artifacts import StageRecord, Verdict
+from foundation.record import StageRecord, Verdict
 from reports import junit
 from reports.facts import Facts
 

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pipeline.artifacts import RunFolder
+from foundation.run_folder import RunFolder
 from reports.facts import Facts, read_facts
 from reports.html import render
-from reports.recovery import recovery_table
+from reports.recovery_table import recovery_table
 
 NOTES = [
     {"step": "equalization", "logits_sqnr_db_before": -1.0625, "logits_sqnr_db_after": 19.5, "pairs": 1234,

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from sample_run import VARIANTS
 
-from pipeline.artifacts import RunFolder
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
+from foundation.run_folder import RunFolder
 from reports.facts import Predictions, read_facts
 
 

@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from pipeline.artifacts import Measurement, RunFolder, StageRecord, Verdict
+from foundation.record import Measurement, StageRecord, Verdict
+from foundation.run_folder import RunFolder
 from reports import html, write_report
 from reports.facts import Facts, VariantRecord, read_facts
 
@@ -260,7 +261,7 @@ def test_a_stage_that_failed_is_told_first_and_its_variant_is_not_measured(run: 
 
 
 def test_nothing_is_written_when_the_record_is_missing(tmp_path: Path) -> None:
-    from pipeline.errors import UsageError
+    from foundation.errors import UsageError
 
     with pytest.raises(UsageError):
         write_report(RunFolder(tmp_path))

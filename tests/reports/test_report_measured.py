@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.artifacts import UNINFORMED, Measurement, StageRecord
+from foundation.record import UNINFORMED, Measurement, StageRecord
 from reports.facts import METHOD_NAME, Facts
 from reports.measured import (
     LATENCY_METRICS,

@@ -4,9 +4,9 @@ from typing import Literal
 
 import pytest
 
-from pipeline.artifacts import Measurement, StageRecord, Verdict
+from foundation.record import Measurement, StageRecord, Verdict
+from reports.decision import gate_measurement, outcome
 from reports.facts import Facts
-from reports.outcome import gate_measurement, outcome
 
 GateStatus = Literal["passed", "failed", "missing"]
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import spearmanr
 
-from pipeline.artifacts import RunFolder
+from foundation.run_folder import RunFolder
 from reports.facts import read_facts
 from reports.saliency_choice import choose_images, spearman
 from stages.validate import map_similarity

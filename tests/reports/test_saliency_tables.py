@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from pipeline.artifacts import Measurement, RunFolder
+from foundation.record import Measurement
+from foundation.run_folder import RunFolder
 from reports.facts import Facts, read_facts
 from reports.saliency_tables import saliency_tables
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from pipeline.artifacts import Measurement
+from foundation.record import Measurement
 from reports import markdown
 from reports.tables import Cell, Column, Row, Table, absent, cell, speedup_cell
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from pipeline.artifacts import RunFolder
+from foundation.run_folder import RunFolder
 from reports.facts import Facts, read_facts
 from reports.saliency_tables import saliency_tables
 from reports.variant_tables import accuracy_table, at_a_glance, latency_tables

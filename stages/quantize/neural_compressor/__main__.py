@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from pipeline.errors import EdgeproofError
+from foundation.errors import EdgeproofError
 from stages.quantize.neural_compressor.environment import create_environment
 
 try:

@@ -17,21 +17,15 @@ from pydantic import Field
 
 from calibration_data.prepared import PreparedData
 from calibration_data.sampling import choose_calibration_images
-from pipeline.artifacts import JSON, OnnxModel
-from pipeline.errors import StageError
-from pipeline.processor import choose_integer_types, detect_cpu
-from pipeline.settings import Settings
-from stages.quantize.graph import (
-    Progress,
-    float_layers,
-    input_name_of,
-    layers,
-    load,
-    no_progress,
-    normalisation_nodes,
-    preprocessing_of,
-    publish,
-)
+from foundation.artifacts import OnnxModel
+from foundation.errors import StageError
+from foundation.files import JSON
+from foundation.processor import choose_integer_types, detect_cpu
+from foundation.progress import Progress, no_progress
+from foundation.settings import Settings
+from onnx_files.graph import float_layers, layers, load, normalisation_nodes
+from onnx_files.image_input import input_name_of, preprocessing_of
+from onnx_files.publishing import publish
 from stages.quantize.neural_compressor.environment import worker_python, worker_versions
 
 if TYPE_CHECKING:
@@ -98,7 +92,7 @@ def quantize_with_neural_compressor(
     types = choose_integer_types(detect_cpu(), "uint8", "int8", settings.reduce_range)
     proto = load(model)
     float_graph_layers = layers(proto, model)
-    input_name_of(proto, model, data)  # refuses images of another form
+    input_name_of(proto, model, data.train.images.shape[1:])  # refuses images of another form
     preprocessing = preprocessing_of(proto, model)
     indices = choose_calibration_images(data, settings.images, settings.seed, key="images")
     chosen = indices if settings.mode != "dynamic" else indices[:0]

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.artifacts import sha256_of_file, write_text
-from pipeline.errors import NotMeasuredError, UsageError
+from foundation.errors import NotMeasuredError, UsageError
+from foundation.files import sha256_of_file, write_text
 
 OVERRIDE = "EDGEPROOF_NEURAL_COMPRESSOR"
 """Environment variable with the path of a Python interpreter that has the requirements; nothing is then created."""

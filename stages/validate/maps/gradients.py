@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_files.sessions import open_session
 from stages.validate.maps.bilinear import bilinear
 from stages.validate.maps.queries import Twin
-from stages.validate.sessions import open_session
 
 Images = NDArray[np.uint8]
 Maps = NDArray[np.float32]

@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration_data.prepared import Task
-from pipeline.errors import NotMeasuredError, StageError, UsageError
+from foundation.errors import NotMeasuredError, StageError, UsageError
+from onnx_files.sessions import open_session, session_preprocessing
 from stages.validate.maps import gradients
 from stages.validate.maps.baselines import random_maps
 from stages.validate.maps.occlusion import occlusion_maps
 from stages.validate.maps.queries import Twin, image_input, mean_colour
 from stages.validate.maps.rise import rise_maps
 from stages.validate.maps.settings import MapSettings
-from stages.validate.sessions import open_session, preprocessing_of
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -162,7 +162,7 @@ def open_method(name: str, files: ExplainedFiles, task: Task, settings: MapSetti
         )
     session = open_session(path, "cpu", settings.threads)
     image_input(session)
-    preprocessing_of(session)
+    session_preprocessing(session)
     return Explainer(name, session, task, settings)
 
 

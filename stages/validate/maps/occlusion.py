@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calibration_data.prepared import Task
-from pipeline.errors import StageError
+from foundation.errors import StageError
+from foundation.progress import Progress
 from stages.validate import metrics
 from stages.validate.maps.queries import logits_of
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 Images = NDArray[np.uint8]
 Maps = NDArray[np.float32]
 Indices = NDArray[np.int64]
-Progress = Callable[[int, int], None]
 
 
 def _silent(done: int, total: int) -> None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration_data.preprocessing import Preprocessing
-from pipeline.errors import StageError, UsageError
-from stages.validate.sessions import predict, preprocessing_of
+from foundation.errors import StageError, UsageError
+from onnx_files.preprocessing import Preprocessing
+from onnx_files.sessions import predict, session_preprocessing
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -40,7 +40,7 @@ def image_input(session: InferenceSession) -> Any:
 
 def mean_colour(session: InferenceSession) -> Images:
     """Return the mean colour of the model's normalisation, which its first layer sees as 0: uint8 [channels]."""
-    gray = 255.0 * np.asarray(preprocessing_of(session).mean)
+    gray = 255.0 * np.asarray(session_preprocessing(session).mean)
     return np.clip(np.rint(gray), 0, 255).astype(np.uint8)
 
 
@@ -79,7 +79,7 @@ class Twin:
     @property
     def preprocessing(self) -> Preprocessing:
         """How images reach the file."""
-        return preprocessing_of(self.session)
+        return session_preprocessing(self.session)
 
     @property
     def zero(self) -> Floats:

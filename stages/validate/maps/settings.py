@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from pipeline.settings import Settings
+from foundation.settings import Settings
 
 
 class MapSettings(Settings):

@@ -11,7 +11,7 @@ from PIL import Image
 
 from calibration_data.dataset import BadImageError
 from calibration_data.datasets.busi import BusiSettings, fingerprint_busi, open_busi
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
 
 REAL = Path(__file__).parents[3].parent / "shared" / "data" / "busi"
 

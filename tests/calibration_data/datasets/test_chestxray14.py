@@ -12,7 +12,7 @@ from PIL import Image
 from calibration_data.datasets.chestxray14 import ChestXray14Settings, fingerprint_chestxray14, open_chestxray14
 from calibration_data.datasets.chestxray14_tables import CLASSES
 from calibration_data.splits import SplitSettings, split_records
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
 
 REAL = Path(__file__).parents[3].parent / "shared" / "data" / "nih_chestxray14"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="needs ChestX-ray14 in ../shared/data/nih_chestxray14")

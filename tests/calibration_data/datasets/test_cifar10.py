@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from calibration_data.datasets.cifar10 import CLASSES, Cifar10Settings, fingerprint_cifar10, open_cifar10
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
 
 REAL = Path(__file__).parents[3].parent / "shared" / "data" / "cifar10" / "cifar10_jpg_full.tar.xz"
 

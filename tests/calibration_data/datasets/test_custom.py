@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from calibration_data.dataset import BadImageError, Frame
 from calibration_data.datasets.custom import CustomSettings, fingerprint_custom, open_custom
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
 
 
 def opened(function: str = "three_of_each", **settings):

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from calibration_data.dataset import BadImageError
 from calibration_data.datasets.dicom import DicomSettings, fingerprint_dicom, open_dicom
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
 
 RAMP = np.arange(240, dtype=np.int16).reshape(12, 20)
 

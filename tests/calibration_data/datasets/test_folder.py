@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from calibration_data.dataset import BadImageError
 from calibration_data.datasets.folder import FolderSettings, fingerprint_folder, open_folder
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
 
 BUSI = Path(__file__).parents[3].parent / "shared" / "data" / "busi"
 

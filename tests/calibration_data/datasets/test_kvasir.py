@@ -10,7 +10,7 @@ from PIL import Image
 
 from calibration_data.dataset import BadImageError
 from calibration_data.datasets.kvasir import CLASSES, KvasirSettings, fingerprint_kvasir, open_kvasir
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
 
 
 def opened(root: Path, masks: Path | None = None):

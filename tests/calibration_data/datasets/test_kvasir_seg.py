@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from calibration_data.dataset import BadImageError
 from calibration_data.datasets.kvasir_seg import KvasirSegSettings, fingerprint_kvasir_seg, open_kvasir_seg
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
 
 REAL = Path(__file__).parents[3].parent / "shared" / "data" / "kvasir_seg"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="needs Kvasir-SEG in ../shared/data/kvasir_seg")

@@ -13,7 +13,7 @@ import pytest
 
 from calibration_data.datasets.medmnist import MedMnistSettings, fingerprint_medmnist, open_medmnist
 from calibration_data.datasets.medmnist_sets import SETS
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
 
 REAL = Path(__file__).parents[3].parent / "shared" / "data" / "medmnist" / "pneumoniamnist.npz"
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from calibration_data.datasets.mnist import MnistSettings, fingerprint_mnist, open_mnist
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
 
 REAL = Path(__file__).parents[3].parent / "shared" / "data" / "mnist"
 

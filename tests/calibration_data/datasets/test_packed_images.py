@@ -14,7 +14,7 @@ import pytest
 from calibration_data.dataset import BadImageError
 from calibration_data.datasets import packed_images
 from calibration_data.datasets.packed_images import is_archive, pack_images, read_packed_image
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
 
 
 @pytest.fixture(autouse=True)

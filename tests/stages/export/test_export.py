@@ -9,8 +9,8 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from pipeline.artifacts import RunFolder
-from pipeline.errors import StageError, UsageError
+from foundation.errors import StageError, UsageError
+from foundation.run_folder import RunFolder
 from stages.export.pact_to_qdq import MAX_DIFFERENCE, export_pact, may_saturate, to_integers
 from stages.export.settings import ExportSettings, PactExportSettings
 from stages.export.to_onnx import export_fp32

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
 from stages.network.bit_widths import Bits, bits_of_layers
 from stages.network.settings import LayerBits, PactSettings
 

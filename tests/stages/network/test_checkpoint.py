@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline.artifacts import Checkpoint
-from pipeline.errors import UsageError
+from foundation.artifacts import Checkpoint
+from foundation.errors import UsageError
 from stages.network import PactSettings
 from stages.network.checkpoint import NetworkSpec, load_checkpoint, save_checkpoint
 

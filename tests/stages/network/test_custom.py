@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline.artifacts import Checkpoint
-from pipeline.errors import UsageError
+from foundation.artifacts import Checkpoint
+from foundation.errors import UsageError
 from stages.network import PactSettings, build_network, check_network_name
 from stages.network.checkpoint import NetworkSpec, load_checkpoint, save_checkpoint
 from stages.network.custom import custom_source_sha256

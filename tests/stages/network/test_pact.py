@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
 from stages.network import PactSettings, build_network
 from stages.network.pact import fit_clips, insert_pact
 from stages.network.quantized_layer import FloatNorm, QuantizedLayer

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
 from stages.network import PactSettings, build_network
 from stages.network.checkpoint import NetworkSpec
 from stages.network.normalisation import normalise

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
 from stages.network import NETWORKS, PactSettings, build_network
 from stages.network.pact import insert_pact
 from stages.network.quantizers import ClipQuantizer, set_rounding

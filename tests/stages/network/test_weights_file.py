@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
 from stages.network import weights_file
 from stages.network.weights_file import read_weights
 

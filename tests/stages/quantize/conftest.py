@@ -6,7 +6,7 @@ import pytest
 from quantizable import float_proto, prepared_data, write_float_model
 
 from calibration_data.prepared import PreparedData
-from pipeline.artifacts import OnnxModel
+from foundation.artifacts import OnnxModel
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,9 @@ import onnx
 from numpy.typing import NDArray
 
 from calibration_data.prepared import PreparedData, PreparedSplit
-from calibration_data.preprocessing import Preprocessing
-from pipeline.artifacts import OnnxModel, sha256_of_file
+from foundation.artifacts import OnnxModel
+from foundation.files import sha256_of_file
+from onnx_files.preprocessing import Preprocessing
 
 SIZE = 20
 CLASSES = ("a", "b", "c", "d")

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from stages.quantize.probes import Batches, Feeds, runner
+from onnx_files.probes import Batches, Feeds, runner
 
 
 def batches_of(images: NDArray[Any], size: int = 16) -> Batches:

@@ -18,8 +18,8 @@ from quantizable import (
 )
 
 from calibration_data.prepared import PreparedData
-from pipeline.artifacts import OnnxModel
-from pipeline.errors import NotMeasuredError, StageError
+from foundation.artifacts import OnnxModel
+from foundation.errors import NotMeasuredError, StageError
 from stages.quantize.neural_compressor.adapter import (
     GraphOptimizedSettings,
     NeuralCompressorSettings,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.artifacts import sha256_of_file
-from pipeline.errors import NotMeasuredError, UsageError
+from foundation.errors import NotMeasuredError, UsageError
+from foundation.files import sha256_of_file
 from stages.quantize.neural_compressor import environment
 
 

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from quantizable import float_proto, images, initializers, logits, node_types, optimized, sqnr_db, write_float_model
 
 from calibration_data.prepared import PreparedData
-from pipeline.artifacts import OnnxModel
-from stages.quantize.static import StaticSettings, quantize_static
+from foundation.artifacts import OnnxModel
+from stages.quantize.methods.static import StaticSettings, quantize_static
 
 LEARNED = {"images": 16, "iterations": 40}
 

@@ -11,7 +11,8 @@ from quantizable import images as sample_images
 from torch import nn
 from torch.nn import functional as F
 
-from pipeline.errors import NotMeasuredError
+from foundation.errors import NotMeasuredError
+from stages.compilers import COMPILERS, CompileTask
 from stages.export.onnx_file import write_onnx
 from stages.export.pact_to_qdq import export_pact
 from stages.export.settings import ExportSettings, PactExportSettings
@@ -19,7 +20,6 @@ from stages.network import PactSettings, build_network
 from stages.network.checkpoint import NetworkSpec, load_checkpoint, save_checkpoint
 from stages.network.normalisation import normalise
 from stages.network.pact import fit_clips
-from stages.quantize import QUANTIZERS
 from stages.saliency_twin.grad_cam import build_grad_cam, grad_cam_path, make_grad_cam
 
 CLASSES = tuple("abcde")
@@ -194,8 +194,9 @@ FORMATS = {
 def test_a_compiled_file_keeps_its_logits_and_gets_a_map_like_the_float_ones(name, tmp_path, session):
     method, settings = FORMATS[name]
     model = write_float_model(tmp_path / "fp32.onnx", float_proto())
-    row = QUANTIZERS[method]
-    compiled = row.quantize(model, "v", row.settings.model_validate(settings), prepared_data(), tmp_path / "v.onnx")
+    row = COMPILERS[method]
+    task = CompileTask("v", row.settings.model_validate(settings), model, prepared_data(), tmp_path / "v.onnx")
+    compiled = row.compile(task)
     batch = sample_images(4, 3)
     feed = {"image": batch, "target": np.full(4, 1)}
     (plain,) = session(compiled.path).run(None, {"image": batch})

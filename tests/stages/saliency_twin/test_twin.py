@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
 from stages.saliency_twin.twin import build_twin
 
 RNG = np.random.default_rng(0)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
 from stages.saliency_twin.twin_file import TWIN_OF_KEY, make_twin
 
 

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
 from stages.saliency_twin.twin import build_twin
 
 FOLDER = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from quantizable import CLASSES, float_proto, images, prepared_data, write_float_model
 
-from pipeline.artifacts import OnnxModel
-from stages.quantize import QUANTIZERS
+from foundation.artifacts import OnnxModel
+from stages.compilers import COMPILERS, CompileTask
 from stages.saliency_twin.twin_file import make_twin
 
 FORMATS = {
@@ -39,11 +39,10 @@ def explained(session, path, batch):
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_compiled_file_keeps_its_logits_and_gets_a_map(name, float_model, tmp_path, session):
     method, settings = FORMATS[name]
-    row = QUANTIZERS[method]
+    row = COMPILERS[method]
     sample = {"images": 8} if method == "static" else {}
-    compiled = row.quantize(
-        float_model, "v", row.settings.model_validate(settings | sample), prepared_data(), tmp_path / "v.onnx"
-    )
+    chosen = row.settings.model_validate(settings | sample)
+    compiled = row.compile(CompileTask("v", chosen, float_model, prepared_data(), tmp_path / "v.onnx"))
     batch = images(4, 3)
 
     plain, logits, saliency, classes = explained(session, compiled.path, batch)

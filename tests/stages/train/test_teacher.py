@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.artifacts import Checkpoint, RunFolder
-from pipeline.errors import UsageError
+from foundation.artifacts import Checkpoint
+from foundation.errors import UsageError
+from foundation.run_folder import RunFolder
 from stages.network import PactSettings
 from stages.network.checkpoint import load_checkpoint, save_checkpoint
 from stages.network.normalisation import normalise

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.artifacts import Checkpoint, RunFolder, sha256_of_file
-from pipeline.errors import StageError, UsageError
+from foundation.artifacts import Checkpoint
+from foundation.errors import StageError, UsageError
+from foundation.files import sha256_of_file
+from foundation.run_folder import RunFolder
 from stages.network import PactSettings
 from stages.network.checkpoint import load_checkpoint
 from stages.network.quantizers import clip_bounds

@@ -11,8 +11,9 @@ from scipy.stats import binomtest
 from sklearn import metrics as sklearn_metrics
 
 from calibration_data.prepared import PreparedSplit
-from pipeline.artifacts import Measurement, OnnxModel
-from pipeline.errors import StageError, UsageError
+from foundation.artifacts import OnnxModel
+from foundation.errors import StageError, UsageError
+from foundation.record import Measurement
 from stages.validate import METRICS, Definition, Metric, metrics, resampling
 from stages.validate.accuracy import AccuracySettings, Predictions, measure_accuracy, measure_size, predict_variant
 

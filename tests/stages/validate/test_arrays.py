@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.errors import UsageError
+from foundation.errors import UsageError
 from stages.validate.arrays import read_arrays, write_arrays
 
 

@@ -9,7 +9,9 @@ from scipy.special import expit, softmax
 from scipy.stats import binomtest, bootstrap
 
 from calibration_data.prepared import PreparedSplit
-from pipeline.artifacts import Measurement, OnnxModel
+from foundation.artifacts import OnnxModel
+from foundation.record import Measurement
+from onnx_files.sessions import open_session, predict
 from stages.validate.fidelity import (
     Counterparts,
     ExplainedImages,
@@ -21,7 +23,6 @@ from stages.validate.lesion_size import LEAST_MASKS
 from stages.validate.maps.baselines import random_maps
 from stages.validate.maps.methods import ExplainedFiles, open_method
 from stages.validate.saliency import SaliencySettings
-from stages.validate.sessions import open_session, predict
 
 SETTINGS = SaliencySettings(resamples=1000)
 BLACK = np.zeros(1, np.uint8)

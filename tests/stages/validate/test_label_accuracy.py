@@ -8,8 +8,8 @@ from scipy.special import expit
 from scipy.stats import binomtest
 from sklearn import metrics as sklearn_metrics
 
-from pipeline.artifacts import Measurement
-from pipeline.errors import StageError
+from foundation.errors import StageError
+from foundation.record import Measurement
 from stages.validate.accuracy import RARE_RESAMPLES, AccuracySettings, measure_accuracy
 
 LABELS = ("effusion", "mass", "hernia")

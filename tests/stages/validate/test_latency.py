@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from pipeline.artifacts import Measurement, OnnxModel
-from stages.validate import METRICS, latency, latency_processes, sessions
+from foundation.artifacts import OnnxModel
+from foundation.record import Measurement
+from onnx_files import sessions
+from stages.validate import METRICS, latency, latency_processes
 from stages.validate.settings import ValidateSettings
 
 Make = Callable[..., OnnxModel]
@@ -122,7 +124,8 @@ def test_a_worker_that_dies_or_hangs_gives_a_reason(
 def test_a_provider_that_runs_no_node_has_no_latency(make_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """A session that gave every node back to the CPU would be timed under the provider's name."""
     script = (
-        "from stages.validate import latency_worker, sessions\n"
+        "from onnx_files import sessions\n"
+        "from stages.validate import latency_worker\n"
         "sessions.PROVIDERS['cuda'] = sessions.PROVIDERS['cpu']\n"
         "latency_worker.nodes_on_provider = lambda session, provider: 0.0\n"
         "latency_worker.main()"

@@ -8,10 +8,10 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from pipeline.artifacts import OnnxModel
-from pipeline.errors import StageError
+from foundation.artifacts import OnnxModel
+from foundation.errors import StageError
+from onnx_files.sessions import open_session, predict, session_preprocessing
 from stages.validate.randomised import write_randomised
-from stages.validate.sessions import open_session, predict, preprocessing_of
 
 
 def tensors(path: Path) -> dict[str, np.ndarray]:
@@ -40,7 +40,7 @@ def test_it_runs_gives_other_answers_and_keeps_the_metadata(
     write_randomised(source, tmp_path / "a.onnx", seed=0)
     images = np.random.default_rng(0).integers(0, 256, (4, 1, 8, 8), dtype=np.uint8)
     real, random = (open_session(path, "cpu", 1) for path in (source, tmp_path / "a.onnx"))
-    assert preprocessing_of(random) == preprocessing_of(real)
+    assert session_preprocessing(random) == session_preprocessing(real)
     assert np.abs(predict(random, images, 4) - predict(real, images, 4)).max() > 0.1
 
 

@@ -13,7 +13,7 @@ from onnx import numpy_helper
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.artifacts import OnnxModel
+from foundation.artifacts import OnnxModel
 from stages.saliency_twin.grad_cam import build_grad_cam
 from stages.saliency_twin.twin import build_twin
 from stages.validate.maps.methods import ExplainedFiles

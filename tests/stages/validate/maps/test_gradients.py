@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from onnx_files.sessions import open_session
 from stages.validate.maps import gradients
 from stages.validate.maps.queries import Twin
-from stages.validate.sessions import open_session
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (3, 3, 8, 8), dtype=np.uint8)
 TARGETS = np.array([2, 0, 1])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from pipeline.errors import StageError
+from foundation.errors import StageError
 from stages.validate.maps.baselines import centre_prior, random_maps
 
 

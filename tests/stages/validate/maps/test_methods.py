@@ -7,7 +7,7 @@ import onnx
 import pytest
 from scipy.stats import spearmanr
 
-from pipeline.errors import NotMeasuredError, UsageError
+from foundation.errors import NotMeasuredError, UsageError
 from stages.validate.maps.methods import SALIENCY_METHODS, ExplainedFiles, open_method
 from stages.validate.maps.settings import MapSettings
 

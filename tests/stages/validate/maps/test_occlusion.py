@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from pipeline.artifacts import OnnxModel
+from foundation.artifacts import OnnxModel
+from onnx_files.sessions import open_session, predict
 from stages.validate.maps.occlusion import occlusion_maps
-from stages.validate.sessions import open_session, predict
 
 FILL = np.array([128], dtype=np.uint8)
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from torch.nn import functional as F
 
-from calibration_data.preprocessing import Preprocessing
+from onnx_files.preprocessing import Preprocessing
+from onnx_files.sessions import open_session
 from stages.validate.maps.bilinear import bilinear
 from stages.validate.maps.rise import draw_masks, rise_maps
-from stages.validate.sessions import open_session
 
 FILL = np.array([0], dtype=np.uint8)
 BATCH = 64

@@ -1,0 +1,98 @@
+"""What flows between the stages: a trained network and a compiled ONNX file, each with its digest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from foundation.errors import UsageError
+from foundation.files import JSON, read_json, sha256_of_file, write_json
+
+Task = Literal["multi_class", "multi_label"]
+"""multi_class: an image has exactly one class; multi_label: any number of them, none included."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network on disk: weights and clips in safetensors, its architecture in the metadata.
+
+    Attributes:
+        path: the file.
+        sha256: of its bytes.
+        own_network: the user's own `module:function` that the configuration names, None where it names none. Building
+            such a network runs that module, so its name in the file alone is not enough.
+    """
+
+    path: Path
+    sha256: str
+    own_network: str | None = None
+
+    @classmethod
+    def at(cls, path: Path, own_network: str | None = None) -> Checkpoint:
+        """Return the artifact for a file that exists."""
+        return cls(path, sha256_of_file(path), own_network)
+
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """One compiled ONNX file and where it comes from."""
+
+    variant: str
+    path: Path
+    sha256: str
+    method: str
+    parent_sha256: str | None
+    settings: Mapping[str, JSON] = field(default_factory=dict)
+    notes: Mapping[str, JSON] = field(default_factory=dict)
+    """What the method found out: nodes left in float, clipped constants, versions of a worker environment…"""
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the file in bytes."""
+        return self.path.stat().st_size
+
+    @property
+    def record_path(self) -> Path:
+        """The `.json` beside the file that says how it was made."""
+        return self.path.with_suffix(".json")
+
+    def write_record(self) -> None:
+        """Write the `.json` beside the file."""
+        write_json(
+            self.record_path,
+            {
+                "variant": self.variant,
+                "sha256": self.sha256,
+                "size_bytes": self.size_bytes,
+                "method": self.method,
+                "parent_sha256": self.parent_sha256,
+                "settings": dict(self.settings),
+                "notes": dict(self.notes),
+            },
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> OnnxModel:
+        """Return the artifact of a file and its record.
+
+        Raises:
+            UsageError: the file's bytes are not those that the record describes.
+        """
+        record = read_json(path.with_suffix(".json"))
+        sha256 = sha256_of_file(path)
+        if sha256 != record["sha256"]:
+            raise UsageError(
+                f"{path}: expected sha256 {record['sha256'][:12]}…, found {sha256[:12]}…. "
+                "The file was changed after it was made; delete it and run again."
+            )
+        return cls(
+            record["variant"],
+            path,
+            sha256,
+            record["method"],
+            record["parent_sha256"],
+            record["settings"],
+            record["notes"],
+        )

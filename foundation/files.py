@@ -1,0 +1,144 @@
+"""How anything reaches the disk: hashes and atomic writes.
+
+Every write is atomic: a temporary file in the same folder, fsync, rename, fsync of the folder. A reader therefore
+sees the old file or the new one, never half of one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from foundation.errors import UsageError
+
+JSON = Any
+"""A value that `json` can write: dictionaries with string keys, lists, strings, numbers, booleans and None."""
+
+_SETTLED_SECONDS = 2.0
+"""A file changed more recently is hashed anew: a second change could carry the same time stamp."""
+
+
+# --- hashes ---
+
+
+def sha256_of_file(path: Path) -> str:
+    """Return the sha256 of a file's bytes as 64 hexadecimal digits.
+
+    A process reads a file once, as long as it stays as it is; one that was written a moment ago is read again, since
+    the clock of the file system may not tell two writes apart.
+    """
+    status = path.stat()
+    stamp = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
+    if time.time() - max(status.st_mtime, status.st_ctime) < _SETTLED_SECONDS:
+        return _read_sha256(path)
+    return _sha256_at(path, stamp)
+
+
+@lru_cache(maxsize=1 << 18)  # more than ChestX-ray14 has images
+def _sha256_at(path: Path, stamp: tuple[int, ...]) -> str:
+    return _read_sha256(path)
+
+
+def _read_sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_of_json(value: JSON) -> str:
+    """Return the sha256 of a value's canonical JSON (sorted keys, no spaces, UTF-8)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+# --- atomic writes ---
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it there when the block ends well, delete it otherwise.
+
+    Args:
+        path: the final file; its folder is created.
+
+    Raises:
+        UsageError: the file system refused the write (full, read-only); `path` is as it was before.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}", dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise write_refused(path, error) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        _fsync(temporary)
+        temporary.replace(path)
+        _fsync(path.parent)
+    except OSError as error:
+        raise write_refused(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files that a killed process left below a folder which nobody else is writing to."""
+    for path in folder.rglob(".*.tmp*"):
+        path.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write a UTF-8 text file atomically."""
+    write_bytes(path, content.encode())
+
+
+def write_json(path: Path, value: JSON) -> None:
+    """Write JSON atomically, indented, with sorted keys and a final newline; NaN and infinity are refused."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> JSON:
+    """Read a JSON file.
+
+    Raises:
+        UsageError: the file is missing or is no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: expected a file, found nothing. Run the stage that writes it first.") from error
+    except (ValueError, OSError) as error:
+        raise UsageError(
+            f"{path}: expected JSON, found something else ({error}). Delete it and run again."
+        ) from error
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_refused(path: Path, error: OSError) -> UsageError:
+    """Return the sentence for a write that the file system refused."""
+    return UsageError(
+        f"{path}: could not be written ({error.strerror or error}). "
+        "Free some space or choose another folder; what stood there before is untouched."
+    )

@@ -1,0 +1,61 @@
+"""Where everything of a run lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of one run; nothing outside `root` is ever written."""
+
+    root: Path
+
+    @property
+    def record(self) -> Path:
+        """`run.json`, written last after each stage."""
+        return self.root / "run.json"
+
+    @property
+    def data(self) -> Path:
+        """The decoded, split images and their manifest."""
+        return self.root / "data"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The best network by validation data."""
+        return self.root / "train" / "checkpoint.safetensors"
+
+    @property
+    def history(self) -> Path:
+        """Loss and validation metric of each epoch."""
+        return self.root / "train" / "history.json"
+
+    @property
+    def fp32(self) -> Path:
+        """The plain float export, the baseline of every comparison."""
+        return self.root / "export" / "fp32.onnx"
+
+    def model(self, variant: str) -> Path:
+        """Return the path of a variant's ONNX file."""
+        return self.fp32 if variant == "fp32" else self.root / "quantize" / f"{variant}.onnx"
+
+    def predictions(self, variant: str) -> Path:
+        """Return the path of a variant's logits on the test images."""
+        return self.root / "validate" / "predictions" / f"{variant}.npz"
+
+    def maps(self, variant: str, method: str) -> Path:
+        """Return the path of a variant's saliency maps by a method."""
+        folder = {"occlusion": "saliency", "gradient": "gradients"}.get(method, method)
+        return self.root / "validate" / folder / f"{variant}.npz"
+
+    @property
+    def measurements(self) -> Path:
+        """Every measurement, latency included."""
+        return self.root / "validate" / "measurements.json"
+
+    @property
+    def report(self) -> Path:
+        """The folder of the report."""
+        return self.root / "report"

@@ -1,0 +1,181 @@
+"""Graphs run on calibration images for what is inside them, a batch at a time; only small results are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_files.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto, TensorProto
+
+_PIXELS_OF_A_BATCH = 2**18
+
+Feeds = Mapping[str, NDArray[np.generic]]
+"""One batch of images, by the name of the model's input."""
+
+Batches = Callable[[], Iterable[Feeds]]
+"""Gives the calibration images from the first on, batch by batch, each time it is called."""
+
+
+def answers(proto: ModelProto, batches: Batches) -> NDArray[np.float64]:
+    """Return a graph's first output on all calibration images, float64 [images, …]."""
+    output = proto.graph.output[0].name
+    run = runner(proto, [output])
+    return np.concatenate([run(feeds)[output].astype(np.float64) for feeds in batches()])
+
+
+def image_batches(
+    proto: ModelProto,
+    images: NDArray[np.uint8],
+    chosen: Sequence[int],
+    preprocessing: Preprocessing,
+    input_name: str,
+    size: int | None = None,
+) -> Batches:
+    """Return the batches of some images, the last one smaller where the model takes one.
+
+    Args:
+        proto: the model. Where it takes nothing but batches of one size, that is the size, and the last batch is
+            filled up with the first images.
+        images: uint8 [n, channels, height, width]; may be mapped from disk.
+        chosen: which of them, in order; at least one.
+        preprocessing: from images to the model's input.
+        input_name: name of that input.
+        size: images in a batch; by default as many as take little memory, 16 or fewer.
+    """
+    (value,) = (value for value in proto.graph.input if value.name == input_name)
+    fixed = value.type.tensor_type.shape.dim[0].dim_value
+    step = fixed or size or min(16, max(1, _PIXELS_OF_A_BATCH // (images.shape[2] * images.shape[3])))
+    order = list(chosen)
+    while fixed and len(order) % fixed:
+        order += order[: fixed - len(order) % fixed]
+
+    def batches() -> Iterator[Feeds]:
+        for start in range(0, len(order), step):
+            batch = np.stack([images[index] for index in order[start : start + step]])
+            yield {input_name: preprocessing.to_input(batch)}
+
+    return batches
+
+
+def sqnr_db(reference: NDArray[np.float64], other: NDArray[np.float64]) -> float | None:
+    """Return the power of the reference over the power of the difference, in dB; None where the ratio has no number.
+
+    Args:
+        reference: of any shape.
+        other: of the same shape.
+    """
+    signal, noise = float(np.sum(reference**2)), float(np.sum((reference - other) ** 2))
+    if not (0 < signal < np.inf and 0 < noise < np.inf):
+        return None
+    return 10 * float(np.log10(signal / noise))
+
+
+def runner(proto: ModelProto, tensors: Sequence[str]) -> Callable[[Feeds], dict[str, NDArray[np.generic]]]:
+    """Return what runs one batch through a graph and gives the chosen tensors by name; the rest is not computed.
+
+    Args:
+        proto: any graph.
+        tensors: names of values in it; distinct.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # it warns of initializers that the shortened graph has no use for
+    options.enable_cpu_mem_arena = False  # the arena keeps growing with every batch, and is little faster
+    content = upstream(proto, tensors).SerializeToString()
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    inputs = [value.name for value in session.get_inputs()]
+
+    def run(feeds: Feeds) -> dict[str, NDArray[np.generic]]:
+        found = session.run(list(tensors), {name: feeds[name] for name in inputs})
+        return dict(zip(tensors, found, strict=True))
+
+    return run
+
+
+def upstream(proto: ModelProto, tensors: Iterable[str]) -> ModelProto:
+    """Return the part of a graph that computes some tensors, which become its outputs."""
+    import onnx
+
+    makers = {name: node for node in proto.graph.node for name in node.output}
+    waiting, needed = list(tensors), set()
+    while waiting:
+        name = waiting.pop()
+        if name and name not in needed:
+            needed.add(name)
+            waiting += read_by(makers[name]) if name in makers else []
+    part = onnx.ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import, functions=proto.functions)
+    part.graph.name = proto.graph.name
+    part.graph.node.extend(node for node in proto.graph.node if needed.intersection(node.output))
+    part.graph.initializer.extend(value for value in proto.graph.initializer if value.name in needed)
+    part.graph.sparse_initializer.extend(
+        value for value in proto.graph.sparse_initializer if value.values.name in needed
+    )
+    part.graph.input.extend(value for value in proto.graph.input if value.name in needed)
+    declared = {value.name: value for value in proto.graph.output}
+    part.graph.output.extend(declared.get(name, onnx.ValueInfoProto(name=name)) for name in tensors)
+    return part
+
+
+def reduction(
+    proto: ModelProto,
+    operator: Literal["ReduceMean", "ReduceMax"],
+    tensor: str,
+    output: str,
+    axes: Sequence[int],
+) -> tuple[list[NodeProto], list[TensorProto]]:
+    """Return the node and the constants that reduce a tensor, in the form of the graph's opset; sizes stay as 1."""
+    from onnx import helper, numpy_helper
+
+    opset = next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+    if opset < 18:
+        return [helper.make_node(operator, [tensor], [output], axes=list(axes), keepdims=1)], []
+    name = f"{output}_axes"
+    constant = numpy_helper.from_array(np.array(axes, dtype=np.int64), name)
+    return [helper.make_node(operator, [tensor, name], [output], keepdims=1)], [constant]
+
+
+def channel_peaks(proto: ModelProto, tensors: Sequence[str], batches: Batches) -> dict[str, NDArray[np.float64]]:
+    """Return the greatest value that each channel takes on the calibration images, float64 [channels] by tensor.
+
+    Args:
+        proto: any graph.
+        tensors: names of values [images, channels, height, width].
+        batches: the calibration images.
+    """
+    import onnx
+
+    if not tensors:
+        return {}
+    probe = onnx.ModelProto()
+    probe.CopyFrom(proto)
+    outputs = {name: f"{name}_peak" for name in tensors}
+    for name, output in outputs.items():
+        nodes, constants = reduction(proto, "ReduceMax", name, output, (0, 2, 3))
+        probe.graph.node.extend(nodes)
+        probe.graph.initializer.extend(constants)
+    peaks: dict[str, NDArray[np.float64]] = {}
+    run = runner(probe, list(outputs.values()))
+    for feeds in batches():
+        values = run(feeds)
+        for name, output in outputs.items():
+            peak = values[output].astype(np.float64).ravel()
+            peaks[name] = np.maximum(peaks[name], peak) if name in peaks else peak
+    return peaks
+
+
+def read_by(node: NodeProto) -> list[str]:
+    """Return the names that a node reads, also within its subgraphs, which name values of the graph around them."""
+    names = list(node.input)
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                names += read_by(inner)
+            names += [value.name for value in graph.output]
+    return names

@@ -1,0 +1,1 @@
+"""Measurements held against gates, and against another run."""

@@ -1,0 +1,292 @@
+"""Two runs side by side: which measurement got worse, which one is missing, and what else differs between them."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from foundation.errors import ExitCode, UsageError
+from foundation.files import JSON, sha256_of_json
+from foundation.record import UNINFORMED, Measurement
+from foundation.settings import Settings
+from pipeline.judge.evidence import Evidence
+from stages.validate import METRICS, Inputs, row_name
+
+FORMAT_VERSION = 1
+
+IDENTIFYING_SETTINGS = ("threads", "batch_size", "method", "subgroup")
+"""The settings that tell two measurements of one metric apart; other settings describe how it was measured."""
+
+Status = Literal["regressed", "missing", "improved", "unchanged", "new", "not_compared"]
+
+ORDER: tuple[Status, ...] = ("regressed", "missing", "improved", "not_compared", "new", "unchanged")
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How much worse a value may be: `absolute` in its unit, `relative` as a fraction of the accepted value."""
+
+    kind: Literal["absolute", "relative"]
+    limit: float
+
+
+TOLERANCES: Mapping[Inputs, Tolerance] = {
+    # A run on the same data and versions repeats its scores exactly; these leave room for another library's rounding.
+    "labels": Tolerance("absolute", 0.01),
+    "class_mean": Tolerance("absolute", 0.01),
+    "class": Tolerance("absolute", 0.02),
+    "reference": Tolerance("absolute", 0.01),
+    "maps": Tolerance("absolute", 0.02),
+    "randomised": Tolerance("absolute", 0.02),
+    "perturbed": Tolerance("absolute", 0.02),
+    "masks": Tolerance("absolute", 0.02),
+    "file": Tolerance("relative", 0.02),
+    # Medians of one machine differ by a few per cent from night to night; a lost kernel fusion costs far more.
+    "timing": Tolerance("relative", 0.15),
+}
+"""The default of a metric by what it is computed from (the `inputs` of its row in METRICS)."""
+
+METRIC_TOLERANCES: Mapping[str, Tolerance] = {
+    "logits_sqnr_db": Tolerance("absolute", 1.0),
+    "latency_speedup": Tolerance("relative", 0.10),
+}
+"""The default of a metric that needs its own."""
+
+
+class ComparisonSettings(Settings):
+    """How much worse than the accepted run a measurement may be."""
+
+    tolerances: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict,
+        description="Metric (accuracy, auroc/CLASS, auroc/polyp…) to tolerance, in place of the default: 0.01 for "
+        "scores, 0.02 per class and for saliency, 1 dB; as a fraction of the accepted value 0.02 for sizes, 0.15 for "
+        "memory, 0.10 for speed-ups. Latencies in ms are compared only if they are named here.",
+    )
+
+    @field_validator("tolerances")
+    @classmethod
+    def _known_metrics(cls, tolerances: dict[str, float]) -> dict[str, float]:
+        for metric in tolerances:
+            if row_name(metric) not in METRICS:
+                nearest = difflib.get_close_matches(metric, METRICS, n=1)
+                hint = f"did you mean '{nearest[0]}'?" if nearest else f"known are {', '.join(METRICS)}."
+                raise ValueError(f"unknown metric '{metric}'; {hint}")
+        return tolerances
+
+    def names(self, metric: str) -> bool:
+        """Return whether the configuration itself gives a metric a tolerance."""
+        return metric in self.tolerances or row_name(metric) in self.tolerances
+
+    def tolerance(self, metric: str) -> Tolerance:
+        """Return what applies to a metric of METRICS: its own entry, its row's, or the default."""
+        row = row_name(metric)
+        default = METRIC_TOLERANCES.get(row) or TOLERANCES[METRICS[row].inputs]
+        return Tolerance(default.kind, self.tolerances.get(metric, self.tolerances.get(row, default.limit)))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One measurement of both runs.
+
+    Attributes:
+        metric: name of the metric, likewise variant, provider, split and unit.
+        settings: those of the settings that tell it from other measurements of the metric.
+        accepted: the accepted run's value; None where it was not measured.
+        current: the current run's value, likewise.
+        status: `regressed` and `missing` turn the comparison red; `not_compared` are latencies of two processors.
+        detail: why, in a few words.
+    """
+
+    metric: str
+    variant: str
+    provider: str | None
+    split: str | None
+    unit: str
+    settings: Mapping[str, JSON]
+    accepted: float | None
+    current: float | None
+    status: Status
+    detail: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The outcome of comparing two runs.
+
+    Attributes:
+        accepted: name of the accepted run.
+        current: name of the current run.
+        statements: what else differs (configuration, gates, data, processor, versions), one sentence each.
+        differences: one per measurement, the regressed ones first, then the missing ones.
+    """
+
+    accepted: str
+    current: str
+    statements: tuple[str, ...]
+    differences: tuple[Difference, ...] = field(default=())
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """3 where a measurement is missing, 1 where one regressed, 0 otherwise."""
+        counts = self.counts
+        if counts["missing"]:
+            return ExitCode.INCOMPLETE
+        return ExitCode.GATE_FAILED if counts["regressed"] else ExitCode.PASSED
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many measurements have each status; 0 for the others."""
+        return Counter(difference.status for difference in self.differences)
+
+    @property
+    def summary(self) -> str:
+        """The outcome in one line."""
+        counts = self.counts
+        compared = sum(counts[status] for status in ("regressed", "improved", "unchanged"))
+        red = [f"{counts[status]} {status}" for status in ("regressed", "missing") if counts[status]]
+        return f"{', '.join(red) or 'nothing regressed'} of {compared + counts['missing']} measurements compared"
+
+    def as_json(self) -> dict[str, JSON]:
+        """Return the comparison as it stands in `comparison.json`."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "exit_code": int(self.exit_code),
+            "summary": self.summary,
+            "counts": dict(self.counts),
+            **asdict(self),
+        }
+
+
+def compare(accepted: Evidence, current: Evidence, settings: ComparisonSettings) -> Comparison:
+    """Pair the measurements of two runs and say which got worse.
+
+    The speed-up over fp32, a ratio within one run, is always compared. A latency in milliseconds belongs to its night
+    and to its processor: it is compared only where the settings name a tolerance for it, on the same model of
+    processor. A timing counts as worse only where the two 95 % intervals do not
+    meet: unlike a score on the same images, it differs from night to night by itself.
+
+    Args:
+        accepted: the reference.
+        current: the run to judge.
+        settings: the tolerances.
+
+    Raises:
+        UsageError: the accepted run holds no measured value.
+    """
+    reference = _keyed(accepted.measurements)
+    found = _keyed(current.measurements)
+    if all(measurement.value is None for measurement in reference.values()):
+        raise UsageError(
+            f"{accepted.run}: expected measurements to compare with, found none. Choose a run that was validated."
+        )
+    same_cpu = accepted.cpu_model == current.cpu_model
+    differences = []
+    for key in [*reference, *(key for key in found if key not in reference)]:
+        old, new = reference.get(key), found.get(key)
+        if old is not None and old.value is not None:
+            new = new or _absent_like(old, current.measurements)
+            differences.append(_judge(old, old.value, new, settings, same_cpu))
+        elif new is not None and new.value is not None:
+            differences.append(_difference(new, None, new.value, "new", "not in the accepted run"))
+    differences.sort(key=lambda difference: ORDER.index(difference.status))  # stable: the runs' own order within each
+    return Comparison(accepted.run, current.run, _statements(accepted, current), tuple(differences))
+
+
+def _identity(measurement: Measurement) -> dict[str, JSON]:
+    return {name: measurement.settings[name] for name in IDENTIFYING_SETTINGS if name in measurement.settings}
+
+
+def _keyed(measurements: Iterable[Measurement]) -> dict[tuple[JSON, ...], Measurement]:
+    """Return measurements by what identifies them; equals are told apart by their order, so that none is lost."""
+    keyed: dict[tuple[JSON, ...], Measurement] = {}
+    seen: Counter[tuple[JSON, ...]] = Counter()
+    for one in measurements:
+        if one.variant in UNINFORMED:
+            continue
+        identity = sha256_of_json(_identity(one))
+        key = (one.metric, one.variant, one.provider, one.split, identity)
+        keyed[*key, seen[key]] = one
+        seen[key] += 1
+    return keyed
+
+
+def _absent_like(old: Measurement, measurements: Iterable[Measurement]) -> Measurement | None:
+    """Return the record of an absence that explains why `old` is not there: it has a reason in place of settings."""
+    subgroups = (None, old.settings.get("subgroup"))
+    for one in measurements:
+        same = (one.metric, one.variant) == (old.metric, old.variant) and one.settings.get("subgroup") in subgroups
+        if one.value is None and same:
+            return one
+    return None
+
+
+def _judge(
+    old: Measurement, accepted: float, new: Measurement | None, settings: ComparisonSettings, same_cpu: bool
+) -> Difference:
+    if new is None or new.value is None:
+        reason = str(new.settings.get("reason", "")) if new else ""
+        return _difference(old, accepted, None, "missing", reason or "measured in the accepted run, not in this one")
+    row = METRICS.get(row_name(old.metric))
+    if row is None:
+        return _difference(old, accepted, new.value, "not_compared", "a metric that this version does not know")
+    if old.unit == "ms" and not same_cpu:
+        return _difference(old, accepted, new.value, "not_compared", "another processor")
+    if old.unit == "ms" and not settings.names(old.metric):
+        return _difference(old, accepted, new.value, "not_compared", "a time of its night; no tolerance names it")
+    tolerance = settings.tolerance(old.metric)
+    change = new.value - accepted
+    allowed = tolerance.limit * (abs(accepted) if tolerance.kind == "relative" else 1.0)
+    shown = f"{tolerance.limit:.0%}" if tolerance.kind == "relative" else f"{tolerance.limit:g}"
+    if abs(change) <= allowed * (1 + 1e-9):  # 0.91 - 0.90 is a little more than 0.01
+        return _difference(old, accepted, new.value, "unchanged", f"within {shown}")
+    if row.inputs == "timing" and _intervals_meet(old, new):
+        return _difference(old, accepted, new.value, "unchanged", "the 95 % intervals meet")
+    status: Status = "improved" if (change > 0) == row.higher_is_better else "regressed"
+    return _difference(old, accepted, new.value, status, f"by more than {shown}")
+
+
+def _intervals_meet(old: Measurement, new: Measurement) -> bool:
+    if old.ci95 is None or new.ci95 is None:
+        return False
+    return old.ci95[0] <= new.ci95[1] and new.ci95[0] <= old.ci95[1]
+
+
+def _difference(
+    one: Measurement,
+    accepted: float | None,
+    current: float | None,
+    status: Status,
+    detail: str,
+) -> Difference:
+    return Difference(
+        one.metric, one.variant, one.provider, one.split, one.unit, _identity(one), accepted, current, status, detail
+    )
+
+
+def _statements(accepted: Evidence, current: Evidence) -> tuple[str, ...]:
+    statements = []
+    for name, old, new in (
+        ("configuration", accepted.configuration_sha256, current.configuration_sha256),
+        ("gates", accepted.gates_sha256, current.gates_sha256),
+        ("data", accepted.data_sha256, current.data_sha256),
+    ):
+        if old != new:
+            statements.append(f"Another {name}: sha256 {(old or 'none')[:12]} → {(new or 'none')[:12]}.")
+    if accepted.cpu_model != current.cpu_model:
+        statements.append(
+            f"Another processor: {accepted.cpu_model} → {current.cpu_model}; latencies in ms are not compared."
+        )
+    before, after = accepted.packages, current.packages
+    changed = [
+        f"{name} {before.get(name, 'none')} → {after.get(name, 'none')}"
+        for name in sorted({*before, *after})
+        if before.get(name) != after.get(name)
+    ]
+    if changed:
+        statements.append(f"Other versions: {', '.join(changed)}.")
+    return tuple(statements)

@@ -1,0 +1,1 @@
+"""This machine: its environment, and what is missing on it."""

@@ -1,0 +1,1 @@
+"""The unattended job: tonight's run, the accepted one, the history."""

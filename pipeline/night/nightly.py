@@ -1,0 +1,222 @@
+"""The nightly: the same run unattended, compared with the accepted run, with a history that survives a kill."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from foundation.errors import EdgeproofError, ExitCode, UsageError
+from foundation.files import write_json, write_text
+from foundation.lock import lock_folder
+from foundation.record import UNINFORMED
+from foundation.run_folder import RunFolder
+from pipeline.judge.comparison import Comparison, ComparisonSettings, compare
+from pipeline.judge.comparison_text import nightly_markdown
+from pipeline.judge.evidence import Evidence, read_evidence
+from pipeline.night.accepted import Accepted, read_accepted
+from pipeline.night.nights import History, Night, read_history, record_finish, record_start
+
+RUN_NAME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{6}Z")
+HEADLINE_METRICS = ("balanced_accuracy", "auroc_macro", "saliency_spearman", "size_bytes", "latency_speedup")
+DELETED_PREFIX = ".deleted-"
+NOT_COMPARED = "not compared: the run could not begin"
+NO_ACCEPTED_RUN = "no accepted run yet: the gates decide alone"
+
+
+@dataclass(frozen=True)
+class NightlyResult:
+    """What one night came to.
+
+    Attributes:
+        run: the night's run folder.
+        exit_code: the worst of the two below; 3 is worse than 1.
+        gates_exit_code: what the run returned.
+        comparison: with the accepted run; None where none was accepted yet or the run could not begin.
+        resumed: whether a killed night's folder was continued.
+        notes: what a person should know, one sentence each.
+        pruned: names of the run folders that were deleted.
+    """
+
+    run: RunFolder
+    exit_code: ExitCode
+    gates_exit_code: ExitCode
+    comparison: Comparison | None
+    resumed: bool
+    notes: tuple[str, ...]
+    pruned: tuple[str, ...]
+
+
+def utc_now() -> datetime:
+    """Return the present time in UTC."""
+    return datetime.now(UTC)
+
+
+def run_nightly(
+    name: str,
+    nightly_root: Path,
+    configuration_sha256: str,
+    run: Callable[[RunFolder], ExitCode],
+    settings: ComparisonSettings,
+    *,
+    keep: int,
+    clock: Callable[[], datetime] = utc_now,
+) -> NightlyResult:
+    """Run one night under the folder's lock and compare it with the accepted run.
+
+    A night that was killed and had the same configuration is resumed in its own folder; otherwise the night gets a
+    new folder. Any error of the run is recorded in the history before it is passed on.
+
+    Args:
+        name: the configuration's name, for the texts.
+        nightly_root: the folder of this configuration's nights; also of `history.jsonl` and `accepted.json`.
+        configuration_sha256: digest of the configuration; decides whether a killed night may be resumed.
+        run: does the whole run in the folder that it is given and returns the gates' exit code.
+        settings: tolerances of the comparison.
+        keep: how many run folders stay, the newest ones; at least 1. The accepted run stays besides.
+        clock: returns the present time in UTC.
+
+    Raises:
+        UsageError: another process holds the folder, `keep` is below 1, or the file system refused a write.
+    """
+    if keep < 1:
+        raise UsageError(
+            f"keep: expected at least 1 run folder, found {keep}. Choose how many nights stay on the disk."
+        )
+    with lock_folder(nightly_root):
+        history = read_history(nightly_root)
+        accepted = read_accepted(nightly_root)  # before the run: a broken file should not cost a night
+        folder, resumed = _run_folder(nightly_root, history, configuration_sha256, clock())
+        night = record_start(nightly_root, folder.root.name, configuration_sha256, iso_utc(clock()))
+        try:
+            gates_exit_code = run(folder)
+            evidence = None if gates_exit_code == ExitCode.USAGE else read_evidence(folder)
+            comparison = compare(accepted.evidence, evidence, settings) if accepted and evidence else None
+        except Exception as error:
+            night = replace(night, finished_utc=iso_utc(clock()), **_how_it_broke(error))
+            record_finish(nightly_root, night)
+            _write_texts(name, folder, night, None, _notes(history, accepted, resumed), history)
+            raise
+        exit_code = worst((gates_exit_code, comparison.exit_code if comparison else ExitCode.PASSED))
+        night = replace(
+            night,
+            finished_utc=iso_utc(clock()),
+            exit_code=exit_code,
+            comparison=comparison.summary if comparison else NOT_COMPARED if accepted else NO_ACCEPTED_RUN,
+            headline=headline(evidence) if evidence else {},
+        )
+        notes = _notes(history, accepted, resumed)
+        _write_texts(name, folder, night, comparison, notes, history)
+        record_finish(nightly_root, night)
+        pruned = _prune(nightly_root, keep)
+    return NightlyResult(folder, exit_code, gates_exit_code, comparison, resumed, notes, pruned)
+
+
+def worst(codes: Iterable[ExitCode]) -> ExitCode:
+    """Return the code that says most against the evidence: 2 before 3 before 1 before 0."""
+    order = (ExitCode.PASSED, ExitCode.GATE_FAILED, ExitCode.INCOMPLETE, ExitCode.USAGE)
+    return max(codes, key=order.index)
+
+
+def iso_utc(time: datetime) -> str:
+    """Return a time as "2026-01-31T02:00:00Z"."""
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def headline(evidence: Evidence) -> dict[str, float | None]:
+    """Return the measurements that the history keeps, "METRIC/VARIANT" to value; of several, the run's first."""
+    values: dict[str, float | None] = {}
+    for one in evidence.measurements:
+        if one.metric in HEADLINE_METRICS and one.variant not in UNINFORMED:
+            values.setdefault(f"{one.metric}/{one.variant}", one.value)
+    return values
+
+
+def _run_folder(
+    nightly_root: Path, history: History, configuration_sha256: str, now: datetime
+) -> tuple[RunFolder, bool]:
+    """Return the folder of tonight and whether it is that of a killed night."""
+    if history.nights:
+        last = history.nights[-1]
+        folder = nightly_root / last.run
+        same = last.configuration_sha256 == configuration_sha256
+        # The name comes from a file: only one that this module gives leads into a folder.
+        if last.status == "killed" and same and RUN_NAME.fullmatch(last.run) and folder.is_dir():
+            return RunFolder(folder), True
+    folder = nightly_root / iso_utc(now).replace(":", "")
+    try:
+        folder.mkdir()
+    except FileExistsError as error:
+        raise UsageError(
+            f"{folder}: expected a new folder for tonight's run, found one of the same second. Start it again."
+        ) from error
+    except OSError as error:
+        raise UsageError(
+            f"{folder}: could not be created ({error.strerror}). Free some space or choose another folder."
+        ) from error
+    return RunFolder(folder), False
+
+
+def _how_it_broke(error: Exception) -> dict[str, Any]:
+    if isinstance(error, EdgeproofError):
+        return {"exit_code": int(error.exit_code), "error": str(error)}
+    return {"exit_code": int(ExitCode.INCOMPLETE), "error": f"{type(error).__name__}: {error}"}
+
+
+def _notes(history: History, accepted: Accepted | None, resumed: bool) -> tuple[str, ...]:
+    notes = [f"A line of the history could not be read and was passed over: {entry}." for entry in history.unreadable]
+    if history.nights and history.nights[-1].status == "killed":
+        last = history.nights[-1]
+        outcome = (
+            "this night resumed it" if resumed else "its configuration or its folder changed, so this one began anew"
+        )
+        notes.append(f"The night {last.run} was killed before its end (attempt {last.attempts}); {outcome}.")
+    if accepted is None:
+        notes.append("No run was accepted yet, so the gates decide alone; `edgeproof accept RUN` accepts one.")
+    elif accepted.reason:
+        notes.append(
+            f"The accepted run {accepted.evidence.run} ended with exit code {accepted.evidence.exit_code} "
+            f"and was accepted for this reason: {accepted.reason}"
+        )
+    if accepted is not None and not accepted.is_intact:
+        notes.append(
+            f"The folder of the accepted run {accepted.evidence.run} changed since it was accepted; "
+            "the copy of its measurements in accepted.json was compared."
+        )
+    return tuple(notes)
+
+
+def _write_texts(
+    name: str,
+    folder: RunFolder,
+    night: Night,
+    comparison: Comparison | None,
+    notes: tuple[str, ...],
+    history: History,
+) -> None:
+    """Write `comparison.json` and `comparison.md` beside the run's report."""
+    nights = [*(past for past in history.nights if past.run != night.run), night]
+    outcome = comparison.as_json() if comparison else {"format_version": 1, "accepted": None, "exit_code": None}
+    write_json(folder.report / "comparison.json", {**outcome, "notes": list(notes)})
+    write_text(folder.report / "comparison.md", nightly_markdown(name, comparison, notes, nights))
+
+
+def _prune(nightly_root: Path, keep: int) -> tuple[str, ...]:
+    """Delete all but the newest `keep` run folders and the accepted one; what is no run folder is never touched."""
+    accepted = read_accepted(nightly_root)
+    runs = sorted(path for path in nightly_root.iterdir() if RUN_NAME.fullmatch(path.name) and not path.is_symlink())
+    surplus = [run for run in runs[:-keep] if accepted is None or run.resolve() != accepted.folder.resolve()]
+    try:
+        for run in surplus:  # renamed first: a kill must not leave half a run under a run's name
+            run.rename(run.with_name(DELETED_PREFIX + run.name))
+        for leftover in nightly_root.glob(f"{DELETED_PREFIX}*"):
+            shutil.rmtree(leftover)
+    except OSError as error:
+        raise UsageError(
+            f"{error.filename}: an old run could not be deleted ({error.strerror}). Make it deletable, or delete it."
+        ) from error
+    return tuple(run.name for run in surplus)

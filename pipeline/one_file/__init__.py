@@ -1,0 +1,1 @@
+"""One ONNX file in, one compiled file out, without a configuration."""

@@ -1,0 +1,271 @@
+"""One ONNX file in, one compiled ONNX file out: no training, no configuration, images without labels.
+
+The stages do the work; here a foreign file and a folder of images become what they take, and what they made is
+measured against the file it was made from.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from calibration_data.image_folder import ImageFolder, UnlabelledImages, read_image_folder, unlabelled_data
+from foundation.artifacts import OnnxModel
+from foundation.errors import UsageError
+from foundation.files import JSON, read_json, sha256_of_file, write_bytes
+from foundation.progress import Observer, Progress
+from foundation.settings import Settings
+from onnx_files.canonical import prepare_foreign_model
+from onnx_files.graph import layers
+from onnx_files.preprocessing import METADATA_KEY, Preprocessing
+from pipeline.one_file.agreement import Agreement, measure_agreement, refuse_broken_answers
+from pipeline.one_file.input import form_for, preprocessing_for
+from pipeline.one_file.options import CompileRequest, needs_images, settings_for
+from pipeline.one_file.tuned import journal_beside, search_file, share_out
+from stages.compilers import COMPILERS, CompileTask
+from stages.search.study import TunedSettings
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+HELD_OUT_IMAGES = 128
+_NO_IMAGES = UnlabelledImages(np.zeros((0, 3, 1, 1), np.uint8), (), ())
+_NO_PREPROCESSING = Preprocessing("uint8", (0.0,) * 3, (1.0,) * 3, 1)
+
+
+@dataclass(frozen=True)
+class CompiledFile:
+    """A compiled file and what is known of it.
+
+    Attributes:
+        compiled: the file and its record.
+        source: the model it was made from.
+        source_bytes: its size, with its weights.
+        layers: how many have weights.
+        float_layers: names of those that compute in float; None for a method that does not say.
+        calibration_images: how many the method saw; 0 where it needs none.
+        scored_images: how many a search scored its files on; 0 without one.
+        folder: all images; None where none were given.
+        preprocessing: how they reach the model; None likewise.
+        agreement: None where no image is left to measure on.
+    """
+
+    compiled: OnnxModel
+    source: Path
+    source_bytes: int
+    layers: int
+    float_layers: tuple[str, ...] | None
+    calibration_images: int
+    scored_images: int
+    folder: ImageFolder | None
+    preprocessing: Preprocessing | None
+    agreement: Agreement | None
+
+    def as_json(self) -> dict[str, JSON]:
+        """Return what `--json` prints."""
+        return {
+            "output": str(self.compiled.path),
+            "source": str(self.source),
+            "method": self.compiled.method,
+            "sha256": self.compiled.sha256,
+            "size_bytes": {"before": self.source_bytes, "after": self.compiled.size_bytes},
+            "layers": {"total": self.layers, "float": None if self.float_layers is None else list(self.float_layers)},
+            "images": {
+                "calibration": self.calibration_images,
+                "scored": self.scored_images,
+                "skipped": list(self.folder.skipped) if self.folder else [],
+                "duplicates": self.folder.duplicates if self.folder else 0,
+            },
+            "preprocessing": asdict(self.preprocessing) if self.preprocessing else None,
+            "agreement": asdict(self.agreement) if self.agreement else None,
+            "settings": dict(self.compiled.settings),
+            "notes": dict(self.compiled.notes),
+        }
+
+
+def compile_file(request: CompileRequest, observer: Observer) -> CompiledFile:
+    """Quantize one ONNX classifier and measure what that changed.
+
+    The file and its record are written when everything else is done.
+
+    Raises:
+        UsageError: something is wrong with the model, the images or the options.
+        NotMeasuredError: the method needs what is not installed.
+        StageError: the method failed.
+    """
+    output = _output(request)
+    needed = needs_images(request)
+    planned = settings_for(request, int(needed))  # refuses what does not go together before any work is done
+    if needed and request.images is None:
+        raise UsageError(f"--images: expected a folder of images to calibrate {request.method} on, found none given.")
+    with tempfile.TemporaryDirectory(prefix="edgeproof-") as name:
+        scratch = Path(name)
+        with observer.stage(f"read {request.model.name}"):
+            proto = prepare_foreign_model(request.model, scratch / "float.onnx", 21 if request.bits == 4 else 13)
+        source = OnnxModel("float", scratch / "float.onnx", sha256_of_file(request.model), "float", None)
+        weighted = layers(proto, replace(source, path=request.model))
+        searched = planned.scored_images if isinstance(planned, TunedSettings) else 0
+        held_out = searched + HELD_OUT_IMAGES
+        folder, preprocessing = _images(request, held_out, proto, scratch, observer)
+        _write_source(proto, preprocessing, source.path)
+        shown, others = (folder.calibration, folder.held_out) if folder else (_NO_IMAGES, _NO_IMAGES)
+        scored, others = share_out(others, searched, HELD_OUT_IMAGES) if searched else (_NO_IMAGES, others)
+        if folder and preprocessing:
+            refuse_broken_answers(request.model, shown.pixels, preprocessing)
+        settings = settings_for(request, len(shown))
+        with observer.stage(f"compile {request.method}") as advance, _about(request.model, source.path):
+            compiled = _compiled(request, source, output, settings, shown, scored, preprocessing, scratch, advance)
+        calibration_images = int(settings.model_dump().get("images", 0))
+        agreement = None
+        if folder and preprocessing:
+            with observer.stage("compare with the float file"):
+                unseen = others if calibration_images else shown
+                agreement = measure_agreement(request.model, compiled.path, unseen.pixels, preprocessing)
+        source_bytes = request.model.stat().st_size + _external_bytes(request.model)
+        compiled = _deliver(compiled, output)
+    float_layers = compiled.notes.get("float_layers")
+    return CompiledFile(
+        compiled=compiled,
+        source=request.model,
+        source_bytes=source_bytes,
+        layers=len(weighted),
+        float_layers=None if float_layers is None else tuple(float_layers),
+        calibration_images=calibration_images,
+        scored_images=len(scored),
+        folder=folder,
+        preprocessing=preprocessing,
+        agreement=agreement,
+    )
+
+
+def _compiled(
+    request: CompileRequest,
+    source: OnnxModel,
+    output: Path,
+    settings: Settings,
+    shown: UnlabelledImages,
+    scored: UnlabelledImages,
+    preprocessing: Preprocessing | None,
+    scratch: Path,
+    advance: Progress,
+) -> OnnxModel:
+    path = scratch / "compiled" / output.name
+    if isinstance(settings, TunedSettings):
+        assert preprocessing is not None
+        journal = journal_beside(output)
+        return search_file(source, output.stem, settings, shown, scored, preprocessing, path, journal, advance)
+    data = unlabelled_data(shown, preprocessing or _NO_PREPROCESSING)
+    task = CompileTask(output.stem, settings, source, data, path, progress=advance)
+    return COMPILERS[request.quantizer].compile(task)
+
+
+@contextmanager
+def _about(model: Path, copy: Path) -> Iterator[None]:
+    # Errors name the user's file, not our copy; and ONNX Runtime's writers warn by the hundred of what is in order.
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(str(error).replace(str(copy), str(model))) from error
+    finally:
+        logging.disable(level)
+
+
+def _images(
+    request: CompileRequest, held_out: int, proto: ModelProto, scratch: Path, observer: Observer
+) -> tuple[ImageFolder | None, Preprocessing | None]:
+    if request.images is None:
+        return None, None
+    entry, preprocessing = preprocessing_for(proto, request)
+    form = form_for(entry, preprocessing, request.fit)
+    with observer.stage("read images") as advance:
+        folder = read_image_folder(request.images, form, request.limit, held_out, request.seed, scratch, advance)
+    first = folder.calibration.pixels[0].flat[0]
+    if all((image == first).all() for image in folder.calibration.pixels):
+        raise UsageError(
+            f"{request.images}: expected images that show something, found that every pixel of the "
+            f"{len(folder.calibration)} calibration images is {first}. Give images like those that it will see."
+        )
+    return folder, preprocessing
+
+
+def _write_source(proto: ModelProto, preprocessing: Preprocessing | None, path: Path) -> None:
+    # Of what a foreign file says in our name only what was checked is kept.
+    import onnx
+
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    for key in (METADATA_KEY, "edgeproof.tools"):
+        if key in metadata and not _is_object(metadata[key]):
+            del metadata[key]
+    onnx.helper.set_model_props(proto, metadata | (preprocessing.to_metadata() if preprocessing else {}))
+    write_bytes(path, proto.SerializeToString(deterministic=True))
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _output(request: CompileRequest) -> Path:
+    """Return the file to write; refuse one whose writing would lose something, or cannot succeed."""
+    model = request.model
+    output = request.output or model.with_name(f"{model.stem}.{request.quantizer.replace('_', '-')}.onnx")
+    if output.suffix.lower() != ".onnx":
+        raise UsageError(f"--output: expected a name that ends in .onnx, found {output}.")
+    if output.exists() and model.exists() and output.samefile(model):
+        raise UsageError(
+            f"--output: expected another file than the model, found {output} itself. Choose another name."
+        )
+    if output.is_dir():
+        raise UsageError(f"--output: expected a file, found the folder {output}. Name a file in it.")
+    if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
+        raise UsageError(
+            f"--output: expected a folder that can be written to, found {output.parent}. Create it first."
+        )
+    record = output.with_suffix(".json")
+    if record.exists() and not _is_record(record):
+        raise UsageError(
+            f"--output: the record {record} would be written beside it, and another file stands there. "
+            "Choose another name."
+        )
+    if request.quantizer == "tuned":
+        journal_beside(output)
+    return output
+
+
+def _is_record(path: Path) -> bool:
+    try:
+        found = read_json(path)
+    except UsageError:
+        return False
+    return isinstance(found, dict) and {"variant", "sha256", "method", "notes"} <= found.keys()
+
+
+def _deliver(compiled: OnnxModel, output: Path) -> OnnxModel:
+    write_bytes(output, compiled.path.read_bytes())
+    delivered = replace(compiled, path=output)
+    delivered.write_record()
+    return delivered
+
+
+def _external_bytes(path: Path) -> int:
+    """Return the size of a model's weights that lie beside it."""
+    import onnx
+    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+    proto = onnx.load_model(path, load_external_data=False)
+    tensors = [tensor for tensor in proto.graph.initializer if uses_external_data(tensor)]
+    locations = {ExternalDataInfo(tensor).location for tensor in tensors}
+    return sum((path.parent / location).stat().st_size for location in locations)

@@ -1,0 +1,130 @@
+"""A compiled file as a person reads it: a table of at most 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from foundation.files import JSON
+from pipeline.one_file.compile_file import CompiledFile
+from reports.formats import NOT_MEASURED, count, decibels, interval, percent, plain, size, with_unit
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_SHOWN_NAMES = 5
+
+
+def compiled_table(compiled: CompiledFile) -> RenderableType:
+    """Return size, layers, images and agreement of a compiled file, its search, and what would saturate elsewhere."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(width=80, show_header=False, title=str(compiled.compiled.path), title_justify="left")
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for what, found in _rows(compiled):
+        table.add_row(what, Text(found))
+    return table
+
+
+def _rows(compiled: CompiledFile) -> Iterator[tuple[str, str]]:
+    before, after = compiled.source_bytes, compiled.compiled.size_bytes
+    notes = compiled.compiled.notes
+    yield "size", f"{size(before)} → {size(after)} ({after / before:.2f}×)"
+    yield "layers", _layers(compiled)
+    if "activation_type" in notes:
+        bits = "7 of 8 bits" if notes["reduce_range"] else "8 bits"
+        yield "integers", f"activations {notes['activation_type']}, weights {notes['weight_type']}, {bits}"
+    if compiled.preprocessing:
+        form = compiled.preprocessing
+        values = (
+            "pixels of 0…255" if form.input_type == "uint8" else f"mean {_list(form.mean)}, std {_list(form.std)}"
+        )
+        yield "input", f"{form.image_size} × {form.width}, {form.layout}, {values}"
+    if compiled.folder:
+        yield "images", _images(compiled)
+    yield from _agreement(compiled)
+    if "search" in notes:
+        yield from _search(notes, compiled.compiled.settings)
+    if "saturation" in notes:
+        yield "without VNNI", _saturation(notes["saturation"])
+
+
+def _layers(compiled: CompiledFile) -> str:
+    if compiled.float_layers is None:
+        return str(compiled.layers)
+    in_float = len(compiled.float_layers)
+    named = f" ({_names(compiled.float_layers)})" if in_float else ""
+    return f"{compiled.layers - in_float} of {compiled.layers} in integers, {in_float} in float{named}"
+
+
+def _images(compiled: CompiledFile) -> str:
+    assert compiled.folder is not None
+    parts = [f"calibrated on {compiled.calibration_images}"] if compiled.calibration_images else []
+    if compiled.scored_images:
+        parts.append(f"searched on {compiled.scored_images}")
+    same = compiled.scored_images == len(compiled.folder.held_out) > 0
+    compared = compiled.agreement.images if compiled.agreement else 0
+    parts.append("compared on the same" if same else f"compared on {compared}")
+    if compiled.folder.skipped:
+        parts.append(f"{len(compiled.folder.skipped)} skipped (first: {compiled.folder.skipped[0]})")
+    if compiled.folder.duplicates:
+        parts.append(count(compiled.folder.duplicates, "duplicate left out", "duplicates left out"))
+    return ", ".join(parts)
+
+
+def _agreement(compiled: CompiledFile) -> Iterator[tuple[str, str]]:
+    found = compiled.agreement
+    if found is None:
+        why = "no image is left that was not calibrated on" if compiled.folder else "no images were given"
+        yield "same class", f"{NOT_MEASURED}: {why}"
+        return
+    if found.same_class is None or found.same_class_ci95 is None:
+        yield "same class", f"{NOT_MEASURED}: the model has one output"
+    else:
+        low, high = found.same_class_ci95
+        yield "same class", f"{percent(found.same_class)} ({interval(low, high, 'share')}) of {found.images} images"
+    yield "logits SQNR", decibels(found.logits_sqnr_db)
+
+
+def _search(notes: Mapping[str, JSON], limits: Mapping[str, JSON]) -> Iterator[tuple[str, str]]:
+    chosen, trials = notes["chosen"], notes["search"]
+    found = next(trial["measured"] for trial in trials if chosen.items() <= trial.items())
+    speed, likeness = found["speedup"], found["saliency_spearman"]
+    yield "saliency", f"ρ {_estimate(likeness, 'correlation')}, gradient maps of {likeness['n']} images"
+    yield "speed-up", f"{_estimate(speed, '×')}, one thread, {speed['n']} pairs of queries"
+    repairs = [name.replace("_", " ") for name in ("equalization", "bias_correction") if chosen[name]]
+    yield "chosen", f"ranges by {chosen['calibration']}, {' and '.join(repairs) or 'no recovery'}"
+    within = sum(bool(trial["within_limits"]) for trial in trials)
+    kept = f"same class ≥ {percent(limits['agreement'])}, saliency ≥ {plain(limits['saliency_spearman'])}"
+    yield "search", f"{count(len(trials), 'file')} tried, {within} within the limits ({kept})"
+
+
+def _estimate(found: Mapping[str, JSON], unit: str) -> str:
+    ci95 = found["ci95"]
+    return with_unit(found["value"], unit) + (f" ({interval(ci95[0], ci95[1], unit)})" if ci95 else "")
+
+
+def _saturation(layers: list[dict[str, float]]) -> str:
+    if not layers:
+        return "no layer can saturate"
+    wrong = [layer for layer in layers if layer["changed_outputs"] > 0]
+    if not wrong:
+        return f"{count(len(layers), 'layer')} could saturate, none does on {layers[0]['images']} images"
+    worst = sorted(wrong, key=lambda layer: -layer["changed_outputs"])[:_SHOWN_NAMES]
+    named = ", ".join(f"{layer['layer']} {percent(layer['changed_outputs'])}" for layer in worst)
+    more = f" and {len(wrong) - len(worst)} more" if len(wrong) > len(worst) else ""
+    return (
+        f"{count(len(wrong), 'layer')} of {len(layers)} at risk saturate{'s' if len(wrong) == 1 else ''} "
+        f"(outputs changed: {named}{more}); --target x86-avx2 is safe there"
+    )
+
+
+def _names(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
+    return ", ".join(names[:_SHOWN_NAMES]) + more
+
+
+def _list(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)

@@ -1,0 +1,1 @@
+"""One run: its ledger and its steps."""

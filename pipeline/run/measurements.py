@@ -1,0 +1,108 @@
+"""The stages that measure every file: accuracy, saliency and latency."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from foundation.artifacts import OnnxModel
+from foundation.errors import StageError, UsageError
+from foundation.files import write_json
+from foundation.progress import Observer
+from foundation.record import Measurement
+from pipeline.configuration import Configuration
+from pipeline.run.ledger import Ledger, Stage
+from pipeline.run.saliency import Explaining, explain_model, read_measured
+from stages.validate import METRICS
+
+if TYPE_CHECKING:
+    from calibration_data.prepared import PreparedData, Task
+
+
+def validate_models(
+    configuration: Configuration,
+    ledger: Ledger,
+    data: PreparedData,
+    models: list[OnnxModel],
+    observer: Observer,
+) -> list[Measurement]:
+    """Measure accuracy, saliency and latency of every file, and write it all; each file gets its saliency twin."""
+    from stages.validate.latency import measure_latency
+
+    measurements: list[Measurement] = []
+    fp32, without_reference = models[0], dict[str, str]()
+    for model in models:
+        try:
+            with observer.stage(f"validate {model.variant}") as advance:
+                measurements += _measure_answers(configuration, ledger, data, fp32, model)
+                task = Explaining(configuration.validation.saliency, ledger, data, fp32, model, advance)
+                measurements += explain_model(task, without_reference, observer)
+        except (StageError, UsageError) as error:
+            observer.say(f"✗ {model.variant}: {error}")
+            if model is fp32:
+                raise
+    with observer.stage("latency") as advance:
+        image = data.test.images[0]
+        measurements += measure_latency(models, image, configuration.validation.latency, advance)
+    measurements += _absent(configuration, ledger, data.task, measurements)
+    write_json(ledger.run.measurements, [measurement.as_json() for measurement in measurements])
+    return measurements
+
+
+def _measure_answers(
+    configuration: Configuration, ledger: Ledger, data: PreparedData, fp32: OnnxModel, model: OnnxModel
+) -> list[Measurement]:
+    """Answer the test images with a file and measure its size and its answers.
+
+    Raises:
+        StageError: a logit is not finite.
+    """
+    from stages.validate.accuracy import Predictions, measure_accuracy, measure_size, predict_variant
+
+    run, settings = ledger.run, configuration.validation.accuracy
+    is_baseline = model.variant == fp32.variant
+    path = run.root / "validate" / "measured" / f"{model.variant}.json"
+    predictions_path = run.predictions(model.variant)
+
+    def compute() -> list[Measurement]:
+        predictions = predict_variant(model, data.test, settings, predictions_path)
+        reference = None if is_baseline else Predictions.read("fp32", run.predictions("fp32")).logits
+        found = [
+            measure_size(model),
+            *measure_accuracy(
+                model.variant,
+                predictions.logits,
+                predictions.labels,
+                data.classes,
+                reference,
+                data.test.groups,
+                data.test.subgroups,
+                settings,
+            ),
+        ]
+        write_json(path, [measurement.as_json() for measurement in found])
+        return found
+
+    stage = Stage(
+        name=f"validate/{model.variant}",
+        inputs={"model": model.sha256, "fp32": fp32.sha256, "data": data.sha256},
+        # Accuracy belongs to a file on a processor: another one may round or saturate otherwise.
+        settings={"accuracy": settings.model_dump(mode="json"), "processor": ledger.head["environment"]["cpu"]},
+        modules=("stages.validate.accuracy",),
+        outputs=(path, predictions_path),
+    )
+    return ledger.perform(stage, compute, partial(read_measured, path))
+
+
+def _absent(
+    configuration: Configuration, ledger: Ledger, task: Task, measurements: list[Measurement]
+) -> list[Measurement]:
+    """Return an empty measurement, with the reason, for every number that a variant which failed does not have."""
+    measured = {(measurement.variant, measurement.metric) for measurement in measurements}
+    reasons = {record.name.partition("/")[2]: record.error for record in ledger.records if record.error}
+    return [
+        Measurement(metric, None, row.unit, variant, settings={"reason": reasons.get(variant, "unknown")})
+        for variant in configuration.variants
+        for metric, row in METRICS.items()
+        if "/" not in metric and task in row.definitions and (variant, metric) not in measured
+    ]

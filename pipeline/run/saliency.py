@@ -1,0 +1,273 @@
+"""The stages that explain every file: its saliency twin, its maps by each method, and what the maps are worth."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from foundation.artifacts import OnnxModel
+from foundation.errors import NotMeasuredError, StageError, UsageError
+from foundation.files import read_json, sha256_of_file, write_json
+from foundation.progress import Observer, Progress
+from foundation.record import CENTRE_PRIOR, RANDOM_MAP, Measurement
+from pipeline.run.ledger import Ledger, Stage
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from calibration_data.prepared import PreparedData
+    from stages.validate.fidelity import Counterparts, ExplainedImages
+    from stages.validate.maps.methods import ExplainedFiles, Explainer
+    from stages.validate.saliency import SaliencySettings
+
+
+@dataclass(frozen=True)
+class Explaining:
+    """What explaining one file needs.
+
+    Attributes:
+        settings: methods, images and how finely.
+        ledger: of the run.
+        data: the images.
+        fp32: the baseline.
+        model: the file.
+        advance: takes the progress.
+    """
+
+    settings: SaliencySettings
+    ledger: Ledger
+    data: PreparedData
+    fp32: OnnxModel
+    model: OnnxModel
+    advance: Progress
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether the file is fp32 itself."""
+        return self.model.variant == self.fp32.variant
+
+
+def explain_model(task: Explaining, without_reference: dict[str, str], observer: Observer) -> list[Measurement]:
+    """Write a file's saliency twin and measure its maps by each method; a method that fails costs only its numbers.
+
+    Args:
+        task: the file and its run.
+        without_reference: method → why fp32 has no maps by it; filled in while fp32 is explained, read afterwards.
+        observer: who watches.
+    """
+    from stages.validate.fidelity import unmeasured_saliency
+
+    variant = task.model.variant
+    files, reasons = _explained_files(task, observer)
+    found = []
+    for method in task.settings.methods:
+        why_not = reasons.get(method, "")
+        if not why_not and method in without_reference:
+            why_not = f"fp32 has no maps by {method} to hold others against: {without_reference[method]}"
+        if not why_not:
+            try:
+                found += _explain_by(task, method, files)
+                continue
+            except (StageError, UsageError) as error:
+                observer.say(f"✗ {variant}, {method}: {error}")
+                why_not = str(error)
+        if task.is_baseline:
+            without_reference[method] = why_not
+        found += unmeasured_saliency(variant, why_not, task.data.task, method)
+    return found
+
+
+def _explained_files(task: Explaining, observer: Observer) -> tuple[ExplainedFiles, dict[str, str]]:
+    """Write what a file is explained by, and return it with the reason for each method that lacks what it needs.
+
+    The saliency twin ships with the file, so it is written whatever the methods; Grad-CAM's only where it is asked.
+    """
+    from stages.validate.maps.methods import SALIENCY_METHODS, ExplainedFiles
+
+    runs_on = {method: SALIENCY_METHODS[method].runs_on for method in task.settings.methods}
+    made: dict[str, Path] = {}
+    reasons: dict[str, str] = {}
+    for kind in ("twin", *(("grad_cam",) if "grad_cam" in runs_on.values() else ())):
+        path = _twin_path(task.model.path, kind)
+        stage = Stage(
+            name=f"{'twin' if kind == 'twin' else 'grad_cam_twin'}/{task.model.variant}",
+            inputs={"model": task.model.sha256},
+            settings={},
+            modules=("stages.saliency_twin.twin_file", "stages.saliency_twin.grad_cam"),
+            outputs=(path,),
+        )
+        try:
+            made[kind] = task.ledger.perform(stage, partial(_write_twin, task.model.path, kind), partial(Path, path))
+        except (StageError, UsageError) as error:
+            observer.say(f"{task.model.variant}: {kind.replace('_', '-')} could not be written. {error}")
+            reasons |= {method: str(error) for method, needed in runs_on.items() if needed == kind}
+    return ExplainedFiles(task.model.path, made.get("twin"), made.get("grad_cam")), reasons
+
+
+def _twin_path(model: Path, kind: str) -> Path:
+    from stages.saliency_twin.twin_file import twin_path
+
+    if kind == "twin":
+        return twin_path(model)
+    from stages.saliency_twin.grad_cam import grad_cam_path
+
+    return grad_cam_path(model)
+
+
+def _write_twin(model: Path, kind: str) -> Path:
+    """Write the saliency twin or the Grad-CAM twin beside a model.
+
+    Raises:
+        NotMeasuredError: an operator of the file has no rule, or there is nothing that Grad-CAM could look at.
+    """
+    from stages.saliency_twin.twin_file import make_twin
+
+    try:
+        if kind == "twin":
+            return make_twin(model, None, None, None)
+        from stages.saliency_twin.grad_cam import make_grad_cam
+
+        return make_grad_cam(model)
+    except UsageError as error:
+        raise NotMeasuredError(str(error)) from error
+
+
+def _explain_by(task: Explaining, method: str, files: ExplainedFiles) -> list[Measurement]:
+    """Return the measurements of a file's maps by one method; for fp32 also those of maps that know nothing.
+
+    Raises:
+        StageError: a logit or a gradient is not finite.
+    """
+    run, settings, model = task.ledger.run, task.settings, task.model
+    path = run.root / "validate" / "measured" / f"{model.variant}.{method}.json"
+    maps_path = run.maps(model.variant, method)
+
+    def compute() -> list[Measurement]:
+        from stages.validate.fidelity import measure_saliency
+        from stages.validate.maps.methods import open_method
+        from stages.validate.saliency import Explanations, explain
+
+        index, images = _explained(task)
+        explainer = open_method(method, files, images.task, settings)
+        maps = explain(explainer, images.images, images.targets, settings.batch_size, task.advance)
+        Explanations(model.variant, maps, index, images.targets, maps_path).write()
+        against = _counterparts(task, method, images)
+        found = measure_saliency(model.variant, maps, images, against, method, settings)
+        if task.is_baseline:
+            found += _uninformed(explainer, maps, images, against, settings)
+        write_json(path, [measurement.as_json() for measurement in found])
+        return found
+
+    stage = Stage(
+        name=f"{method}/{model.variant}",
+        inputs={
+            "model": model.sha256,
+            "fp32": task.fp32.sha256,
+            "data": task.data.sha256,
+            "answers": sha256_of_file(run.predictions("fp32")),
+        },
+        settings={
+            "saliency": settings.model_dump(mode="json", exclude={"methods"}),
+            "processor": task.ledger.head["environment"]["cpu"],
+        },
+        modules=("stages.validate.fidelity", "stages.validate.maps.methods", "stages.saliency_twin.twin_file"),
+        outputs=(path, maps_path),
+    )
+    return task.ledger.perform(stage, compute, partial(read_measured, path))
+
+
+def _explained(task: Explaining) -> tuple[NDArray[np.int64], ExplainedImages]:
+    """Return which test images are explained, and what is known of them; the same for every variant."""
+    from stages.validate.accuracy import Predictions
+    from stages.validate.explained import explained_classes, images_to_explain
+    from stages.validate.fidelity import ExplainedImages
+
+    test, settings = task.data.test, task.settings
+    answers = Predictions.read("fp32", task.ledger.run.predictions("fp32")).logits
+    index = images_to_explain(test, settings.images, settings.seed)
+    targets = explained_classes(answers, test.mask_class, task.data.task)[index]
+    return index, ExplainedImages.of(test, index, targets, task.data.task)
+
+
+def _counterparts(task: Explaining, method: str, images: ExplainedImages) -> Counterparts:
+    """Return what a file's maps are held against: fp32's, those of random weights, and the file's own answers."""
+    from onnx_files.sessions import open_session
+    from stages.validate.fidelity import Counterparts, probability_of
+    from stages.validate.maps.queries import mean_colour
+    from stages.validate.saliency import Explanations
+
+    session = open_session(task.model.path, "cpu", task.settings.threads)
+    probability = probability_of(session, images.task, task.settings.batch_size)
+    fill = mean_colour(session)
+    if not task.is_baseline:
+        reference = Explanations.read("fp32", task.ledger.run.maps("fp32", method)).maps
+        return Counterparts(probability, fill, reference)
+    try:
+        return Counterparts(probability, fill, randomised=_randomised_maps(task, method, images))
+    except (StageError, UsageError) as error:
+        return Counterparts(probability, fill, why_not_randomised=f"fp32 with random weights: {error}")
+
+
+def _randomised_maps(task: Explaining, method: str, images: ExplainedImages) -> NDArray[np.float32]:
+    """Return the maps by a method of fp32 after its weights were put in a random order.
+
+    Raises:
+        StageError: it answers with NaN or infinity.
+        NotMeasuredError: an operator of the file has no rule.
+    """
+    from stages.validate.maps.methods import SALIENCY_METHODS, ExplainedFiles, open_method
+    from stages.validate.randomised import write_randomised
+    from stages.validate.saliency import explain
+
+    with _folder_for_a_while(task.ledger.run.root / "validate" / "randomised") as folder:
+        path = folder / "fp32.onnx"
+        write_randomised(task.fp32.path, path, task.settings.seed)
+        kind = SALIENCY_METHODS[method].runs_on
+        twin = _write_twin(path, kind) if kind != "model" else None
+        files = ExplainedFiles(path, twin if kind == "twin" else None, twin if kind == "grad_cam" else None)
+        explainer = open_method(method, files, images.task, task.settings)
+        return explain(explainer, images.images, images.targets, task.settings.batch_size, task.advance)
+
+
+@contextmanager
+def _folder_for_a_while(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder of the run, which goes afterwards; its fixed name keeps error messages the same."""
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _uninformed(
+    explainer: Explainer,
+    maps: NDArray[np.float32],
+    images: ExplainedImages,
+    against: Counterparts,
+    settings: SaliencySettings,
+) -> list[Measurement]:
+    """Return what maps that know nothing score: noise as coarse as the method's maps, and a spot in the centre."""
+    from dataclasses import replace
+
+    from stages.validate.fidelity import measure_saliency
+    from stages.validate.maps.baselines import centre_prior
+
+    beside = replace(against, reference=maps)
+    shape = (maps.shape[0], maps.shape[1], maps.shape[2])
+    know_nothing = {RANDOM_MAP: explainer.random_maps(shape, settings.seed), CENTRE_PRIOR: centre_prior(shape)}
+    return [
+        row
+        for name, of_name in know_nothing.items()
+        for row in measure_saliency(name, of_name, images, beside, explainer.method, settings)
+    ]
+
+
+def read_measured(path: Path) -> list[Measurement]:
+    """Return the measurements that a stage left."""
+    return [Measurement.from_json(record) for record in read_json(path)]

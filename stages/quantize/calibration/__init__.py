@@ -1,0 +1,1 @@
+"""Ranges of activations, found image by image."""

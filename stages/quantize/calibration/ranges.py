@@ -1,0 +1,210 @@
+"""The ranges of a network's activations, found image by image in memory that does not grow with their number.
+
+Images are taken one at a time in the order of their content's digests, so that neither their order nor a batch size
+changes a range. Minimum and maximum are ONNX Runtime's to the last bit. Percentile and entropy are its own bin for
+bin where there are no more than `COUNTED_WHOLE` images; of more, all that is extreme is counted and the rest sampled
+(`range_collection`). So the extremes and the ends that a percentile looks at stay exact, up to the bins; a bin that
+holds a share s of n sampled values is off by about √(s / n) of all values (one standard error).
+
+ONNX Runtime's own calibrators keep every tensor of every image; with `CalibMaxIntermediateOutputs` they throw away
+what they have seen so far.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foundation.errors import UsageError
+from foundation.files import read_json, sha256_of_json, write_json
+from foundation.progress import Progress, no_progress
+from onnx_files.preprocessing import Preprocessing
+from stages.quantize.calibration.activations import ObservedTensors, in_parallel, observed_tensors
+from stages.quantize.calibration.histogram import Distribution
+from stages.quantize.calibration.range_collection import (
+    IMAGES_AT_A_TIME,
+    LEAST_TAIL_SHARE,
+    ImageFeeds,
+    collect_distributions,
+    collect_extremes,
+    let_go_of_pages,
+)
+from stages.quantize.calibration.range_search import Range, entropy_range, mse_range, percentile_range
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+CalibrationMethod = Literal["minmax", "moving_average", "percentile", "entropy", "mse"]
+
+LEARNED_CLIPS_KEY = "edgeproof.learned_clips"
+"""In the metadata of a float export whose clips were trained: its ranges are not searched for, they are there."""
+_FORMAT = 3  # of the cached file; another one where these functions come to other ranges
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How ranges are chosen.
+
+    Attributes:
+        method: minmax: the extremes. moving_average: the mean over the images of each image's extremes. percentile:
+            what leaves the outermost values out. entropy: least Kullback-Leibler divergence. mse: least expected
+            squared error.
+        percentile: share of the values inside the range, in percent; of `percentile` alone.
+    """
+
+    method: CalibrationMethod = "minmax"
+    percentile: float = 99.99
+
+
+def find_ranges(
+    proto: ModelProto,
+    images: NDArray[np.uint8],
+    preprocessing: Preprocessing,
+    input_name: str,
+    operators: tuple[str, ...],
+    calibration: Calibration,
+    cache: Path | None = None,
+    progress: Progress = no_progress,
+    chosen: Sequence[int] | None = None,
+) -> dict[str, Range]:
+    """Run the calibration images through a float graph and choose a range for each activation.
+
+    Args:
+        proto: the float graph; left as it is.
+        images: uint8 [n, channels, height, width]; may be mapped from disk.
+        preprocessing: from images to the model's input.
+        input_name: name of that input.
+        operators: types of nodes whose inputs and outputs get ranges.
+        calibration: the method and its parameters.
+        cache: folder with ranges that were found before, by content; None for none.
+        progress: called after each image.
+        chosen: which of the images to take; None for all.
+
+    Returns:
+        From each tensor's name to its lowest and highest value.
+
+    Raises:
+        UsageError: no images, or no float activations.
+        StageError: an activation is not finite.
+    """
+    indices = list(range(len(images)) if chosen is None else chosen)
+    if not indices:
+        raise UsageError("expected calibration images, found none. Raise the number of calibration images.")
+    digests = _digests(images, indices)
+    order = sorted(indices, key=digests.__getitem__)
+    path = None
+    if cache:
+        of_images = sorted(digests[index] for index in indices)
+        path = cache / f"{_key(proto, of_images, preprocessing, operators, calibration)}.json"
+    found = _read(path)
+    if found is not None:
+        progress(len(order), len(order))
+        return found
+    tensors = observed_tensors(proto, operators)
+    size = _batch_size(proto, input_name)
+    feeds = ImageFeeds(images, order, preprocessing, input_name, size)
+    learned = _learned(proto, tensors)
+    searched = [name for name in tensors.observed if name not in learned]
+    if calibration.method in ("minmax", "moving_average"):
+        ranges = collect_extremes(proto, searched, feeds, calibration.method == "moving_average", progress)
+    else:
+        lower_bounds = {name: low for name, (low, _) in tensors.bounds.items()}
+        distributions = collect_distributions(
+            proto, searched, lower_bounds, _tail_share(calibration), feeds, progress
+        )
+        chosen_ends = in_parallel(lambda name: _choose(distributions[name], calibration), iter(distributions))
+        ranges = dict(zip(distributions, chosen_ends, strict=True))
+    ranges = ranges | learned
+    ranges |= {name: ranges[other] for name, other in tensors.same_as.items() if other in ranges}
+    ordered = {name: ranges[name] for name in sorted(ranges)}
+    if path is not None:
+        write_json(path, {"format": _FORMAT, "ranges": ordered})
+    return ordered
+
+
+def as_tensors_data(ranges: Mapping[str, Range]) -> Any:
+    """Return ranges in the form that ONNX Runtime's writers take."""
+    from onnxruntime.quantization.calibrate import CalibrationMethod as Method
+    from onnxruntime.quantization.calibrate import TensorsData
+
+    data = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
+    return TensorsData(Method.MinMax, data)
+
+
+def _batch_size(proto: ModelProto, input_name: str) -> int:
+    (value,) = (value for value in proto.graph.input if value.name == input_name)
+    dimensions = value.type.tensor_type.shape.dim
+    return max(1, dimensions[0].dim_value) if dimensions else 1
+
+
+def _learned(proto: ModelProto, tensors: ObservedTensors) -> dict[str, Range]:
+    if not any(entry.key == LEARNED_CLIPS_KEY for entry in proto.metadata_props):
+        return {}
+    return {name: bounds for name, bounds in tensors.bounds.items() if np.all(np.isfinite(bounds))}
+
+
+def _tail_share(calibration: Calibration) -> float:
+    if calibration.method != "percentile":
+        return LEAST_TAIL_SHARE
+    # Several times what is cut off at either end, since the first images only tell roughly where that is.
+    return max(LEAST_TAIL_SHARE, 4 * (100 - calibration.percentile) / 200)
+
+
+def _choose(distribution: Distribution, calibration: Calibration) -> Range:
+    if calibration.method == "percentile":
+        return percentile_range(distribution, calibration.percentile)
+    return entropy_range(distribution) if calibration.method == "entropy" else mse_range(distribution)
+
+
+# --- the cache ---
+
+
+def _digests(images: NDArray[np.uint8], indices: Sequence[int]) -> dict[int, str]:
+    def digest(index: int) -> str:
+        return hashlib.sha256(np.ascontiguousarray(images[index]).tobytes()).hexdigest()
+
+    digests: dict[int, str] = {}
+    for done, (index, found) in enumerate(zip(indices, in_parallel(digest, iter(indices)), strict=True)):
+        digests[index] = found
+        if done % IMAGES_AT_A_TIME == 0:
+            let_go_of_pages(images)
+    return digests
+
+
+def _key(
+    proto: ModelProto,
+    digests: list[str],
+    preprocessing: Preprocessing,
+    operators: tuple[str, ...],
+    calibration: Calibration,
+) -> str:
+    parameters = {"percentile": calibration.percentile} if calibration.method == "percentile" else {}
+    return sha256_of_json(
+        {
+            "format": _FORMAT,
+            "model": hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest(),
+            "images": digests,
+            "preprocessing": preprocessing.to_metadata(),
+            "operators": list(operators),
+            "method": calibration.method,
+            "parameters": parameters,
+            "versions": {name: version(name) for name in ("numpy", "onnxruntime")},
+        }
+    )
+
+
+def _read(path: Path | None) -> dict[str, Range] | None:
+    if path is None or not path.is_file():
+        return None
+    try:
+        values = read_json(path)["ranges"]
+        return {str(name): (float(low), float(high)) for name, (low, high) in values.items()}
+    except (UsageError, TypeError, KeyError, ValueError, AttributeError):
+        return None  # half a file of an earlier version: found anew, and written over

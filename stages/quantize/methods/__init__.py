@@ -1,0 +1,1 @@
+"""One file per method that ONNX Runtime or we ourselves write."""

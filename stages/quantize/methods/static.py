@@ -1,0 +1,235 @@
+"""Static int8: weights and activations as integers, the activations' ranges fixed by calibration images.
+
+The ranges come from `ranges`, not from ONNX Runtime's calibrators, and are handed to its graph writers.
+
+A Clip or ReLU after a layer disappears under asymmetric activation types, and rightly so: the layer's output takes
+the range of what came out of the clip, and saturates where it clipped.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from calibration_data.prepared import PreparedData
+from calibration_data.sampling import choose_calibration_images
+from foundation.artifacts import OnnxModel
+from foundation.errors import UsageError
+from foundation.files import JSON
+from foundation.processor import CpuTarget, IntegerTypes, choose_integer_types, cpu_of
+from foundation.progress import Progress, no_progress
+from foundation.settings import Settings
+from onnx_files.graph import answer_nodes, float_layers, layers, load, normalisation_nodes
+from onnx_files.image_input import input_name_of, preprocessing_of
+from onnx_files.probes import image_batches
+from onnx_files.publishing import publish
+from stages.quantize.calibration.ranges import Calibration, CalibrationMethod, as_tensors_data, find_ranges
+from stages.quantize.recovery.steps import RecoverySettings, recover
+from stages.quantize.rewrites.global_average_pool import with_global_average_pool
+from stages.quantize.rewrites.space_to_depth import with_space_to_depth
+from stages.quantize.saturation import saturating_layers
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+_SATURATION_IMAGES = 2  # of how often a layer at risk truly saturates; which are at risk needs none
+
+
+class StaticSettings(Settings):
+    """Static int8 by ONNX Runtime's quantizer."""
+
+    method: Literal["static"] = Field("static", description="weights and activations int8, ranges from calibration")
+    format: Literal["QDQ", "QOperator"] = Field(
+        "QDQ", description="QDQ: float operators between QuantizeLinear and DequantizeLinear; QOperator: QLinearConv…"
+    )
+    calibration: CalibrationMethod = Field(
+        "minmax",
+        description="how ranges are chosen: minmax, moving_average (mean of each image's extremes), percentile, "
+        "entropy (least Kullback-Leibler divergence as ONNX Runtime searches it, which often cuts too much) or mse "
+        "(least squared error)",
+    )
+    percentile: float = Field(
+        99.99, gt=50, le=100, description="share of the values inside the range, in percent (calibration: percentile)"
+    )
+    per_channel: bool = Field(True, description="one weight scale per output channel instead of one per tensor")
+    target: Literal["auto", CpuTarget] = Field(
+        "auto", description="processor that the types below are chosen for; auto: the one at hand"
+    )
+    activation_type: Literal["auto", "uint8", "int8"] = Field("auto", description="auto: what suits the target")
+    weight_type: Literal["auto", "uint8", "int8"] = Field("auto", description="auto: what suits the target")
+    reduce_range: Literal["auto"] | bool = Field(
+        "auto", description="weights of seven bits, against saturation on x86 without VNNI"
+    )
+    recovery: RecoverySettings = Field(
+        RecoverySettings(), description="steps against the loss of accuracy, each with its measured effect"
+    )
+    float_layers: Annotated[tuple[str, ...], Field(strict=False)] = Field(
+        (), description="names of layers that stay in float, such as the ones that suffer most"
+    )
+    space_to_depth: bool = Field(
+        True, description="on x86, a first convolution of stride 2 sees blocks of 2 × 2 pixels: the same sums, faster"
+    )
+    images: int = Field(128, ge=1, description="number of calibration images, from the training split")
+    seed: int = Field(0, ge=0, description="seed of their choice")
+
+    @model_validator(mode="after")
+    def _qoperator_has_signed_channels(self) -> Self:
+        # ONNX Runtime's writer takes int8 there, whatever it was asked for.
+        if self.format == "QOperator" and self.per_channel and self.weight_type == "uint8":
+            raise ValueError("format QOperator stores per-channel weights as int8; set weight_type or per_channel")
+        return self
+
+    @model_validator(mode="after")
+    def _qoperator_keeps_no_activations(self) -> Self:
+        if self.format == "QOperator" and self.recovery.keep_activations:
+            raise ValueError("recovery.keep_activations needs format QDQ; set format, or leave keep_activations out")
+        return self
+
+
+def quantize_static(
+    model: OnnxModel,
+    variant: str,
+    settings: StaticSettings,
+    data: PreparedData,
+    path: Path,
+    progress: Progress = no_progress,
+    *,
+    check_saturation: bool = True,
+) -> OnnxModel:
+    """Quantize weights and activations; the normalisation before the first layer stays in float.
+
+    The notes say under `saturation` which layers would go wrong on x86 without VNNI.
+
+    Args:
+        model: the float file.
+        variant: name of the result.
+        settings: types, format and calibration.
+        data: its training split gives the calibration images.
+        path: the file to write; its record goes beside it, and the ranges into `ranges/` there, for the next
+            variant that calibrates alike.
+        progress: called with the calibration images that are done and all.
+        check_saturation: whether to look for layers that would go wrong; a search leaves it to the file it chooses.
+
+    Raises:
+        UsageError: no ONNX model, nothing to quantize in it, fewer training images than asked, or a layer that stays
+            in float is none of the model's.
+        StageError: an activation is not finite on the calibration images.
+    """
+    cpu = cpu_of(settings.target)
+    types = choose_integer_types(cpu, settings.activation_type, settings.weight_type, settings.reduce_range)
+    proto = with_global_average_pool(load(model))
+    if settings.space_to_depth and cpu.target != "arm64":
+        proto = with_space_to_depth(proto, settings.float_layers)
+    float_graph_layers = layers(proto, model)
+    _refuse_unknown(settings.float_layers, [node.name for node in float_graph_layers], model)
+    chosen = choose_calibration_images(data, settings.images, settings.seed, key="images")
+    preprocessing, input_name = (
+        preprocessing_of(proto, model),
+        input_name_of(proto, model, data.train.images.shape[1:]),
+    )
+    shown = image_batches(
+        proto, data.train.images, chosen[:_SATURATION_IMAGES].tolist(), preprocessing, input_name, 1
+    )
+
+    def calibrate(graph: ModelProto) -> Any:
+        return as_tensors_data(
+            find_ranges(
+                graph,
+                data.train.images,
+                preprocessing,
+                input_name,
+                quantized_operators(),
+                Calibration(settings.calibration, settings.percentile),
+                path.parent / "ranges",
+                progress,
+                chosen.tolist(),
+            )
+        )
+
+    def write_qdq(graph: ModelProto, ranges: Any, options: Mapping[str, Any]) -> ModelProto:
+        return write_integers(graph, settings.model_copy(update={"format": "QDQ"}), types, ranges, options)
+
+    recovered = recover(
+        proto,
+        settings.recovery,
+        calibrate,
+        write_qdq,
+        image_batches(proto, data.train.images, chosen.tolist(), preprocessing, input_name),
+        per_channel=settings.per_channel,
+    )
+    quantized = write_integers(recovered.model, settings, types, recovered.ranges, recovered.options)
+    recovered.check(quantized)
+    notes: dict[str, JSON] = {
+        "activation_type": types.activation,
+        "weight_type": types.weight,
+        "reduce_range": types.reduce_range,
+        "layers": len(float_graph_layers),
+        "float_layers": float_layers(quantized, float_graph_layers),
+        "calibration_images": [data.train.image_ids[index] for index in chosen],
+    }
+    if check_saturation:
+        notes["saturation"] = [layer.as_json() for layer in saturating_layers(quantized, shown())]
+    if recovered.notes:
+        notes["recovery"] = list(recovered.notes)
+    return publish(quantized, model, variant, settings, "static", notes, path)
+
+
+def write_integers(
+    proto: ModelProto,
+    settings: StaticSettings,
+    types: IntegerTypes,
+    ranges: Any,
+    recovery_options: Mapping[str, Any] | None = None,
+) -> ModelProto:
+    """Return the graph with integer weights and activations, written by ONNX Runtime's quantizers.
+
+    Args:
+        proto: the float graph; left as it is.
+        settings: format and granularity.
+        types: of activations and weights.
+        ranges: ONNX Runtime's `TensorsData`.
+        recovery_options: options of ONNX Runtime's writers that a recovery step asks for.
+    """
+    from onnx import shape_inference
+    from onnxruntime.quantization import QDQQuantizer, QuantizationMode, QuantType
+    from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
+
+    by_name = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
+    weight, activation = by_name[types.weight], by_name[types.activation]
+    excluded = [*normalisation_nodes(proto), *answer_nodes(proto), *settings.float_layers]
+    inferred = shape_inference.infer_shapes(proto)
+    # Logits in 256 steps would tie images that the network tells apart, and with them every ranking metric.
+    options = {"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"], **(recovery_options or {})}
+    if settings.format == "QOperator":
+        quantizer = ONNXQuantizer(
+            inferred, settings.per_channel, types.reduce_range, QuantizationMode.QLinearOps, True,
+            weight, activation, ranges, [], excluded, list(quantized_operators()), dict(recovery_options or {}),
+        )  # fmt: skip
+    else:
+        quantizer = QDQQuantizer(
+            inferred, settings.per_channel, types.reduce_range,
+            weight, activation, ranges, [], excluded, list(quantized_operators()), options,
+        )  # fmt: skip
+    quantizer.quantize_model()
+    return quantizer.model.model
+
+
+def _refuse_unknown(named: Sequence[str], known: Sequence[str], model: OnnxModel) -> None:
+    unknown = [name for name in named if name not in known]
+    if unknown:
+        nearest = difflib.get_close_matches(unknown[0], known, n=1, cutoff=0.0)
+        raise UsageError(
+            f"float_layers: expected names of layers of {model.path.name}, found {unknown[0]!r}; did you mean "
+            f"{nearest[0]!r}?"
+        )
+
+
+def quantized_operators() -> tuple[str, ...]:
+    """Return every operator that either writer knows, in an order that does not change from run to run."""
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+    return tuple(sorted(set(QDQRegistry) | set(QLinearOpsRegistry)))

@@ -1,0 +1,1 @@
+"""Steps that win back the accuracy that integers cost."""

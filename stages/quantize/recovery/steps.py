@@ -1,0 +1,190 @@
+"""What wins back accuracy that static quantization costs, each step by itself and each with its measured effect.
+
+Equalization comes first, because it changes the activations and so their ranges; then the first layer's range and
+the kept activations, which are options of the writer; then learned rounding; then the biases, which correct whatever
+shift all of that leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from pydantic import Field
+
+from foundation.errors import StageError
+from foundation.files import JSON
+from foundation.settings import Settings
+from onnx_files.graph import LAYER_TYPES
+from onnx_files.probes import Batches, answers, sqnr_db
+from stages.quantize.recovery.bias_correction import correct_biases
+from stages.quantize.recovery.equalization import equalize
+from stages.quantize.recovery.rounding import LearnedRoundingSettings, learn_rounding, unlike_integers
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from onnx import ModelProto, NodeProto
+
+
+class RecoverySettings(Settings):
+    """Steps against the loss of static quantization; all are off unless asked for."""
+
+    equalization: bool = Field(
+        False, description="balance the weights' ranges between neighbouring layers (arXiv 1906.04721)"
+    )
+    clips: Literal["keep", "replace"] = Field(
+        "keep",
+        description="equalization past a Clip such as ReLU6: keep it, and leave channels alone that reach its bound, "
+        "or replace it by ReLU, which changes the network where the bound was reached",
+    )
+    bias_correction: bool = Field(
+        False, description="subtract each channel's mean shift from the bias (arXiv 1906.04721)"
+    )
+    first_layer_half_range: bool = Field(
+        False, description="weights of seven bits in the first layer, against saturation on x86 without VNNI"
+    )
+    keep_activations: bool = Field(
+        False,
+        description="leave ReLU and Clip in the file where the output's range could stand for them (format QDQ)",
+    )
+    learned_rounding: LearnedRoundingSettings | None = Field(
+        None, description="learn whether each weight is rounded up or down (AdaRound, arXiv 2004.10568)"
+    )
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The steps that are on, in their order."""
+        return tuple(name for name in STEPS if getattr(self, name))
+
+
+STEPS = ("equalization", "first_layer_half_range", "keep_activations", "learned_rounding", "bias_correction")
+
+
+class Write(Protocol):
+    """Writes a graph in QDQ form with ranges and options of ONNX Runtime's writer."""
+
+    def __call__(self, proto: ModelProto, ranges: Any, options: Mapping[str, Any], /) -> ModelProto:
+        """Args: float graph, left as it is; what `calibrate` gave; options."""
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What the final file is to be written from.
+
+    Attributes:
+        model: the float graph.
+        ranges: of its activations.
+        options: for ONNX Runtime's writer, beside the usual ones.
+        integers: learned ones by the weight's name; what is written must hold them.
+        notes: one entry for each step: its name, the logits' SQNR against the float graph on the calibration images
+            before and after it, and what it did.
+    """
+
+    model: ModelProto
+    ranges: Any
+    options: Mapping[str, Any]
+    integers: Mapping[str, NDArray[np.generic]]
+    notes: tuple[dict[str, JSON], ...]
+
+    def check(self, compiled: ModelProto) -> None:
+        """Make sure that a written file holds the learned integers.
+
+        Raises:
+            StageError: it does not.
+        """
+        unlike = unlike_integers(compiled, self.integers)
+        if unlike:
+            name, count = next(iter(unlike.items()))
+            raise StageError(
+                f"expected the learned integers in the written file, found {count} others in `{name}` and others in "
+                f"{len(unlike) - 1} more weights. Turn learned_rounding off, and report this with the model."
+            )
+
+
+def recover(
+    proto: ModelProto,
+    settings: RecoverySettings,
+    calibrate: Callable[[ModelProto], Any],
+    write: Write,
+    batches: Batches,
+    *,
+    per_channel: bool,
+) -> Recovered:
+    """Take the chosen steps and measure each.
+
+    Args:
+        proto: the float graph; left as it is.
+        settings: which steps.
+        calibrate: finds a graph's ranges on the calibration images; called once, and again after equalization.
+        write: writes a graph in QDQ form.
+        batches: the calibration images.
+        per_channel: weights have one scale per output channel.
+    """
+    ranges = calibrate(proto)
+    if not settings.steps:
+        return Recovered(proto, ranges, {}, {}, ())
+    reference = answers(proto, batches)
+    options: dict[str, Any] = {}
+    integers: Mapping[str, NDArray[np.generic]] = {}
+    notes: list[dict[str, JSON]] = []
+    model, written = proto, write(proto, ranges, options)
+    before = sqnr_db(reference, answers(written, batches))
+    for step in settings.steps:
+        did: dict[str, JSON] = {}
+        if step == "equalization":
+            equalized = equalize(model, settings.clips, batches)
+            model, ranges = equalized.model, calibrate(equalized.model)
+            did = {
+                "pairs": len(equalized.pairs),
+                "kept_channels": equalized.kept_channels,
+                "largest_factor": equalized.largest_factor,
+                # Infinite, so None, where not a bit changed.
+                "float_sqnr_db": sqnr_db(reference, answers(model, batches)),
+            }
+        elif step == "learned_rounding" and settings.learned_rounding is not None:
+            learned = learn_rounding(model, written, batches, settings.learned_rounding)
+            model, integers = learned.model, learned.integers
+            did = {
+                "weights": learned.weights,
+                "turned_weights": learned.turned,
+                "layer_error_fell_by_db": learned.error_db,
+            }
+        elif step == "bias_correction":
+            corrected = correct_biases(model, written, batches)
+            model = corrected.model
+            did = {"layers": len(corrected.shifts)}
+        elif step == "first_layer_half_range":
+            options |= half_range_options(model, per_channel=per_channel)
+            did = {"layer": first_layer(model).name}
+        else:
+            options |= {"QDQKeepRemovableActivations": True}
+        written = write(model, ranges, options)
+        after = sqnr_db(reference, answers(written, batches))
+        notes.append({"step": step, "logits_sqnr_db_before": before, "logits_sqnr_db_after": after, **did})
+        before = after
+    recovered = Recovered(model, ranges, options, integers, tuple(notes))
+    recovered.check(written)
+    return recovered
+
+
+def first_layer(proto: ModelProto) -> NodeProto:
+    """Return the first layer with constant weights; there is one in every graph that is quantized."""
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    return next(node for node in proto.graph.node if node.op_type in LAYER_TYPES and node.input[1] in constants)
+
+
+def half_range_options(proto: ModelProto, *, per_channel: bool) -> dict[str, Any]:
+    """Return the options with which ONNX Runtime's writers store the first layer's weights in seven bits.
+
+    Args:
+        proto: the float graph.
+        per_channel: weights have one scale per output channel.
+    """
+    layer = first_layer(proto)
+    override: dict[str, Any] = {"reduce_range": True}
+    if per_channel:
+        transposed = any(attribute.name == "transB" and attribute.i for attribute in layer.attribute)
+        override["axis"] = 0 if layer.op_type == "Conv" or (layer.op_type == "Gemm" and transposed) else 1
+    return {"TensorQuantOverrides": {layer.input[1]: [override]}}

@@ -1,0 +1,1 @@
+"""Graphs of the same function that run faster in integers."""

@@ -1,0 +1,173 @@
+"""How a candidate file compares with the float file on images that neither was made from: what a search must know."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration_data.prepared import PreparedSplit, Task
+from onnx_files.sessions import open_session, session_preprocessing
+from stages.validate import map_similarity, metrics, statistics
+from stages.validate.explained import explained_classes, images_to_explain
+from stages.validate.maps.gradients import gradient_maps_of_file
+from stages.validate.maps.queries import logits_of
+from stages.validate.resampling import bootstrap_interval, units_of
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+_RESAMPLES = 1000
+_BATCH_SIZE = 1
+"""As on a device; and some files leave the batch open but were exported for one image."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The float file's answers and maps on the images that candidates are scored on.
+
+    Attributes:
+        path: the float file.
+        images: uint8 [n, channels, height, width].
+        labels: int64 [n] or uint8 [n, labels], as the task has it; None where nobody knows them.
+        units: int64 [n], groups of images that belong together.
+        task: the kind of task.
+        logits: float32 [n, classes].
+        explained: int64 [m], which of the images are explained.
+        targets: int64 [m], the class that is explained.
+        maps: float32 [m, height, width], gradient maps.
+    """
+
+    path: Path
+    images: NDArray[np.uint8]
+    labels: NDArray[np.integer] | None
+    units: Indices
+    task: Task
+    logits: NDArray[np.float32]
+    explained: Indices
+    targets: Indices
+    maps: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A candidate's numbers, each with its 95 % interval over the images.
+
+    Attributes:
+        accuracy_drop: the float file's accuracy less the candidate's; None without labels.
+        agreement: share of the answers that are the float file's.
+        logits_sqnr_db: energy of the float file's logits over that of the deviation from them, in dB.
+        saliency_spearman: rank correlation of the gradient maps with the float file's.
+    """
+
+    accuracy_drop: statistics.Estimate | None
+    agreement: statistics.Estimate
+    logits_sqnr_db: statistics.Estimate
+    saliency_spearman: statistics.Estimate
+
+
+def reference_answers(
+    path: Path, twin: Path, split: PreparedSplit, task: Task, labelled: bool, images: int, explained: int, seed: int
+) -> Reference:
+    """Answer and explain images with the float file.
+
+    Args:
+        path: the float file.
+        twin: its saliency twin.
+        split: where the images come from, usually validation.
+        task: the kind of task.
+        labelled: whether the split's labels are known.
+        images: how many are answered, all where there are fewer.
+        explained: how many of them are explained.
+        seed: of their choice.
+    """
+    chosen = images_to_explain(split, images, seed)
+    pixels = split.images[chosen]
+    logits = logits_of(open_session(path, "cpu", 1), pixels, _BATCH_SIZE)
+    targets = explained_classes(logits, split.mask_class[chosen], task)
+    order = np.random.default_rng(seed).permutation(len(chosen))[:explained]
+    few = np.sort(order)
+    maps = gradient_maps_of_file(twin, pixels[few], targets[few], _BATCH_SIZE)
+    units = units_of([split.groups[index] for index in chosen])
+    labels = split.labels[chosen] if labelled else None
+    return Reference(path, pixels, labels, units, task, logits, few, targets[few], maps)
+
+
+def score(reference: Reference, path: Path, twin: Path) -> Score:
+    """Return what a candidate's file keeps of the float file.
+
+    Raises:
+        StageError: a logit or a gradient is not finite.
+    """
+    logits = logits_of(open_session(path, "cpu", 1), reference.images, _BATCH_SIZE)
+    maps = gradient_maps_of_file(twin, reference.images[reference.explained], reference.targets, _BATCH_SIZE)
+    answers, expected = _answers(logits, reference.task), _answers(reference.logits, reference.task)
+    drop = None
+    if reference.labels is not None:
+        lost = _right(expected, reference.labels) - _right(answers, reference.labels)
+        drop = _mean(lost, reference.units)
+    return Score(
+        drop,
+        _mean(_right(answers, expected), reference.units, is_share=True),
+        _sqnr(logits, reference),
+        _mean(map_similarity.spearman(maps, reference.maps), reference.units[reference.explained]),
+    )
+
+
+def speedup(reference: Path, candidate: Path, image: NDArray[np.uint8], rounds: int) -> statistics.Estimate:
+    """Return the float file's latency over a candidate's: one thread, a query to each in every round.
+
+    A query is one image, or as many copies of it as a fixed batch holds.
+
+    For choosing between candidates; what is reported of the chosen file is measured in processes of their own.
+
+    Args:
+        reference: the float file.
+        candidate: another file of the same input.
+        image: uint8 [channels, height, width].
+        rounds: at least 5; three more come before and do not count.
+    """
+    sessions = [open_session(path, "cpu", 1) for path in (reference, candidate)]
+    seconds = np.array([[_seconds(session, image) for session in sessions] for _ in range(rounds + 3)])[3:]
+    return statistics.paired_ratio_estimate(seconds[:, 0], seconds[:, 1], _RESAMPLES, 0)
+
+
+def _seconds(session: InferenceSession, image: NDArray[np.uint8]) -> float:
+    entry = session.get_inputs()[0]
+    copies = entry.shape[0] if isinstance(entry.shape[0], int) else 1
+    feed = {entry.name: session_preprocessing(session).to_input(np.repeat(image[None], copies, axis=0))}
+    start = time.perf_counter()
+    session.run(None, feed)
+    return time.perf_counter() - start
+
+
+def _answers(logits: NDArray[np.float32], task: Task) -> NDArray[np.integer]:
+    return logits.argmax(axis=1) if task == "multi_class" else (logits > 0).astype(np.int64)
+
+
+def _right(answers: NDArray[np.integer], truth: NDArray[np.integer]) -> Floats:
+    """Return 1 or 0 per image, or the share of its labels that are answered right."""
+    right = (answers == truth).astype(np.float64)
+    return cast("Floats", right if right.ndim == 1 else right.mean(axis=1))
+
+
+def _mean(values: Floats, units: Indices, is_share: bool = False) -> statistics.Estimate:
+    return statistics.mean_estimate(values, _RESAMPLES, 0, units, is_share=is_share)
+
+
+def _sqnr(logits: NDArray[np.float32], reference: Reference) -> statistics.Estimate:
+    n = len(logits)
+
+    def statistic(weights: Floats) -> Floats:
+        return metrics.logits_sqnr_db(logits, reference.logits, weights)
+
+    value = float(statistic(np.ones((1, n)))[0])
+    interval = bootstrap_interval(statistic, np.zeros(n, np.int64), _RESAMPLES, 0, reference.units)
+    return statistics.Estimate(value, interval, n)

@@ -1,0 +1,293 @@
+"""The search for the fastest static int8 file that still answers, and looks, like the float one.
+
+Three things decide: which range each activation gets, which repairs are made, and how many of the layers that
+suffer most stay in float. Optuna's tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011) proposes; what a
+proposal is worth is measured on the compiled file. Every trial is on disk before the next one begins.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from pydantic import Field
+
+from foundation.errors import StageError, UsageError
+from foundation.files import JSON, write_bytes
+from foundation.processor import CpuTarget
+from foundation.progress import Progress
+from foundation.settings import Settings
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial
+
+Calibration = Literal["minmax", "percentile", "entropy", "mse"]
+
+LEAST_SCORED_IMAGES = 8
+_STARTUP_TRIALS = 8
+_MOST_REPEATS = 20
+"""Proposals in a row that are known already: the sampler has nothing new to say."""
+_MOST_FLOAT_LAYERS_SHARE = 0.5
+"""Beyond half of the layers in float, a file is no int8 file any more."""
+
+
+class TunedSettings(Settings):
+    """A search for the fastest static int8 file within limits on accuracy, agreement and saliency."""
+
+    method: Literal["tuned"] = Field("tuned", description="the fastest measured static int8 file within the limits")
+    accuracy_drop: float = Field(
+        0.01, ge=0, le=1, description="limit: accuracy that may be lost against fp32, on validation images"
+    )
+    agreement: float = Field(0.97, ge=0, le=1, description="limit: share of answers that are fp32's, at least")
+    saliency_spearman: float = Field(
+        0.8, ge=-1, le=1, description="limit: rank correlation of the gradient maps with fp32's, at least"
+    )
+    trials: int = Field(24, ge=1, le=10_000, description="files to compile and measure, at most")
+    minutes: float = Field(
+        20.0,
+        gt=0,
+        description="time for the layers' sensitivity and the search; every layer is looked at, one file is tried in "
+        "any case, and the trial under way is finished",
+    )
+    target: Literal["auto", CpuTarget] = Field(
+        "auto",
+        description="processor whose integer types are used; speed and answers are measured on the one at hand",
+    )
+    images: int = Field(128, ge=1, description="calibration images, from the training split")
+    scored_images: int = Field(256, ge=LEAST_SCORED_IMAGES, description="validation images that each file answers")
+    explained_images: int = Field(32, ge=2, description="validation images that each file explains")
+    latency_rounds: int = Field(30, ge=5, le=10_000, description="pairs of queries, one to fp32 and one to the file")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="of the proposals and of the choice of images")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One point of the search.
+
+    Attributes:
+        calibration: how ranges are chosen.
+        equalization: whether the weights of neighbouring layers are levelled first.
+        bias_correction: whether the mean error of each layer is taken out of its bias.
+        ranking: what the layers are ranked by, to leave the most sensitive ones in float.
+        float_layers: how many of them.
+    """
+
+    calibration: Calibration
+    equalization: bool
+    bias_correction: bool
+    ranking: Literal["logits", "saliency"]
+    float_layers: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a candidate's file turned out to be.
+
+    Attributes:
+        speedup: fp32's latency over the file's; more is better.
+        least_speedup: lower bound of its 95 % interval.
+        margins: name of each limit → how far the file is inside it; below 0 it is broken.
+        record: everything that was measured, for the report.
+    """
+
+    speedup: float
+    least_speedup: float
+    margins: Mapping[str, float]
+    record: Mapping[str, JSON]
+
+    @property
+    def within_limits(self) -> bool:
+        """Whether no limit is broken."""
+        return min(self.margins.values()) >= 0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A candidate and what it turned out to be; `error` where it could not be compiled or measured."""
+
+    candidate: Candidate
+    measured: Measured | None
+    error: str | None = None
+
+
+def open_study(journal: Path, identity: str, seed: int) -> Study:
+    """Begin a search, or go on with it.
+
+    Args:
+        journal: file of what has been found so far; what is written there is on disk at once.
+        identity: of model, data and settings; another identity begins anew.
+        seed: of the proposals.
+
+    Raises:
+        UsageError: the journal is none.
+    """
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    _drop_half_line(journal)
+    try:
+        return optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(str(journal))),
+            study_name=identity,
+            direction="maximize",
+            load_if_exists=True,
+            sampler=_sampler(seed),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{journal}: expected the journal of a search, found one with a damaged entry ({error}). Delete it and "
+            "run again; the search begins anew."
+        ) from error
+
+
+def search(
+    evaluate: Callable[[Candidate], Measured],
+    layers: int,
+    settings: TunedSettings,
+    study: Study,
+    progress: Progress,
+    deadline: float,
+) -> list[Trial]:
+    """Propose and measure candidates until the trials or the time are used up.
+
+    A search that was interrupted goes on from its journal. The same candidate is never measured twice.
+
+    Args:
+        evaluate: compiles and measures; a StageError makes the trial a failed one.
+        layers: how many layers could stay in float.
+        settings: number of trials.
+        study: from `open_study`.
+        progress: called with trials done and in all.
+        deadline: of the last trial's beginning, on `time.monotonic()`'s clock; the first one is made in any case.
+
+    Returns:
+        The trials in the order of their measurement, at least one.
+    """
+    from optuna.trial import TrialState
+
+    for start in _starting_points(layers) if not study.trials else ():
+        study.enqueue_trial(asdict(start))
+    for killed in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        study.enqueue_trial(killed.params)
+        study.tell(killed.number, state=TrialState.FAIL)
+    known = {trial.candidate: trial for trial in _finished(study)}
+    repeated = 0
+    while len(known) < settings.trials and (not known or time.monotonic() < deadline):
+        asked = study.ask()
+        candidate = _propose(asked, layers)
+        repeated = repeated + 1 if candidate in known else 0
+        if repeated == _MOST_REPEATS:
+            break
+        known[candidate] = known.get(candidate) or _try(evaluate, candidate)
+        _tell(study, asked, known[candidate])
+        progress(len(known), settings.trials)
+    return list(known.values())
+
+
+def best_trial(trials: Sequence[Trial]) -> Trial:
+    """Return the fastest trial that keeps every limit.
+
+    Files whose measured speed lies within the fastest one's interval are as fast; of these the one that stays
+    furthest inside its limits is taken.
+
+    Raises:
+        StageError: none does; the sentence names the one that came nearest.
+    """
+    measured = [(trial, trial.measured) for trial in trials if trial.measured is not None]
+    within = [(trial, found) for trial, found in measured if found.within_limits]
+    if within:
+        fastest = max((found for _, found in within), key=lambda found: found.speedup)
+        as_fast = [pair for pair in within if pair[1].speedup >= fastest.least_speedup]
+        return max(as_fast, key=lambda pair: min(pair[1].margins.values()))[0]
+    if not measured:
+        raise StageError(f"tuned: none of {len(trials)} files could be measured ({trials[0].error}).")
+    nearest, found = max(measured, key=lambda pair: min(pair[1].margins.values()))
+    name, margin = min(found.margins.items(), key=lambda item: item[1])
+    raise StageError(
+        f"tuned: none of {len(trials)} files keeps every limit. The nearest ({nearest.candidate.calibration}, "
+        f"{nearest.candidate.float_layers} layers in float) misses {name} by {-margin:.3g}. "
+        "Give more trials or minutes, or a limit that this network can keep."
+    )
+
+
+def _starting_points(layers: int) -> tuple[Candidate, ...]:
+    # What a user would try by hand, the plain one first: the search can only improve on it.
+    return (
+        Candidate("minmax", False, False, "logits", 0),
+        Candidate("percentile", True, True, "logits", 0),
+        Candidate("mse", True, True, "logits", 0),
+        Candidate("mse", True, True, "saliency", min(2, _most_float_layers(layers))),
+    )
+
+
+def _drop_half_line(journal: Path) -> None:
+    # A process that loses its power leaves half an entry, which nobody could read past.
+    written = journal.read_bytes() if journal.exists() else b""
+    whole = written[: written.rfind(b"\n") + 1]
+    if whole != written:
+        write_bytes(journal, whole)
+
+
+def _most_float_layers(layers: int) -> int:
+    return max(1, int(layers * _MOST_FLOAT_LAYERS_SHARE))
+
+
+def _propose(trial: Any, layers: int) -> Candidate:
+    return Candidate(
+        calibration=trial.suggest_categorical("calibration", get_args(Calibration)),
+        equalization=trial.suggest_categorical("equalization", (False, True)),
+        bias_correction=trial.suggest_categorical("bias_correction", (False, True)),
+        ranking=trial.suggest_categorical("ranking", ("logits", "saliency")),
+        float_layers=trial.suggest_int("float_layers", 0, _most_float_layers(layers)),
+    )
+
+
+def _try(evaluate: Callable[[Candidate], Measured], candidate: Candidate) -> Trial:
+    try:
+        return Trial(candidate, evaluate(candidate))
+    except StageError as error:
+        return Trial(candidate, None, str(error))
+
+
+def _tell(study: Study, asked: Any, trial: Trial) -> None:
+    from optuna.trial import TrialState
+
+    if trial.measured is None:
+        asked.set_user_attr("error", trial.error)
+        study.tell(asked, state=TrialState.FAIL)
+        return
+    asked.set_user_attr("measured", asdict(trial.measured))
+    study.tell(asked, trial.measured.speedup)
+
+
+def _finished(study: Study) -> list[Trial]:
+    from optuna.trial import TrialState
+
+    trials = []
+    for frozen in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL)):
+        measured, error = frozen.user_attrs.get("measured"), frozen.user_attrs.get("error")
+        if measured or error:
+            trials.append(Trial(Candidate(**frozen.params), Measured(**measured) if measured else None, error))
+    return trials
+
+
+def _sampler(seed: int) -> Any:
+    import warnings
+
+    import optuna
+
+    def broken_limits(trial: FrozenTrial) -> Sequence[float]:
+        return [-margin for margin in trial.user_attrs["measured"]["margins"].values()]
+
+    with warnings.catch_warnings():  # constraints are an experimental feature of Optuna's, and say so
+        warnings.simplefilter("ignore")
+        return optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=_STARTUP_TRIALS, multivariate=True, constraints_func=broken_limits
+        )

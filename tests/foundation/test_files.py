@@ -1,0 +1,114 @@
+"""Hashes and atomic writes: the old file or the new one, never half of one."""
+
+import errno
+import hashlib
+import json
+
+import pytest
+
+from foundation import files
+from foundation.artifacts import OnnxModel
+from foundation.errors import UsageError
+from foundation.files import atomic_path, read_json, sha256_of_file, sha256_of_json, write_bytes, write_json
+from foundation.record import Measurement
+from foundation.run_folder import RunFolder
+
+
+def test_hash_of_json_ignores_the_order_of_keys_but_not_the_values():
+    expected = hashlib.sha256(b'{"a":[1,2.5,null],"b":"\xc3\xa9"}').hexdigest()
+    assert sha256_of_json({"b": "é", "a": [1, 2.5, None]}) == expected
+    assert sha256_of_json({"b": "é", "a": [2.5, 1, None]}) != expected
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        sha256_of_json(float("nan"))
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "file.txt"
+    write_bytes(path, b"old")
+
+    def fail_halfway():
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(b"half of the n")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_halfway()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_one_sentence_that_names_the_file(tmp_path):
+    path = tmp_path / "file.bin"
+    write_bytes(path, b"old")
+    with pytest.raises(UsageError, match=r"file\.bin.*No space left.*untouched"), atomic_path(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("a file where a folder should be")
+    with pytest.raises(UsageError, match="could not be written"):
+        write_bytes(tmp_path / "file" / "x.bin", b"")
+
+
+def test_json_is_readable_and_the_same_every_time(tmp_path):
+    write_json(tmp_path / "a.json", {"z": 1, "a": "μ"})
+    assert (tmp_path / "a.json").read_text() == '{\n  "a": "μ",\n  "z": 1\n}\n'
+    (tmp_path / "b.json").write_text("{")
+    with pytest.raises(UsageError, match=r"b\.json: expected JSON"):
+        read_json(tmp_path / "b.json")
+    with pytest.raises(UsageError, match="found nothing"):
+        read_json(tmp_path / "c.json")
+
+
+def test_a_model_that_was_changed_after_it_was_made_is_refused(tmp_path):
+    path = tmp_path / "static-int8.onnx"
+    path.write_bytes(b"model")
+    model = OnnxModel("static-int8", path, sha256_of_file(path), "static", "0" * 64, {"x": 1}, {"y": [2]})
+    model.write_record()
+    assert OnnxModel.read(path) == model
+    assert json.loads(model.record_path.read_text())["size_bytes"] == 5
+    path.write_bytes(b"mode1")
+    with pytest.raises(UsageError, match="changed after it was made"):
+        OnnxModel.read(path)
+
+
+def test_a_measurement_survives_its_json():
+    full = Measurement("accuracy", 0.5, "share", "fp32", "cpu", "test", 10, (0.2, 0.8), {"threads": 1})
+    absent = Measurement("accuracy", None, "share", "inc-int8", settings={"reason": "not installed"})
+    for one in (full, absent):
+        assert Measurement.from_json(json.loads(json.dumps(one.as_json()))) == one
+    assert absent.as_json()["ci95"] is None
+    assert set(full.as_json()) == {"metric", "value", "unit", "variant", "provider", "split", "n", "ci95", "settings"}
+
+
+def test_every_path_of_a_run_is_inside_it(tmp_path):
+    run = RunFolder(tmp_path)
+    paths = [run.record, run.data, run.checkpoint, run.history, run.fp32, run.model("x"), run.predictions("x")]
+    paths += [run.maps("x", "occlusion"), run.measurements, run.report]
+    assert all(path.is_relative_to(tmp_path) for path in paths)
+    assert run.model("fp32") == tmp_path / "export" / "fp32.onnx"
+
+
+def test_a_file_is_hashed_once_while_it_stays_as_it_is(tmp_path, monkeypatch):
+    hashed = []
+    monkeypatch.setattr(
+        files,
+        "_read_sha256",
+        lambda path: hashed.append(path) or hashlib.sha256(path.read_bytes()).hexdigest(),
+    )
+    monkeypatch.setattr(files, "_SETTLED_SECONDS", -1.0)  # as if all files were old
+    path = tmp_path / "a"
+    path.write_bytes(b"one")
+    assert {sha256_of_file(path) for _ in range(3)} == {hashlib.sha256(b"one").hexdigest()}
+    assert len(hashed) == 1
+    path.write_bytes(b"three")
+    assert sha256_of_file(path) == hashlib.sha256(b"three").hexdigest()
+
+
+def test_a_file_that_has_just_changed_is_hashed_anew(tmp_path):
+    path = tmp_path / "a"
+    for content in (b"one", b"two", b"six"):  # within one tick of the file system's clock
+        path.write_bytes(content)
+        assert sha256_of_file(path) == hashlib.sha256(content).hexdigest()

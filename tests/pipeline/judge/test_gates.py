@@ -1,0 +1,181 @@
+"""Measurements against criteria: every fitting measurement must hold, and what was not measured is never passed."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from foundation.errors import ExitCode
+from foundation.record import Measurement
+from pipeline.judge.gates import Gate, exit_code_of, judge
+
+
+def measurement(value, variant="pact-int8", metric="balanced_accuracy", **more):
+    return Measurement(metric, value, "share", variant, **{"provider": None, "split": "test", "n": 100, **more})
+
+
+def only(gate, *measurements):
+    (verdict,) = judge([gate], measurements)
+    return verdict
+
+
+def test_bounds_include_their_ends():
+    at_least = Gate(metric="balanced_accuracy", variant="pact-int8", at_least=0.9)
+    at_most = Gate(metric="balanced_accuracy", variant="pact-int8", at_most=0.9)
+    assert [only(gate, measurement(v)).status for gate in (at_least, at_most) for v in (0.899, 0.9, 0.901)] == [
+        "failed", "passed", "passed", "passed", "passed", "failed"
+    ]  # fmt: skip
+
+
+def test_a_difference_exactly_on_its_limit_passes():
+    gate = Gate(metric="balanced_accuracy", variant="pact-int8", at_least=-0.02, relative_to_fp32="difference")
+    assert 0.88 - 0.90 < -0.02  # in binary
+    assert only(gate, measurement(0.90, "fp32"), measurement(0.88)).status == "passed"
+    assert only(gate, measurement(0.90, "fp32"), measurement(0.8799)).status == "failed"
+
+
+def test_equal_sums_that_differ_in_their_last_bit_differ_by_nothing():
+    gate = Gate(metric="balanced_accuracy", variant="pact-int8", at_least=0.0, relative_to_fp32="difference")
+    verdict = only(gate, measurement(0.1 + 0.2, "fp32"), measurement(0.3))
+    assert verdict.status == "passed"
+    assert str(verdict.value) == "0.0"
+
+
+def test_a_bound_of_zero_is_a_bound():
+    gate = Gate(metric="balanced_accuracy", variant="pact-int8", at_least=0.0)
+    assert gate.limit == 0.0
+    assert only(gate, measurement(-0.1)).status == "failed"
+
+
+def test_difference_and_ratio_are_taken_against_fp32_at_the_same_place():
+    sizes = [measurement(400.0, "fp32", "size_bytes"), measurement(120.0, metric="size_bytes")]
+    ratio = Gate(metric="size_bytes", variant="pact-int8", at_most=0.3, relative_to_fp32="ratio")
+    assert only(ratio, *sizes).value == pytest.approx(0.3)
+    assert only(ratio, *sizes).status == "passed"
+    drop = Gate(metric="balanced_accuracy", variant="pact-int8", at_least=-0.02, relative_to_fp32="difference")
+    verdict = only(drop, measurement(0.92, "fp32"), measurement(0.89))
+    assert verdict.value == pytest.approx(-0.03)
+    assert verdict.status == "failed"
+    times = [
+        measurement(value, variant, "latency_p50_ms", provider="cpu", settings={"threads": threads})
+        for value, variant, threads in (
+            (8.0, "fp32", 1),
+            (2.0, "pact-int8", 1),
+            (4.0, "fp32", 2),
+            (3.0, "pact-int8", 2),
+        )
+    ]
+    slower = Gate(metric="latency_p50_ms", variant="pact-int8", at_most=0.5, relative_to_fp32="ratio")
+    assert only(slower, *times).value == pytest.approx(0.75)  # the worst of the two places
+    assert only(slower, *times).status == "failed"
+
+
+def test_a_gate_can_name_the_place():
+    rows = [
+        measurement(value, metric="latency_speedup", provider="cpu", settings={"threads": threads})
+        for value, threads in ((2.0, 1), (0.8, 2))
+    ]
+    gate = Gate(metric="latency_speedup", variant="pact-int8", at_least=1.0, provider="cpu", threads=1)
+    assert only(gate, *rows).status == "passed"
+    assert only(gate.model_copy(update={"threads": None}), *rows).status == "failed"
+    assert only(gate.model_copy(update={"provider": "cuda"}), *rows).status == "missing"
+
+
+def test_subgroups_are_not_the_variant():
+    rows = [measurement(0.95), measurement(0.1, settings={"subgroup": "dim"})]
+    assert only(Gate(metric="balanced_accuracy", variant="pact-int8", at_least=0.9), *rows).status == "passed"
+
+
+def test_a_subgroup_has_a_gate_of_its_own():
+    """Small lesions fail where all of them together pass; each is held against fp32's own small lesions."""
+    rows = [
+        measurement(value, variant, "mass_in_mask", settings={"method": "gradient", **group})
+        for variant, values in {"fp32": (0.6, 0.4), "pact-int8": (0.5, 0.1)}.items()
+        for value, group in zip(values, ({}, {"subgroup": "small lesions"}), strict=True)
+    ]
+    every = Gate(metric="mass_in_mask", variant="pact-int8", at_least=0.45)
+    small = every.model_copy(update={"subgroup": "small lesions", "method": "gradient"})
+    assert (only(every, *rows).status, only(small, *rows).status) == ("passed", "failed")
+    assert small.name == "pact-int8: mass_in_mask (gradient, small lesions) ≥ 0.45"
+    drop = small.model_copy(update={"at_least": -0.2, "relative_to_fp32": "difference"})
+    assert only(drop, *rows).value == pytest.approx(-0.3)
+    mistyped = small.model_copy(update={"subgroup": "small lesion"})
+    assert only(mistyped, *rows).detail == "not measured in this run; did you mean 'small lesions'?"
+
+
+def test_a_subgroup_with_too_few_masks_is_missing_and_says_so():
+    reason = "only 4 of the explained images have a mask of this size; a figure by size needs 10"
+    row = measurement(None, metric="mass_in_mask", settings={"subgroup": "large lesions", "reason": reason})
+    gate = Gate(metric="mass_in_mask", variant="pact-int8", at_least=0.1, subgroup="large lesions")
+    assert (only(gate, row).status, only(gate, row).detail) == ("missing", f"not measured: {reason}")
+
+
+def test_what_was_not_measured_is_missing_and_says_why():
+    gate = Gate(metric="balanced_accuracy", variant="pact-int8", at_least=0.1)
+    assert only(gate).status == "missing"
+    absent = only(gate, measurement(None, settings={"reason": "no such environment"}))
+    assert (absent.status, absent.value) == ("missing", None)
+    assert "no such environment" in absent.detail
+    relative = gate.model_copy(update={"relative_to_fp32": "difference"})
+    assert only(relative, measurement(0.9)).status == "missing"
+    ratio = gate.model_copy(update={"relative_to_fp32": "ratio"})
+    assert only(ratio, measurement(0.9), measurement(0.0, "fp32")).status == "missing"
+
+
+def test_a_label_that_is_too_rare_is_missing_and_a_mean_says_what_it_leaves_out():
+    reason = "only 3 positive images in the test split; min_positives asks for 10"
+    gate = Gate(metric="auroc/hernia", variant="pact-int8", at_least=0.7)
+    rare = only(gate, measurement(None, metric="auroc/hernia", settings={"reason": reason}))
+    assert (rare.status, rare.detail) == ("missing", f"not measured: {reason}")
+    macro = only(
+        gate.model_copy(update={"metric": "auroc_macro"}),
+        measurement(0.8, metric="auroc_macro", settings={"labels": "2 of 3", "too_rare": ["hernia"]}),
+    )
+    assert macro.detail == "0.8, n = 100, over 2 of 3 labels, too few images of hernia"
+
+
+def test_a_mistyped_label_gets_the_nearest_one():
+    gate = Gate(metric="auroc/Hernai", variant="pact-int8", at_least=0.7)
+    rows = [measurement(0.8, metric=f"auroc/{name}") for name in ("Hernia", "Mass")]
+    assert only(gate, *rows).detail == "not measured in this run; did you mean 'auroc/Hernia'?"
+
+
+def test_incomplete_evidence_outranks_a_failed_gate():
+    gate = Gate(metric="balanced_accuracy", variant="pact-int8", at_least=0.9)
+    failed, passed = judge([gate], [measurement(0.1)]), judge([gate], [measurement(0.95)])
+    assert exit_code_of(passed, True) == ExitCode.PASSED == 0
+    assert exit_code_of(failed, True) == ExitCode.GATE_FAILED == 1
+    assert exit_code_of(failed, False) == ExitCode.INCOMPLETE == 3
+    assert exit_code_of((*failed, *judge([gate], [])), True) == ExitCode.INCOMPLETE
+    assert exit_code_of((), True) == ExitCode.PASSED
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.floats(0, 1))
+def test_a_gate_passes_exactly_if_every_measurement_does(values, limit):
+    rows = [measurement(v, metric="mass_in_mask", settings={"method": str(i)}) for i, v in enumerate(values)]
+    gate = Gate(metric="mass_in_mask", variant="pact-int8", at_least=limit)
+    verdict = only(gate, *rows)
+    assert (verdict.status == "passed") == all(value >= limit - 1e-9 for value in values)
+    assert verdict.value == min(values)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metric": "balanced_acuracy"}, "did you mean 'balanced_accuracy'"),
+        ({"at_least": None}, "exactly one"),
+        ({"at_most": 1.0}, "exactly one"),
+        ({"relative_to_fp32": "percent"}, "difference"),
+    ],
+)
+def test_a_gate_that_says_nothing_clear_is_refused(changes, message):
+    values = {"metric": "balanced_accuracy", "variant": "fp32", "at_least": 0.5}
+    with pytest.raises(ValidationError, match=message):
+        Gate(**{**values, **changes})
+
+
+def test_names_read_as_one_would_say_them():
+    gate = Gate(metric="latency_speedup", variant="static-int8", at_least=1.0, provider="cpu", threads=1)
+    assert gate.name == "static-int8: latency_speedup (cpu, 1 thr.) ≥ 1"
+    ratio = Gate(metric="size_bytes", variant="x", at_most=0.3, relative_to_fp32="ratio")
+    assert ratio.name == "x: size_bytes / fp32 ≤ 0.3"

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from small_run import MEASUREMENTS, accuracy, write_run
+
+from foundation.errors import UsageError
+from foundation.files import write_json
+from foundation.run_folder import RunFolder
+from pipeline.judge.evidence import read_evidence
+from pipeline.night.accepted import accept, read_accepted
+
+
+def test_the_accepted_run_may_be_deleted(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "2026-01-01T020000Z")
+    evidence = read_evidence(run)
+    accept(run, tmp_path)
+    shutil.rmtree(run.root)
+    accepted = read_accepted(tmp_path)
+    assert accepted is not None
+    assert accepted.evidence == evidence
+    assert accepted.evidence.measurements == MEASUREMENTS
+    assert accepted.evidence.run == "2026-01-01T020000Z"
+    assert accepted.is_intact
+
+
+def test_nothing_accepted_yet(tmp_path: Path) -> None:
+    assert read_accepted(tmp_path) is None
+
+
+@pytest.mark.parametrize(("exit_code", "found"), [(1, "exit code 1"), (3, "exit code 3"), (None, "it did not end")])
+def test_a_red_run_is_accepted_only_with_a_reason(tmp_path: Path, exit_code: int | None, found: str) -> None:
+    run = write_run(tmp_path / "red", exit_code=exit_code)
+    for reason in (None, "", "  "):
+        with pytest.raises(UsageError, match=found):
+            accept(run, tmp_path, reason=reason)
+    assert read_accepted(tmp_path) is None
+    accept(run, tmp_path, reason="the gate on ece was set too tight")
+    accepted = read_accepted(tmp_path)
+    assert accepted is not None
+    assert accepted.reason == "the gate on ece was set too tight"
+
+
+def test_a_refusal_leaves_the_former_acceptance(tmp_path: Path) -> None:
+    accept(write_run(tmp_path / "good"), tmp_path)
+    before = (tmp_path / "accepted.json").read_bytes()
+    with pytest.raises(UsageError, match="expected measurements, found none"):
+        accept(write_run(tmp_path / "empty", (accuracy(None),)), tmp_path)
+    with pytest.raises(UsageError, match=r"run\.json: expected a file, found nothing"):
+        accept(RunFolder(tmp_path / "nowhere"), tmp_path)
+    assert (tmp_path / "accepted.json").read_bytes() == before
+
+
+def test_the_digest_sees_what_matters_and_not_the_time_it_took(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    accept(run, tmp_path)
+    record = json.loads(run.record.read_text())
+    record["stages"][0]["seconds"] = 99.0
+    write_json(run.record, record)
+    accepted = read_accepted(tmp_path)
+    assert accepted is not None
+    assert accepted.is_intact
+    record["stages"][0]["outputs"]["data/test.images.npy"] = "0" * 64
+    write_json(run.record, record)
+    assert not accepted.is_intact
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"format_version": 2}', '{"format_version": 1, "evidence": {}}'])
+def test_a_broken_acceptance_says_how_to_mend_it(tmp_path: Path, content: str) -> None:
+    (tmp_path / "accepted.json").write_text(content)
+    with pytest.raises(UsageError, match=r"accepted\.json: expected"):
+        read_accepted(tmp_path)
+
+
+def test_same_run_same_bytes(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    accept(run, tmp_path)
+    first = (tmp_path / "accepted.json").read_bytes()
+    accept(run, tmp_path)
+    assert (tmp_path / "accepted.json").read_bytes() == first

@@ -1,0 +1,153 @@
+"""The search: what it returns, what it keeps, and that it goes on where it stopped."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+
+import pytest
+from pydantic import ValidationError
+
+from foundation.errors import StageError, UsageError
+from stages.search.study import Candidate, Measured, Trial, TunedSettings, best_trial, open_study, search
+
+LAYERS = 20
+
+
+def measured(candidate: Candidate) -> Measured:
+    """A network whose truth is known: every float layer costs 0.05 of 2 × and gains 0.04 of correlation."""
+    correlation = 0.61 + 0.04 * candidate.float_layers + 0.1 * candidate.equalization
+    correlation += {"minmax": 0.0, "percentile": 0.05, "entropy": 0.02, "mse": 0.08}[candidate.calibration]
+    speedup = 2.0 - 0.05 * candidate.float_layers
+    return Measured(speedup, speedup - 0.01, {"saliency_spearman": correlation - 0.9}, {"n": 32})
+
+
+def no_progress(done: int, total: int) -> None:
+    pass
+
+
+def run(tmp_path, trials, evaluate=measured, deadline=math.inf, seed=0):
+    settings = TunedSettings(trials=trials)
+    study = open_study(tmp_path / "search.jsonl", "identity", seed)
+    return search(evaluate, LAYERS, settings, study, no_progress, deadline)
+
+
+def test_the_fastest_within_the_limits_is_found(tmp_path):
+    # 0.61 + 0.1 + 0.08 leaves 0.11: three float layers at 0.04 each, so 1.85 × is the optimum.
+    best = best_trial(run(tmp_path, 40))
+    assert best.measured.speedup == pytest.approx(1.85)
+    assert (best.candidate.calibration, best.candidate.equalization, best.candidate.float_layers) == ("mse", True, 3)
+
+
+def test_the_plain_file_comes_first_and_the_budget_holds(tmp_path):
+    trials = run(tmp_path, 7)
+    assert len(trials) == 7
+    assert trials[0].candidate == Candidate("minmax", False, False, "logits", 0)
+    assert len({trial.candidate for trial in trials}) == 7
+
+
+def test_an_interrupted_search_goes_on_and_measures_nothing_twice(tmp_path):
+    seen = []
+
+    def until(stop):
+        def evaluate(candidate):
+            if len(seen) == stop:
+                raise KeyboardInterrupt
+            seen.append(candidate)
+            return measured(candidate)
+
+        return evaluate
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, 12, until(5))
+    trials = run(tmp_path, 12, until(99))
+    assert len(trials) == 12
+    assert len(seen) == len(set(seen)) == 12
+    assert [trial.candidate for trial in trials[:5]] == seen[:5]
+    assert trials[0].measured == measured(trials[0].candidate)
+
+
+def test_the_trial_that_a_kill_cut_off_is_made_up_for(tmp_path):
+    def killed(candidate):
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, 4, killed)
+    found = [trial.candidate for trial in run(tmp_path, 4)]
+    assert Candidate("minmax", False, False, "logits", 0) in found
+    assert [candidate.calibration for candidate in found].count("mse") == 2
+
+
+def test_half_an_entry_at_the_end_of_the_journal_costs_that_entry_alone(tmp_path):
+    first = run(tmp_path, 3)
+    with (tmp_path / "search.jsonl").open("ab") as journal:
+        journal.write(b'{"op_code": 4, "worker')
+    again = run(tmp_path, 4)
+    assert [trial.candidate for trial in again[:3]] == [trial.candidate for trial in first]
+
+
+def test_a_damaged_journal_is_named_and_left_alone(tmp_path):
+    run(tmp_path, 1)
+    journal = tmp_path / "search.jsonl"
+    damaged = journal.read_bytes().replace(b'"worker_id"', b"worker", 1)
+    journal.write_bytes(damaged)
+    with pytest.raises(UsageError, match=r"search\.jsonl: expected the journal of a search, .* Delete it"):
+        run(tmp_path, 2)
+    assert journal.read_bytes() == damaged
+
+
+def test_a_candidate_that_fails_is_kept_as_such_and_costs_one_trial(tmp_path):
+    def evaluate(candidate):
+        if candidate.calibration == "percentile":
+            raise StageError("an activation is not finite")
+        return measured(candidate)
+
+    trials = run(tmp_path, 10, evaluate)
+    failed = [trial for trial in trials if trial.error]
+    assert failed
+    assert all(trial.candidate.calibration == "percentile" for trial in failed)
+    again = run(tmp_path, 10, evaluate)
+    assert {trial.candidate: trial.error for trial in again} == {trial.candidate: trial.error for trial in trials}
+
+
+def test_time_ends_the_search_after_the_trial_under_way(tmp_path):
+    assert len(run(tmp_path, 50, deadline=time.monotonic())) == 1
+
+
+def test_a_space_smaller_than_the_budget_ends(tmp_path):
+    settings = TunedSettings(trials=60)
+    trials = search(measured, 1, settings, open_study(tmp_path / "s.jsonl", "identity", 0), no_progress, math.inf)
+    assert len(trials) <= 4 * 2 * 2 * 2 * 2  # float_layers is 0 or 1
+
+
+def test_no_file_within_the_limits_names_the_nearest():
+    near = Candidate("mse", True, True, "logits", 4)
+    trials = [
+        Trial(near, Measured(1.5, 1.4, {"agreement": -0.02, "accuracy_drop": 0.1}, {})),
+        Trial(replace(near, float_layers=0), Measured(2.0, 1.9, {"agreement": -0.2, "accuracy_drop": -0.1}, {})),
+    ]
+    with pytest.raises(StageError, match=r"none of 2 files .*mse, 4 layers in float\) misses agreement by 0\.02"):
+        best_trial(trials)
+    with pytest.raises(StageError, match=r"none of 1 files could be measured \(it broke\)"):
+        best_trial([Trial(near, None, "it broke")])
+
+
+def test_of_files_that_are_as_fast_the_most_faithful_is_taken():
+    plain = Candidate("minmax", False, False, "logits", 0)
+    trials = [
+        Trial(plain, Measured(2.0, 1.9, {"saliency_spearman": 0.01}, {})),
+        Trial(replace(plain, calibration="mse"), Measured(1.92, 1.8, {"saliency_spearman": 0.12}, {})),
+        Trial(replace(plain, calibration="entropy"), Measured(1.89, 1.8, {"saliency_spearman": 0.2}, {})),
+        Trial(replace(plain, equalization=True), Measured(2.5, 2.4, {"saliency_spearman": -0.01}, {})),
+    ]
+    assert best_trial(trials).candidate.calibration == "mse"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"trials": 0}, {"minutes": 0}, {"saliency_spearman": 1.5}, {"explained_images": 1}]
+)
+def test_a_budget_of_nothing_is_refused(wrong):
+    with pytest.raises(ValidationError):
+        TunedSettings(**wrong)

@@ -1,0 +1,168 @@
+"""The tuned variant from the float file to the record beside the chosen one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import TensorProto
+from quantizable import float_proto, prepared_data, write_float_model
+
+from foundation.artifacts import OnnxModel
+from foundation.errors import StageError
+from stages.quantize.methods.static import StaticSettings, quantize_static
+from stages.search.study import TunedSettings
+from stages.search.tuned import explained_tensor, tune, write_twin
+
+SETTINGS = TunedSettings(
+    accuracy_drop=1.0,
+    agreement=0.0,
+    saliency_spearman=-1.0,
+    trials=3,
+    images=16,
+    scored_images=20,
+    explained_images=6,
+    latency_rounds=5,
+)
+DATA = prepared_data()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tuned")
+
+
+@pytest.fixture(scope="module")
+def fp32(folder: Path) -> OnnxModel:
+    return write_float_model(folder / "fp32.onnx", float_proto())
+
+
+@pytest.fixture(scope="module")
+def steps() -> list[tuple[int, int]]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def tuned(fp32: OnnxModel, folder: Path, steps: list[tuple[int, int]]) -> OnnxModel:
+    return tune(
+        fp32, "tuned", SETTINGS, DATA, folder / "tuned.onnx", "a", lambda done, total: steps.append((done, total))
+    )
+
+
+def test_the_file_is_the_one_that_the_chosen_settings_compile(tuned: OnnxModel, fp32: OnnxModel, tmp_path: Path):
+    chosen = tuned.notes["chosen"]
+    static = StaticSettings(
+        calibration=chosen["calibration"],
+        recovery={key: chosen[key] for key in ("equalization", "bias_correction")},
+        float_layers=tuple(tuned.notes["float_layers"]),
+        images=16,
+    )
+    again = quantize_static(fp32, "tuned", static, DATA, tmp_path / "tuned.onnx")
+    assert again.sha256 == tuned.sha256
+    assert len(tuned.notes["float_layers"]) == chosen["float_layers"]
+
+
+def test_the_record_tells_the_whole_search(tuned: OnnxModel):
+    record = json.loads(tuned.path.with_suffix(".json").read_text())
+    assert record["method"] == "tuned"
+    assert record["settings"]["trials"] == 3
+    assert len(record["notes"]["search"]) == 3
+    assert all(trial["within_limits"] for trial in record["notes"]["search"])
+    levels = [layer["logits_sqnr_db"]["value"] for layer in record["notes"]["sensitivity"]]
+    assert levels == sorted(levels)
+    assert len(levels) == record["notes"]["layers"]
+    # A layer alone costs less than all of them together.
+    plain = record["notes"]["search"][0]["measured"]["logits_sqnr_db"]["value"]
+    assert max(levels) > plain
+
+
+def test_nothing_of_the_trials_is_left_but_their_journal(tuned: OnnxModel, folder: Path):
+    assert sorted(path.name for path in folder.iterdir() if path.is_file()) == [
+        "fp32.onnx", "tuned.json", "tuned.onnx", "tuned.search.jsonl",
+    ]  # fmt: skip
+
+
+def test_layers_looked_at_one_by_one_share_one_calibration(tuned: OnnxModel, folder: Path):
+    # The plain graph's minmax for all layers and the first trial; then percentile and mse, of the plain graph and of
+    # the equalized one.
+    assert tuned.notes["layers"] > 1
+    assert [trial["calibration"] for trial in tuned.notes["search"]] == ["minmax", "percentile", "mse"]
+    assert len(list((folder / "ranges").iterdir())) == 5
+
+
+def test_every_file_has_the_types_of_the_target(fp32: OnnxModel, tmp_path: Path):
+    settings = SETTINGS.model_copy(update={"target": "arm64", "trials": 1})
+    journal = tmp_path / "elsewhere.jsonl"
+    told = tune(fp32, "tuned", settings, DATA, tmp_path / "tuned.onnx", "c", lambda done, total: None, True, journal)
+    assert (told.notes["activation_type"], told.notes["weight_type"]) == ("int8", "int8")
+    names = {entry.data_type for entry in onnx.load(told.path).graph.initializer}
+    assert TensorProto.INT8 in names
+    assert TensorProto.UINT8 not in names
+    assert journal.is_file()
+    assert len(list((tmp_path / "ranges").iterdir())) == 1  # of all layers, one by one, and of the one trial
+
+
+def test_time_counts_from_the_first_layer(fp32: OnnxModel, tmp_path: Path):
+    brief = SETTINGS.model_copy(update={"minutes": 1e-6, "trials": 9})
+    told = tune(fp32, "tuned", brief, DATA, tmp_path / "tuned.onnx", "d", lambda done, total: None)
+    assert len(told.notes["search"]) == 1
+    assert len(told.notes["sensitivity"]) == told.notes["layers"]
+
+
+def test_an_interrupted_search_looks_at_no_layer_twice(fp32: OnnxModel, tmp_path: Path):
+    def interrupt(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    short = SETTINGS.model_copy(update={"trials": 1})
+    with pytest.raises(KeyboardInterrupt):
+        tune(fp32, "tuned", short, DATA, tmp_path / "tuned.onnx", "e", interrupt)
+    first = _layers_in(tmp_path / "tuned.search.jsonl")
+    assert len(first) == 2
+    told = tune(fp32, "tuned", short, DATA, tmp_path / "tuned.onnx", "e", lambda done, total: None)
+    written = _layers_in(tmp_path / "tuned.search.jsonl")
+    assert written[:2] == first
+    assert sorted(row["layer"] for row in written) == sorted(row["layer"] for row in told.notes["sensitivity"])
+
+
+def _layers_in(journal: Path) -> list[dict]:
+    entries = [json.loads(line).get("user_attr", {}) for line in journal.read_text().splitlines()]
+    return [row for entry in entries for row in entry.values() if isinstance(row, dict) and "layer" in row]
+
+
+def test_what_is_explained_stands_before_the_probabilities(fp32: OnnxModel):
+    model = onnx.load(fp32.path)
+    name = model.graph.output[0].name
+    assert explained_tensor(model) == name
+    model.graph.node.append(onnx.helper.make_node("Softmax", [name], ["probabilities"], axis=1))
+    model.graph.output[0].name = "probabilities"
+    assert explained_tensor(model) == name
+
+
+def test_a_twin_has_the_size_of_the_images_where_the_file_takes_any(fp32: OnnxModel, tmp_path: Path):
+    model = onnx.load(fp32.path)
+    for axis in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+        axis.dim_param = "any"
+    onnx.save(model, tmp_path / "any.onnx")
+    twins = [
+        onnx.load(write_twin(path, tmp_path / f"{path.stem}.twin.onnx", DATA))
+        for path in (fp32.path, tmp_path / "any.onnx")
+    ]
+    shapes = [[axis.dim_value for axis in twin.graph.input[0].type.tensor_type.shape.dim] for twin in twins]
+    assert shapes == [[0, *DATA.train.images.shape[1:]]] * 2
+
+
+def test_progress_counts_layers_and_trials(tuned: OnnxModel, steps: list[tuple[int, int]]):
+    layers = tuned.notes["layers"]
+    assert steps[-1] == (layers + 3, layers + 3)
+    assert [done for done, _ in steps] == sorted(done for done, _ in steps)
+
+
+def test_limits_that_nothing_keeps_leave_no_file(fp32: OnnxModel, tmp_path: Path):
+    strict = SETTINGS.model_copy(update={"saliency_spearman": 1.0, "trials": 1})
+    with pytest.raises(StageError, match=r"none of 1 files keeps every limit\. .* misses saliency_spearman"):
+        tune(fp32, "tuned", strict, DATA, tmp_path / "tuned.onnx", "b", lambda done, total: None)
+    assert not (tmp_path / "tuned.onnx").exists()
+    assert not (tmp_path / "tuned.json").exists()
