@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
+from small_models import corner_model, make_model, make_split  # noqa: F401 (fixtures)
 
 from calibration_data.prepared import PreparedData, PreparedSplit
 

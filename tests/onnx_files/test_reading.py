@@ -114,7 +114,7 @@ def test_a_model_that_asks_for_all_memory_stops_its_child_alone(write):
 
 def test_a_parser_that_crashes_or_hangs_takes_its_child_alone(write, monkeypatch):
     path = write(linear(numpy_helper.from_array(WEIGHT, "w")))
-    monkeypatch.setattr(reading.sys, "executable", "/bin/false")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(UsageError, match="found a file that breaks the parser"):
         read_foreign_model(path)
     monkeypatch.undo()

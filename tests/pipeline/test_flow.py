@@ -160,7 +160,7 @@ def test_another_processor_measures_again(finished, tmp_path, without_compressor
     shutil.copytree(finished[0].root, run.root)
     here = describe()
     elsewhere = {**here, "cpu": {**here["cpu"], "model": "another", "features": ["avx2", "avx512_vnni"]}}
-    monkeypatch.setattr("pipeline.run.making.describe", lambda: elsewhere)
+    monkeypatch.setattr("pipeline.run.opening.describe", lambda: elsewhere)
     run_until("validate", configuration(), run, None, Silent())
     assert statuses(run)["validate/fp32"] == statuses(run)["validate/pact-int8"] == "done"
     assert statuses(run)["train"] == "reused"
