@@ -16,6 +16,9 @@ METADATA_KEY = "edgeproof.preprocessing"
 Layout = Literal["NCHW", "NHWC"]
 """The order of a model's input: batch, channels, height, width, or batch, height, width, channels."""
 
+ChannelOrder = Literal["RGB", "BGR"]
+"""The order of the colours in a model's input; BGR is OpenCV's and Caffe's."""
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -28,6 +31,7 @@ class Preprocessing:
         image_size: height in pixels, and the width where `image_width` is None.
         image_width: width in pixels; None where the images are square.
         layout: order of the input's axes.
+        channel_order: order of its colours; mean and std are in the same order.
     """
 
     input_type: Literal["uint8", "float32"]
@@ -36,6 +40,7 @@ class Preprocessing:
     image_size: int
     image_width: int | None = None
     layout: Layout = "NCHW"
+    channel_order: ChannelOrder = "RGB"
 
     @property
     def width(self) -> int:
@@ -43,7 +48,9 @@ class Preprocessing:
         return self.image_width or self.image_size
 
     def to_input(self, images: NDArray[np.uint8]) -> NDArray[np.uint8] | NDArray[np.float32]:
-        """Return images (uint8 [n, c, h, w]) as the model's input tensor, in its layout."""
+        """Return images (uint8 [n, c, h, w], RGB where there are colours) as the model's input tensor."""
+        if self.channel_order == "BGR":
+            images = np.ascontiguousarray(images[:, ::-1])
         if self.input_type == "uint8":
             return np.ascontiguousarray(np.moveaxis(images, 1, -1)) if self.layout == "NHWC" else images
         mean = np.asarray(self.mean, dtype=np.float32)[:, None, None]
@@ -53,12 +60,14 @@ class Preprocessing:
         return np.ascontiguousarray(np.moveaxis(normalised, 1, -1)) if self.layout == "NHWC" else normalised
 
     def to_metadata(self) -> dict[str, str]:
-        """Return the entry for an ONNX file's `metadata_props`; square images in NCHW are not spelled out."""
+        """Return the entry for an ONNX file's `metadata_props`; square RGB images in NCHW are not spelled out."""
         values = asdict(self)
         if self.image_width is None:
             del values["image_width"]
         if self.layout == "NCHW":
             del values["layout"]
+        if self.channel_order == "RGB":
+            del values["channel_order"]
         return {METADATA_KEY: json.dumps(values, sort_keys=True)}
 
     @classmethod
@@ -78,11 +87,12 @@ class Preprocessing:
 
 def _checked(values: Any) -> Preprocessing:
     input_type, layout = values["input_type"], values.get("layout", "NCHW")
+    order = values.get("channel_order", "RGB")
     mean, std = (tuple(float(value) for value in values[key]) for key in ("mean", "std"))
     height, width = values["image_size"], values.get("image_width")
     finite = all(math.isfinite(value) for value in (*mean, *std))
     sized = all(type(size) is int and size > 0 for size in (height, width) if size is not None)
-    named = input_type in ("uint8", "float32") and layout in ("NCHW", "NHWC")
+    named = input_type in ("uint8", "float32") and layout in ("NCHW", "NHWC") and order in ("RGB", "BGR")
     if not (finite and sized and named and height and len(mean) == len(std) > 0 and min(std) > 0):
         raise ValueError("a value that makes no sense")
-    return Preprocessing(input_type, mean, std, height, width, layout)
+    return Preprocessing(input_type, mean, std, height, width, layout, order)

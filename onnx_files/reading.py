@@ -76,6 +76,20 @@ def read_foreign_model(path: Path) -> ModelProto:
     return read_model(path)
 
 
+def external_files(path: Path) -> tuple[Path, ...]:
+    """Return the files beside a model that hold weights of it, sorted; the model was read before.
+
+    Args:
+        path: the model.
+    """
+    import onnx
+    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+    proto = onnx.load_model(path, load_external_data=False)
+    tensors = [tensor for tensor in proto.graph.initializer if uses_external_data(tensor)]
+    return tuple(path.parent / name for name in sorted({ExternalDataInfo(tensor).location for tensor in tensors}))
+
+
 def _check_size(path: Path, size_bytes: int) -> None:
     if size_bytes > LARGEST_FILE_BYTES:
         raise UsageError(

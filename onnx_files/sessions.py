@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foundation.errors import NotMeasuredError, StageError, UsageError
+from onnx_files.answers import AnswerForm
 from onnx_files.preprocessing import METADATA_KEY, Preprocessing
 
 if TYPE_CHECKING:
@@ -134,13 +135,27 @@ def session_preprocessing(session: InferenceSession) -> Preprocessing:
         ) from error
 
 
+def session_answers(session: InferenceSession) -> AnswerForm | None:
+    """Return what a file answers with, from its metadata; None for logits in its first output.
+
+    Raises:
+        UsageError: the entry is none of ours.
+    """
+    try:
+        return AnswerForm.from_metadata(session.get_modelmeta().custom_metadata_map)
+    except ValueError as error:
+        raise UsageError(f"{_path_of(session)}: {error}. Remove the entry.") from error
+
+
 def predict(session: InferenceSession, images: NDArray[np.uint8], batch_size: int) -> NDArray[np.float32]:
     """Return a model's logits for images.
 
     Args:
-        session: of a model with one input, in either layout, and the metadata entry `edgeproof.preprocessing`.
+        session: of a model with one input, in either layout, and the metadata entry `edgeproof.preprocessing`; what
+            it answers with stands in `edgeproof.answers`, and without such an entry its first output holds logits.
         images: uint8 [n, channels, height, width].
-        batch_size: images per query. It can change the answer: dynamic quantization takes its range from the batch.
+        batch_size: images per query, where the file leaves that open. It can change the answer: dynamic quantization
+            takes its range from the batch. A fixed batch that images do not fill is filled up with the last one.
 
     Returns:
         float32 [n, classes].
@@ -149,9 +164,30 @@ def predict(session: InferenceSession, images: NDArray[np.uint8], batch_size: in
         UsageError: the images don't fit the model.
         StageError: a logit is NaN or infinite.
     """
-    preprocessing = session_preprocessing(session)
+    preprocessing, answers = session_preprocessing(session), session_answers(session)
+    _require_fitting(session, images, preprocessing)
+    name = answers.output if answers else session.get_outputs()[0].name
     entry = session.get_inputs()[0]
-    expected, found = list(entry.shape[1:]), list(images.shape[1:])
+    size = entry.shape[0] if isinstance(entry.shape[0], int) else batch_size
+    batches = []
+    for start in range(0, len(images), size):
+        batch = images[start : start + size]
+        if size == entry.shape[0] and len(batch) < size:
+            batch = np.concatenate([batch, np.repeat(batch[-1:], size - len(batch), axis=0)])
+        batches.append(np.asarray(session.run([name], {entry.name: preprocessing.to_input(batch)})[0]))
+    values = np.concatenate(batches)[: len(images)]
+    logits = answers.to_logits(values) if answers else values.reshape(len(values), -1).astype(np.float32, copy=False)
+    broken = int((~np.isfinite(logits)).any(axis=1).sum())
+    if broken:
+        raise StageError(
+            f"{_path_of(session)}: expected finite logits, found NaN or infinity for {broken} of "
+            f"{len(logits)} images. Its numbers overflow; leave more of it in float or choose another method."
+        )
+    return logits
+
+
+def _require_fitting(session: InferenceSession, images: NDArray[np.uint8], preprocessing: Preprocessing) -> None:
+    expected, found = list(session.get_inputs()[0].shape[1:]), list(images.shape[1:])
     axes = ["channels", "height", "width"]
     if preprocessing.layout == "NHWC":
         found, axes = [*found[1:], *found[:1]], [*axes[1:], *axes[:1]]
@@ -163,18 +199,6 @@ def predict(session: InferenceSession, images: NDArray[np.uint8], batch_size: in
             f"{_path_of(session)}: expected images of shape {expected} ({', '.join(axes)}), found {found}. "
             "Use the data that the model was exported for."
         )
-    batches = [
-        session.run(None, {entry.name: preprocessing.to_input(images[start : start + batch_size])})[0]
-        for start in range(0, len(images), batch_size)
-    ]
-    logits = np.concatenate(batches).astype(np.float32, copy=False)
-    broken = int((~np.isfinite(logits)).any(axis=1).sum())
-    if broken:
-        raise StageError(
-            f"{_path_of(session)}: expected finite logits, found NaN or infinity for {broken} of "
-            f"{len(logits)} images. Its numbers overflow; leave more of it in float or choose another method."
-        )
-    return logits
 
 
 # --- how each provider is attached ---

@@ -60,7 +60,7 @@ def _options(debug: Annotated[bool, typer.Option("--debug", help="show traceback
 @app.command()
 def demo(run: RunPath = None, as_json: AsJson = False, quiet: Quiet = False) -> None:
     """Run every stage and variant on generated endoscopy-like frames (synthetic)."""
-    from pipeline.configuration import read_configuration
+    from pipeline.configuration_file import read_configuration
 
     _compile_and_validate(read_configuration(Path(__file__).with_name("demo.yaml")), run, as_json, quiet)
 
@@ -86,7 +86,7 @@ def init(
 @app.command()
 def run(config: ConfigPath, run: RunPath = None, as_json: AsJson = False, quiet: Quiet = False) -> None:
     """Do everything: train, export, compile, validate, judge, report."""
-    from pipeline.configuration import read_configuration
+    from pipeline.configuration_file import read_configuration
 
     _compile_and_validate(read_configuration(config), run, as_json, quiet)
 
@@ -189,7 +189,7 @@ def nightly(
     quiet: Quiet = False,
 ) -> None:
     """Run unattended under a lock and compare with the last accepted run."""
-    from pipeline.configuration import read_configuration
+    from pipeline.configuration_file import read_configuration
     from pipeline.flow import run_one_night
 
     configuration = read_configuration(config)
@@ -328,7 +328,7 @@ def _compile_and_validate(configuration: Configuration, run: Path | None, as_jso
 
 def _run_until(stage: str, config: Path, run: Path | None, variant: str | None, as_json: bool, quiet: bool) -> None:
     from foundation.files import read_json
-    from pipeline.configuration import read_configuration
+    from pipeline.configuration_file import read_configuration
     from pipeline.flow import run_until
 
     _follow_if_another_leads()

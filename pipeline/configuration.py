@@ -1,19 +1,15 @@
-"""One YAML file → frozen, strict settings of every stage; every mistake in it gets one sentence that mends it."""
+"""Everything that one run does: frozen, strict settings of every stage, and how its parts must fit each other."""
 
 from __future__ import annotations
 
-import difflib
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union, cast
 
-import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from calibration_data.settings import DataSettings
-from foundation.errors import UsageError
 from foundation.files import JSON, sha256_of_json
 from foundation.record import UNINFORMED
 from foundation.settings import Settings, without_paths
@@ -21,15 +17,14 @@ from pipeline.judge.comparison import ComparisonSettings
 from pipeline.judge.gates import Gate
 from stages.compilers import COMPILERS
 from stages.export.settings import ExportSettings, PactExportSettings
+from stages.export.torch_model import TorchSettings
+from stages.given.settings import GivenSettings, OnnxSettings
 from stages.network import NETWORKS
 from stages.train.settings import TrainSettings
 from stages.validate.settings import ValidateSettings
 
-MAX_BYTES = 1_000_000
 VARIANT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 RESERVED_NAMES = ("fp32", *UNINFORMED)
-_PLAIN_TAGS = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:null")
-_FIRST_OF_NUMBER = "-+.0123456789"
 
 if TYPE_CHECKING:
     AnyVariant = PactExportSettings
@@ -38,6 +33,27 @@ else:  # every row of the table of quantizers is a choice, and so are PACT's own
         Union[tuple(row.settings for row in COMPILERS.values())],  # noqa: UP007
         Field(discriminator="method"),
     ]
+
+
+class ModelSettings(Settings):
+    """Where the model comes from: exactly one of the three."""
+
+    train: TrainSettings | None = Field(None, description="trained here: the network and how")
+    torch: TorchSettings | None = Field(None, description="a PyTorch network with its weights, trained elsewhere")
+    onnx: OnnxSettings | None = Field(None, description="a classifier in ONNX, from whatever exporter")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        given = [key for key in ("train", "torch", "onnx") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(f"expected exactly one of train, torch and onnx, found {' and '.join(given) or 'none'}")
+        return self
+
+    @property
+    def network(self) -> str | None:
+        """Name of the PyTorch network; None where the model is an ONNX file."""
+        source = self.train or self.torch
+        return source.network if source else None
 
 
 class NightlySettings(Settings):
@@ -51,7 +67,10 @@ class Configuration(Settings):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="name of the run and of its folder")
     data: DataSettings = Field(description="which images, in which size, and how they are divided")
-    train: TrainSettings = Field(TrainSettings(), description="the network and how it is trained")
+    model: ModelSettings = Field(
+        ModelSettings(train=TrainSettings()),
+        description="where the model comes from: exactly one of train, torch, onnx",
+    )
     export: ExportSettings = Field(ExportSettings(), description="the form of every ONNX file")
     variants: dict[str, AnyVariant] = Field(
         default_factory=dict, description="the compiled files, name: {method: …}; fp32 is always there"
@@ -65,49 +84,30 @@ class Configuration(Settings):
     )
     nightly: NightlySettings = Field(NightlySettings(), description="the unattended job")
 
-    @field_validator("variants")
+    @model_validator(mode="before")
     @classmethod
-    def _names_are_file_names(cls, variants: dict[str, Any]) -> dict[str, Any]:
-        for name in variants:
-            if not VARIANT_NAME.fullmatch(name) or name in RESERVED_NAMES:
-                raise ValueError(
-                    f"{name!r} cannot name a variant: use lower-case letters, digits, '-' and '_', and not "
-                    f"{' or '.join(RESERVED_NAMES)}"
-                )
-        return variants
+    def _train_alone_is_a_model(cls, values: Any) -> Any:
+        # `train: …` is short for `model: {train: …}`.
+        if not isinstance(values, dict) or "train" not in values:
+            return values
+        if "model" in values:
+            raise ValueError("`train` and `model` both say where the model comes from; keep one of them")
+        return {
+            **{key: value for key, value in values.items() if key != "train"},
+            "model": {"train": values["train"]},
+        }
 
     @model_validator(mode="after")
-    def _gates_can_be_measured(self) -> Self:
-        known = ("fp32", *self.variants)
-        for gate in self.gates:
-            if gate.variant not in known:
-                raise ValueError(f"a gate names the variant {gate.variant!r}; there are {', '.join(known)}")
-            methods = self.validation.saliency.methods
-            if gate.method is not None and gate.method not in methods:
-                raise ValueError(
-                    f"a gate wants saliency by {gate.method!r}, and validation.saliency.methods has "
-                    f"{', '.join(methods)}; add it there"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _pact_variants_need_pact_training(self) -> Self:
-        names = [name for name, method in self.variants.items() if isinstance(method, PactExportSettings)]
-        if names and self.train.pact is None:
-            raise ValueError(
-                f"the variant {names[0]!r} ships the integers that PACT trains, and train.pact is null; "
-                "set train.pact, or remove the variant"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _images_are_large_enough(self) -> Self:
-        network = NETWORKS.get(self.train.network)
-        if network is not None and self.data.image_size < network.least_image_size:
-            raise ValueError(
-                f"the network {self.train.network!r} expects images of at least {network.least_image_size} pixels, "
-                f"and data.image_size is {self.data.image_size}; raise it, or choose another network"
-            )
+    def _parts_fit_each_other(self) -> Self:
+        problems = [
+            *_names_of_variants(self.variants),
+            *_gates_without_measurement(self),
+            *_pact_without_training(self),
+            *_images_too_small(self),
+            *_unknown_normalisation(self),
+        ]
+        if problems:
+            raise ValueError("\n".join(problems))
         return self
 
     def as_json(self) -> dict[str, JSON]:
@@ -131,52 +131,65 @@ class Configuration(Settings):
         return sha256_of_json([gate.model_dump(mode="json") for gate in self.gates])
 
 
-def read_configuration(path: Path) -> Configuration:
-    """Read a YAML configuration; relative paths in it are relative to its own folder.
+def _names_of_variants(variants: Mapping[str, Any]) -> Iterator[str]:
+    for name in variants:
+        if not VARIANT_NAME.fullmatch(name) or name in RESERVED_NAMES:
+            yield (
+                f"variants: {name!r} cannot name a variant: use lower-case letters, digits, '-' and '_', and not "
+                f"{' or '.join(RESERVED_NAMES)}"
+            )
 
-    Raises:
-        UsageError: the file is missing, no YAML, or says something that the settings refuse.
-    """
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UsageError(f"{path}: expected a configuration below {MAX_BYTES} bytes. Is it the right file?")
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise UsageError(f"{path}: no such file. `edgeproof init {path}` writes one to start from.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: expected a readable text file ({error}). Is it the right file?") from error
-    try:
-        values = yaml.load(text, Loader=_PlainLoader)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or (
-            str(error) if isinstance(error, ValueError) else "nested too deeply, or no text"
+
+def _gates_without_measurement(configuration: Configuration) -> Iterator[str]:
+    known = ("fp32", *configuration.variants)
+    methods = configuration.validation.saliency.methods
+    for number, gate in enumerate(configuration.gates):
+        if gate.variant not in known:
+            yield f"gates.{number}: a gate names the variant {gate.variant!r}; there are {', '.join(known)}"
+        if gate.method is not None and gate.method not in methods:
+            yield (
+                f"gates.{number}: a gate wants saliency by {gate.method!r}, and validation.saliency.methods has "
+                f"{', '.join(methods)}; add it there"
+            )
+
+
+def _pact_without_training(configuration: Configuration) -> Iterator[str]:
+    train = configuration.model.train
+    if train is not None and train.pact is not None:
+        return
+    why = (
+        "train.pact is null; set train.pact" if train is not None else "the model comes from elsewhere; train it here"
+    )
+    for name, settings in configuration.variants.items():
+        if COMPILERS[settings.method].starts_from == "checkpoint":
+            yield f"the variant {name!r} ships the integers that PACT trains, and {why}, or remove the variant"
+
+
+def _images_too_small(configuration: Configuration) -> Iterator[str]:
+    network = NETWORKS.get(configuration.model.network or "")
+    size = configuration.data.image_size
+    if network is not None and size < network.least_image_size:
+        yield (
+            f"the network {configuration.model.network!r} expects images of at least {network.least_image_size} "
+            f"pixels, and data.image_size is {size}; raise it, or choose another network"
         )
-        raise UsageError(f"{path}: expected YAML, found a mistake{where}: {problem}. Mend that line.") from error
-    if not isinstance(values, dict):
-        raise UsageError(f"{path}: expected keys and values, found {type(values).__name__}. See `edgeproof init`.")
-    return parse_configuration(values, path.name, path.resolve().parent)
 
 
-def parse_configuration(values: Mapping[str, Any], where: str, folder: Path) -> Configuration:
-    """Return the configuration of values read from YAML.
+def _unknown_normalisation(configuration: Configuration) -> Iterator[str]:
+    if configuration.model.torch is not None and configuration.data.mean is None:
+        yield (
+            "a network that was trained elsewhere expects its own normalisation, and data.mean and data.std are "
+            "null; set them as in its training"
+        )
 
-    Args:
-        values: keys and values.
-        where: name of their source, for the messages.
-        folder: what relative paths are relative to.
 
-    Raises:
-        UsageError: a key is unknown, a value has the wrong type or is out of bounds.
-    """
-    try:
-        text = json.dumps(dict(values), default=_refuse)
-        return Configuration.model_validate_json(text, context={"folder": folder})
-    except ValidationError as error:
-        raise UsageError(f"{where}: {_explain(error)}") from error
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"{where}: expected text, numbers, lists and keys, found {error}.") from error
+def given_paths(configuration: Configuration) -> dict[str, Path]:
+    """Return the files that variants take from elsewhere, by variant."""
+    return {
+        name: settings.path
+        for name, settings in cast("Mapping[str, object]", configuration.variants).items()
+        if isinstance(settings, GivenSettings)
+    }
 
 
 def json_schema() -> dict[str, JSON]:
@@ -184,89 +197,3 @@ def json_schema() -> dict[str, JSON]:
     schema: dict[str, JSON] = Configuration.model_json_schema()
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "edgeproof configuration"}
     return {**schema, **head}
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """A SafeLoader without the surprises: no key twice, no aliases, numbers as YAML 1.2 reads them.
-
-    PyYAML would keep the last of two equal keys, let nine lines of aliases stand for a thousand million values, and
-    read 1:30 as 90, 010 as 8 and 1e-3 as text.
-    """
-
-    yaml_implicit_resolvers = {  # noqa: RUF012 # the name that PyYAML looks for
-        first: [(tag, pattern) for tag, pattern in rules if tag in _PLAIN_TAGS]
-        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        """Return the next node, which is no alias."""
-        if self.check_event(yaml.AliasEvent):
-            event = self.get_event()  # type: ignore[no-untyped-call]
-            raise yaml.MarkedYAMLError(
-                problem=f"found the alias '*{event.anchor}'; write out what it stands for",
-                problem_mark=event.start_mark,
-            )
-        return super().compose_node(parent, index)
-
-    def construct_scalar(self, node: Any) -> Any:
-        """Return a scalar, which commands no terminal that it is shown on."""
-        if not str(node.value).replace("\n", " ").isprintable():
-            raise yaml.MarkedYAMLError(
-                problem=f"found {node.value!a}, which holds a character that cannot be shown",
-                problem_mark=node.start_mark,
-            )
-        return super().construct_scalar(node)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """Return a mapping without repeated keys."""
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            key = str(key_node.value)
-            if key in seen:
-                raise yaml.MarkedYAMLError(problem=f"the key {key!r} stands twice", problem_mark=key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
-
-
-_PlainLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][0-9]*)$"), list(_FIRST_OF_NUMBER)
-)
-_PlainLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?$"),
-    list(_FIRST_OF_NUMBER),
-)
-
-
-def _refuse(value: object) -> None:
-    raise TypeError(f"a {type(value).__name__} ({value})")
-
-
-def _explain(error: ValidationError) -> str:
-    """Return one sentence on the first mistake and how many more there are."""
-    mistakes = error.errors()
-    first = mistakes[0]
-    key = ".".join(str(part) for part in first["loc"]) or "the configuration"
-    if first["type"] == "extra_forbidden":
-        unknown = str(first["loc"][-1])
-        nearest = difflib.get_close_matches(unknown, _known_keys(), n=1, cutoff=0.0)
-        mend = f"did you mean `{nearest[0]}`? `edgeproof init` writes every key with its meaning."
-        sentence = f"`{key}` is no key of the configuration; {mend}"
-    elif first["type"] == "missing":
-        sentence = f"`{key}` is missing; add it (see `edgeproof init`)."
-    else:
-        found = "" if first["type"] == "value_error" and isinstance(first["input"], dict) else _shown(first["input"])
-        message = first["msg"].removeprefix("Value error, ")
-        sentence = f"`{key}`: {message[0].lower()}{message[1:]}{found}."
-    more = len(mistakes) - 1
-    return sentence + (f" ({more} more mistake{'s' if more > 1 else ''} after this one.)" if more else "")
-
-
-def _shown(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return f", found {text if len(text) <= 60 else text[:57] + '…'}"
-
-
-def _known_keys() -> set[str]:
-    schema = Configuration.model_json_schema()
-    return {key for part in (schema, *schema["$defs"].values()) for key in part.get("properties", {})}

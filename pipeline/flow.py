@@ -17,7 +17,7 @@ from pipeline.judge.gates import exit_code_of, judge
 from pipeline.run.images import prepare_images
 from pipeline.run.ledger import Ledger
 from pipeline.run.measurements import validate_models
-from pipeline.run.model import export_float, train_network
+from pipeline.run.model import make_checkpoint, make_model, refuse_missing_files, take_given
 from pipeline.run.opening import open_ledger
 from pipeline.run.variants import compile_variants
 
@@ -68,13 +68,12 @@ def compile_and_validate(configuration: Configuration, run: RunFolder, observer:
         StageError: the network could not be trained or exported, so that there is nothing to measure.
     """
     with lock_folder(run.root):
+        refuse_missing_files(configuration)
         ledger = open_ledger(configuration, run)
-        data = prepare_images(configuration, ledger, observer)
-        checkpoint = train_network(configuration, ledger, data, observer)
-        fp32 = export_float(configuration, ledger, checkpoint, observer)
-        models = compile_variants(
-            configuration, ledger, data, checkpoint, fp32, tuple(configuration.variants), observer
-        )
+        given = take_given(configuration, ledger, observer)
+        data = prepare_images(configuration, ledger, given, observer)
+        model = make_model(configuration, ledger, data, given, observer)
+        models = compile_variants(configuration, ledger, data, model, tuple(configuration.variants), observer)
         measurements = validate_models(configuration, ledger, data, models, observer)
         return conclude(configuration, ledger, measurements, observer)
 
@@ -95,14 +94,17 @@ def run_until(
         0, or 3 where a variant could not be compiled or measured.
     """
     with lock_folder(run.root):
+        refuse_missing_files(configuration)
         ledger = open_ledger(configuration, run)
-        data = prepare_images(configuration, ledger, observer)
-        checkpoint = train_network(configuration, ledger, data, observer)
-        if last != "train":
-            fp32 = export_float(configuration, ledger, checkpoint, observer)
+        given = take_given(configuration, ledger, observer)
+        data = prepare_images(configuration, ledger, given, observer)
+        if last == "train" and given is None:
+            make_checkpoint(configuration, ledger, data, observer)
+        elif last != "train":
+            model = make_model(configuration, ledger, data, given, observer)
             if last != "export":
                 variants = tuple(configuration.variants) if variant is None else (variant,)
-                models = compile_variants(configuration, ledger, data, checkpoint, fp32, variants, observer)
+                models = compile_variants(configuration, ledger, data, model, variants, observer)
                 if last == "validate":
                     validate_models(configuration, ledger, data, models, observer)
         return ExitCode.PASSED if ledger.all_succeeded else ExitCode.INCOMPLETE

@@ -12,7 +12,8 @@ from pydantic import BaseModel
 from calibration_data.datasets import DATASETS
 from foundation.errors import UsageError
 from foundation.files import write_text
-from pipeline.configuration import json_schema, parse_configuration
+from pipeline.configuration import json_schema
+from pipeline.configuration_file import parse_configuration
 from stages.compilers import COMPILERS
 
 WIDTH = 100

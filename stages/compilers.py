@@ -19,6 +19,7 @@ from foundation.progress import Progress, no_progress
 from foundation.settings import Settings
 from foundation.versions import versions_of
 from stages.export.settings import ExportSettings, PactExportSettings
+from stages.given.settings import GivenSettings
 from stages.quantize.methods.dynamic import DynamicSettings
 from stages.quantize.methods.fp16 import Fp16Settings
 from stages.quantize.methods.static import StaticSettings
@@ -29,7 +30,7 @@ from stages.search.study import TunedSettings
 if TYPE_CHECKING:
     from calibration_data.prepared import PreparedData
 
-Start = Literal["checkpoint", "float_file"]
+Start = Literal["checkpoint", "float_file", "given_file"]
 _DEFAULT_EXPORT = ExportSettings()
 
 
@@ -141,6 +142,12 @@ def _graph_optimized(task: CompileTask) -> OnnxModel:
     return optimize_graph(task.float_file, task.variant, task.settings, task.data, task.path, task.progress)
 
 
+def _given(task: CompileTask) -> OnnxModel:
+    from stages.given.variant import take_given
+
+    return take_given(task.float_file, task.variant, task.settings, task.path)
+
+
 def _tuned(task: CompileTask) -> OnnxModel:
     from stages.search.tuned import tune
 
@@ -199,5 +206,12 @@ COMPILERS: Mapping[str, Compiler] = {
         ("stages.quantize.neural_compressor.adapter", "stages.quantize.neural_compressor.worker"),
         "float weights in a graph fused by onnxruntime-tools",
         depends_on=_worker,
+    ),
+    "given": Compiler(
+        GivenSettings,
+        _given,
+        ("stages.given.variant",),
+        "a file that another tool compiled, judged like ours",
+        "given_file",
     ),
 }

@@ -73,7 +73,7 @@ def test_every_dependency_has_its_reason():
 
 
 def test_every_example_is_a_valid_configuration():
-    from pipeline.configuration import read_configuration
+    from pipeline.configuration_file import read_configuration
 
     examples = [*sorted((ROOT / "examples").glob("*.yaml")), ROOT / "pipeline" / "demo.yaml"]
     assert len(examples) >= 4

@@ -27,6 +27,7 @@ from foundation.settings import Settings
 from onnx_files.canonical import prepare_foreign_model
 from onnx_files.graph import layers
 from onnx_files.preprocessing import METADATA_KEY, Preprocessing
+from onnx_files.reading import external_files
 from pipeline.one_file.agreement import Agreement, measure_agreement, refuse_broken_answers
 from pipeline.one_file.input import form_for, preprocessing_for
 from pipeline.one_file.options import CompileRequest, needs_images, settings_for
@@ -130,7 +131,7 @@ def compile_file(request: CompileRequest, observer: Observer) -> CompiledFile:
             with observer.stage("compare with the float file"):
                 unseen = others if calibration_images else shown
                 agreement = measure_agreement(request.model, compiled.path, unseen.pixels, preprocessing)
-        source_bytes = request.model.stat().st_size + _external_bytes(request.model)
+        source_bytes = sum(file.stat().st_size for file in (request.model, *external_files(request.model)))
         compiled = _deliver(compiled, output)
     float_layers = compiled.notes.get("float_layers")
     return CompiledFile(
@@ -258,14 +259,3 @@ def _deliver(compiled: OnnxModel, output: Path) -> OnnxModel:
     delivered = replace(compiled, path=output)
     delivered.write_record()
     return delivered
-
-
-def _external_bytes(path: Path) -> int:
-    """Return the size of a model's weights that lie beside it."""
-    import onnx
-    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
-
-    proto = onnx.load_model(path, load_external_data=False)
-    tensors = [tensor for tensor in proto.graph.initializer if uses_external_data(tensor)]
-    locations = {ExternalDataInfo(tensor).location for tensor in tensors}
-    return sum((path.parent / location).stat().st_size for location in locations)

@@ -13,7 +13,8 @@ from calibration_data.fitting import Fit
 from foundation.errors import UsageError
 from foundation.processor import INTEGER_TYPES, CpuTarget
 from foundation.settings import Settings
-from onnx_files.preprocessing import Layout
+from onnx_files.answers import Kind
+from onnx_files.preprocessing import ChannelOrder, Layout
 from stages.compilers import COMPILERS
 from stages.search.study import TunedSettings
 
@@ -46,6 +47,9 @@ class CompileRequest:
         std: likewise.
         scale: the largest pixel value that mean and std are given for, 1 or 255; None for 1.
         layout: order of the input's axes; None to read it off the shape.
+        channel_order: of the input's colours, RGB or BGR.
+        answer_output: name of the output to judge, of several.
+        answers: what it holds: logits, probabilities, sigmoid or label.
         image_size: "224", or "224x320" (height, width), of a model that takes any.
         fit: how an image becomes the input's shape.
         output: the file to write; None for MODEL.METHOD.onnx beside the model.
@@ -67,6 +71,9 @@ class CompileRequest:
     std: str | None = None
     scale: int | None = None
     layout: Layout | None = None
+    channel_order: ChannelOrder = "RGB"
+    answer_output: str | None = None
+    answers: Kind | None = None
     image_size: str | None = None
     fit: Fit = "pad"
     output: Path | None = None

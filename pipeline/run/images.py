@@ -13,10 +13,17 @@ from pipeline.run.ledger import Ledger, Stage
 
 if TYPE_CHECKING:
     from calibration_data.prepared import PreparedData
+    from stages.given.float_file import GivenModel
 
 
-def prepare_images(configuration: Configuration, ledger: Ledger, observer: Observer) -> PreparedData:
-    """Decode, resize and split the images."""
+def prepare_images(
+    configuration: Configuration, ledger: Ledger, given: GivenModel | None, observer: Observer
+) -> PreparedData:
+    """Decode, resize and split the images; their classes are those of a given model, where there is one.
+
+    Raises:
+        UsageError: the images cannot be used, or are none of the given model's classes.
+    """
     from calibration_data.preparation import prepare
     from calibration_data.prepared_folder import FILES, read_prepared
 

@@ -1,7 +1,8 @@
-"""The model of a run: trained here, and exported in float."""
+"""The model of a run, by one of three doors: trained here, a PyTorch network with its weights, or an ONNX file."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -12,43 +13,145 @@ from foundation.files import sha256_of_file
 from foundation.progress import Observer, Progress
 from foundation.run_folder import RunFolder
 from foundation.settings import without_paths
-from pipeline.configuration import Configuration
+from pipeline.configuration import Configuration, given_paths
 from pipeline.run.ledger import Ledger, Stage
 from stages.network import NETWORKS
 
 if TYPE_CHECKING:
     from calibration_data.prepared import PreparedData
+    from stages.given.float_file import GivenModel
     from stages.train.settings import TrainSettings
 
+_CHECKED_IMAGES = 16
 
-def train_network(configuration: Configuration, ledger: Ledger, data: PreparedData, observer: Observer) -> Checkpoint:
-    """Train the network, or reuse its checkpoint."""
+
+@dataclass(frozen=True)
+class Model:
+    """What every variant starts from.
+
+    Attributes:
+        float_file: the baseline.
+        checkpoint: the network; None where the model is an ONNX file.
+    """
+
+    float_file: OnnxModel
+    checkpoint: Checkpoint | None
+
+
+def take_given(configuration: Configuration, ledger: Ledger, observer: Observer) -> GivenModel | None:
+    """Take in the ONNX file that the configuration names, before any image is read; None where it names none.
+
+    Raises:
+        UsageError: no such model, or something that it leaves open and the configuration does not say.
+    """
+    settings = configuration.model.onnx
+    if settings is None:
+        return None
+    from stages.given.float_file import class_names, given_sha256, read_float_file, take_float_file
+
+    path, size = ledger.run.fp32, configuration.data.image_size
+    if not settings.path.is_file():
+        raise UsageError(f"model.onnx.path: expected an ONNX file, found none at {settings.path}. Mend the path.")
+    stage = Stage(
+        name="export/fp32",
+        inputs={"given": given_sha256(settings.path)},
+        settings={**without_paths(settings.model_dump()), "classes": class_names(settings), "image_size": size},
+        modules=("stages.given.float_file",),
+        outputs=(path, path.with_suffix(".json")),
+    )
+    with observer.stage(f"read {settings.path.name}"):
+        given = ledger.perform(
+            stage,
+            lambda: take_float_file(settings, (size, size), path, lambda key: f"`model.onnx.{key}`"),
+            lambda: read_float_file(path),
+        )
+    ledger.add_variant(given.model)
+    return given
+
+
+def make_model(
+    configuration: Configuration, ledger: Ledger, data: PreparedData, given: GivenModel | None, observer: Observer
+) -> Model:
+    """Return the float baseline, made by the configuration's door.
+
+    Raises:
+        UsageError: weights that do not fit, or a given file whose answers are not to be trusted.
+        StageError: the training or the export failed.
+    """
+    if given is not None:
+        from stages.given.float_file import refuse_changed_answers
+
+        assert configuration.model.onnx is not None
+        refuse_changed_answers(configuration.model.onnx, given, data.test.images[:_CHECKED_IMAGES])
+        return Model(given.model, None)
+    checkpoint = make_checkpoint(configuration, ledger, data, observer)
+    return Model(export_float(configuration, ledger, checkpoint, observer), checkpoint)
+
+
+def make_checkpoint(
+    configuration: Configuration, ledger: Ledger, data: PreparedData, observer: Observer
+) -> Checkpoint:
+    """Train the network, or take the one that was trained elsewhere; or reuse its checkpoint."""
+    if configuration.model.train is not None:
+        return _train(configuration, configuration.model.train, ledger, data, observer)
+    from stages.export.torch_model import take_network
+
+    settings = configuration.model.torch
+    assert settings is not None, "the configuration has exactly one source of the model"
+    path = ledger.run.checkpoint
+    stage = Stage(
+        name="network",
+        inputs={
+            "data": data.sha256,
+            **_given_files({"torch": settings.weights}),
+            **own_network_source(configuration),
+        },
+        settings=without_paths(settings.model_dump()) | {"mean": data.mean, "std": data.std},
+        modules=("stages.export.torch_model",),
+        outputs=(path,),
+    )
+    with observer.stage("take the network"):
+        return ledger.perform(
+            stage,
+            lambda: take_network(settings, data, path, observer.say),
+            lambda: Checkpoint.at(path, settings.network),
+        )
+
+
+def _train(
+    configuration: Configuration, settings: TrainSettings, ledger: Ledger, data: PreparedData, observer: Observer
+) -> Checkpoint:
     from stages.train import processes
     from stages.train.state import Epoch
     from stages.train.trainer import train
 
     run = ledger.run
+    teacher = settings.distillation.teacher if settings.distillation else None
     stage = Stage(
         name="train",
-        inputs={"data": data.sha256, **_given_files(configuration), **own_network_source(configuration)},
-        settings=without_paths(configuration.train.model_dump()) | {"mean": data.mean, "std": data.std},
+        inputs={
+            "data": data.sha256,
+            **_given_files({"pretrained": settings.pretrained, "teacher": teacher}),
+            **own_network_source(configuration),
+        },
+        settings=without_paths(settings.model_dump()) | {"mean": data.mean, "std": data.std},
         modules=("stages.train.trainer",),
         outputs=(run.checkpoint, run.history),
     )
 
     def tell(epoch: Epoch) -> None:
         observer.say(
-            f"  epoch {epoch.epoch:>3}/{configuration.train.epochs}  loss {epoch.train_loss:.4f}  "
+            f"  epoch {epoch.epoch:>3}/{settings.epochs}  loss {epoch.train_loss:.4f}  "
             f"validation {epoch.metric.replace('_', ' ')} {epoch.score:.4f}"
         )
 
-    def compute(advance: Progress) -> Checkpoint:
-        processes.tell((run.root, configuration.train, stage.key))
-        return train(data, configuration.train, run, stage.key, advance, tell, observer.say)
+    def compute(progress: Progress) -> Checkpoint:
+        processes.tell((run.root, settings, stage.key))
+        return train(data, settings, run, stage.key, progress, tell, observer.say)
 
-    with observer.stage("train") as advance:
+    with observer.stage("train") as progress:
         checkpoint = ledger.perform(
-            stage, partial(compute, advance), lambda: Checkpoint.at(run.checkpoint, configuration.train.network)
+            stage, partial(compute, progress), lambda: Checkpoint.at(run.checkpoint, settings.network)
         )
     processes.tell(None)
     return checkpoint
@@ -72,7 +175,7 @@ def follow_training() -> None:
 def export_float(
     configuration: Configuration, ledger: Ledger, checkpoint: Checkpoint, observer: Observer
 ) -> OnnxModel:
-    """Export the float baseline."""
+    """Export the float baseline of a network."""
     from stages.export.to_onnx import export_fp32
 
     path = ledger.run.fp32
@@ -95,18 +198,33 @@ def own_network_source(configuration: Configuration) -> dict[str, str]:
     """Return the digest of the user's own network code, under its name; nothing where the network is one of ours."""
     from stages.network.custom import custom_source_sha256
 
-    name = configuration.train.network
-    return {name: custom_source_sha256(name)} if name not in NETWORKS else {}
+    name = configuration.model.network
+    return {name: custom_source_sha256(name)} if name is not None and name not in NETWORKS else {}
 
 
-def _given_files(configuration: Configuration) -> dict[str, str]:
-    """Return the digests of the weights that training starts from or learns from."""
-    settings = configuration.train
-    files = {
-        "pretrained": settings.pretrained,
-        "teacher": settings.distillation.teacher if settings.distillation else None,
-    }
+def refuse_missing_files(configuration: Configuration) -> None:
+    """Look for every file and module that the model needs, which costs nothing, before work that costs minutes.
+
+    Raises:
+        UsageError: one is missing.
+    """
+    train, torch = configuration.model.train, configuration.model.torch
+    _given_files(
+        {
+            "pretrained": train.pretrained if train else None,
+            "teacher": train.distillation.teacher if train and train.distillation else None,
+            "torch": torch.weights if torch else None,
+        }
+    )
+    own_network_source(configuration)
+    for name, path in given_paths(configuration).items():
+        if not path.is_file():
+            raise UsageError(f"variants.{name}.path: expected an ONNX file, found none at {path}. Mend the path.")
+
+
+def _given_files(files: dict[str, Path | None]) -> dict[str, str]:
+    """Return the digests of weights that come from elsewhere, by what they are for."""
     for key, path in files.items():
         if path is not None and not path.is_file():
-            raise UsageError(f"train: expected the {key} weights in {path}, found no file. Mend the path.")
+            raise UsageError(f"model: expected the {key} weights in {path}, found no file. Mend the path.")
     return {key: sha256_of_file(path) for key, path in files.items() if path is not None}

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from foundation.artifacts import Checkpoint, OnnxModel
+from foundation.artifacts import OnnxModel
 from foundation.errors import StageError, UsageError
 from foundation.progress import Observer
-from pipeline.configuration import Configuration
+from foundation.settings import without_paths
+from pipeline.configuration import Configuration, given_paths
 from pipeline.run.ledger import Ledger, Stage
-from pipeline.run.model import own_network_source
+from pipeline.run.model import Model, own_network_source
 from stages.compilers import COMPILERS, CompileTask
 
 if TYPE_CHECKING:
@@ -22,28 +23,35 @@ def compile_variants(
     configuration: Configuration,
     ledger: Ledger,
     data: PreparedData,
-    checkpoint: Checkpoint | None,
-    fp32: OnnxModel,
+    model: Model,
     variants: Sequence[str],
     observer: Observer,
 ) -> list[OnnxModel]:
     """Compile the named variants; return the float baseline and those that succeeded."""
-    models = [fp32]
+    models = [model.float_file]
     for variant in variants:
-        stage = _stage(configuration, ledger, data, checkpoint, fp32, variant)
+        stage = _stage(configuration, ledger, data, model, variant)
         try:
-            with observer.stage(f"compile {variant}") as advance:
+            with observer.stage(f"compile {variant}") as progress:
                 settings, path = configuration.variants[variant], ledger.run.model(variant)
                 task = CompileTask(
-                    variant, settings, fp32, data, path, checkpoint, configuration.export, stage.key, advance
+                    variant,
+                    settings,
+                    model.float_file,
+                    data,
+                    path,
+                    model.checkpoint,
+                    configuration.export,
+                    stage.key,
+                    progress,
                 )
                 compute = partial(COMPILERS[settings.method].compile, task)
-                model = ledger.perform(stage, compute, partial(OnnxModel.read, path))
+                compiled = ledger.perform(stage, compute, partial(OnnxModel.read, path))
         except (StageError, UsageError) as error:
             observer.say(f"✗ {variant}: {error}")
             continue
-        ledger.add_variant(model)
-        models.append(model)
+        ledger.add_variant(compiled)
+        models.append(compiled)
     return models
 
 
@@ -51,21 +59,24 @@ def _stage(
     configuration: Configuration,
     ledger: Ledger,
     data: PreparedData,
-    checkpoint: Checkpoint | None,
-    fp32: OnnxModel,
+    model: Model,
     variant: str,
 ) -> Stage:
     settings, path = configuration.variants[variant], ledger.run.model(variant)
     compiler = COMPILERS[settings.method]
-    starts_here = compiler.starts_from == "checkpoint" and checkpoint is not None
-    parent = checkpoint.sha256 if starts_here and checkpoint else fp32.sha256
-    own_network = own_network_source(configuration) if starts_here else {}
+    inputs = {"parent": model.float_file.sha256, "data": data.sha256}
+    if compiler.starts_from == "checkpoint" and model.checkpoint is not None:
+        inputs |= {"parent": model.checkpoint.sha256, **own_network_source(configuration)}
+    elif compiler.starts_from == "given_file":
+        from stages.given.float_file import given_sha256
+
+        inputs["given"] = given_sha256(given_paths(configuration)[variant])
     return Stage(
         name=f"quantize/{variant}",
-        inputs={"parent": parent, "data": data.sha256, **own_network},
+        inputs=inputs,
         settings={
             "variant": variant,
-            "method": settings.model_dump(mode="json"),
+            "method": without_paths(settings.model_dump()),
             "export": configuration.export.model_dump(mode="json"),
             **compiler.depends_on(),
         },

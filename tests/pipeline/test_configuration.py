@@ -1,6 +1,7 @@
 """A configuration says what it means, and every mistake in one gets a sentence that mends it."""
 
 import json
+import re
 import textwrap
 from itertools import pairwise
 
@@ -10,7 +11,8 @@ import yaml
 
 from calibration_data.datasets import DATASETS
 from foundation.errors import UsageError
-from pipeline.configuration import json_schema, parse_configuration, read_configuration
+from pipeline.configuration import json_schema
+from pipeline.configuration_file import parse_configuration, read_configuration
 from pipeline.template import commented_configuration, starting_text, write_new
 from stages.compilers import COMPILERS
 
@@ -40,8 +42,8 @@ def read(tmp_path):
 
 def test_defaults_fill_what_is_left_out(read):
     configuration = read(SMALL)
-    assert configuration.train.network == "cnn-medium"
-    assert configuration.train.pact.alpha_init == 10.0
+    assert configuration.model.train.network == "cnn-medium"
+    assert configuration.model.train.pact.alpha_init == 10.0
     assert configuration.validation.accuracy.batch_size == 1
     assert configuration.as_json()["variants"]["static-int8"]["calibration"] == "minmax"
 
@@ -57,7 +59,7 @@ def test_identity_follows_the_meaning_not_the_spelling(read):
 
 @pytest.mark.parametrize(("text", "value"), [("1e-3", 1e-3), ("1E2", 100.0), (".5", 0.5), ("+2.", 2.0), ("3", 3.0)])
 def test_numbers_are_read_as_yaml_1_2_writes_them(read, text, value):
-    assert read(SMALL + f"\ntrain: {{learning_rate: {text}}}\n").train.learning_rate == value
+    assert read(SMALL + f"\ntrain: {{learning_rate: {text}}}\n").model.train.learning_rate == value
 
 
 def test_a_home_of_nobody_stays_as_it_is_written(read, tmp_path):
@@ -122,7 +124,8 @@ def test_paths_are_relative_to_the_configuration(read, tmp_path):
 def test_a_mistake_is_one_sentence_that_names_the_key_and_the_mend(read, text, message):
     with pytest.raises(UsageError, match=message) as caught:
         read(text)
-    assert "\n" not in str(caught.value)
+    first, *others = str(caught.value).splitlines()
+    assert not others or first.endswith(f"{len(others)} mistakes:")
     assert str(caught.value).startswith(("c.yaml", "/"))
 
 
@@ -196,3 +199,44 @@ def test_a_gate_on_a_saliency_method_that_is_not_measured_is_refused(read):
         read(SMALL + gate)
     measured = SMALL + gate + "validation:\n  saliency: {methods: [occlusion, rise]}\n"
     assert read(measured).gates[1].method == "rise"
+
+
+def test_all_mistakes_are_told_at_once(read):
+    text = "name: x\ndata: {source: {name: digits}, chanels: 1}\ntrain: {epochs: many, network: alexnet}\ngates: [{}]"
+    with pytest.raises(UsageError) as caught:
+        read(text)
+    first, *others = str(caught.value).splitlines()
+    assert first.endswith("5 mistakes:")
+    keys = ["data.chanels", "train.network", "train.epochs", "gates.0.metric", "gates.0.variant"]
+    assert sorted(re.match(r"  - `([\w.]+)`", line)[1] for line in others) == sorted(keys)
+
+
+def test_mistakes_between_the_parts_are_told_at_once(read):
+    text = SMALL.replace("method: static", "method: pact").replace("variant: static-int8", "variant: statik")
+    with pytest.raises(UsageError, match=r"2 mistakes:\n.*'statik'.*\n.*train\.pact is null") as caught:
+        read(text + "\ntrain: {pact: null}")
+    assert "`the configuration`" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: {}", "exactly one of train, torch and onnx, found none"),
+        ("model: {train: {}, onnx: {path: a.onnx}}", "found train and onnx"),
+        ("model: {train: {}}\ntrain: {}", "`train` and `model` both say"),
+        ("model: {onnx: {path: a.onnx, scale: 2}}", r"`model\.onnx\.scale`"),
+        ("model: {torch: {network: resnet20, weights: a.pt}}", "data.mean and data.std are null"),
+        ("model: {onnx: {path: a.onnx}}\nvariants: {p: {method: pact}}", "the model comes from elsewhere"),
+        ("variants: {v: {method: given}}", r"`variants\.v\.given\.path` is missing"),
+    ],
+)
+def test_a_model_comes_through_one_door(read, text, message):
+    with pytest.raises(UsageError, match=message):
+        read(f"name: x\ndata: {{source: {{name: digits}}}}\n{text}")
+
+
+def test_train_alone_is_short_for_a_trained_model(read):
+    head = "name: x\ndata: {source: {name: digits}}\n"
+    short, long = read(head + "train: {epochs: 3}"), read(head + "model: {train: {epochs: 3}}")
+    assert short == long
+    assert short.sha256 == long.sha256

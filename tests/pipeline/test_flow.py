@@ -18,7 +18,7 @@ from foundation.files import read_json, sha256_of_file
 from foundation.lock import lock_folder
 from foundation.progress import Silent
 from foundation.run_folder import RunFolder
-from pipeline.configuration import parse_configuration, read_configuration
+from pipeline.configuration_file import parse_configuration, read_configuration
 from pipeline.flow import compile_and_validate, run_one_night, run_until
 from pipeline.machine.environment import describe
 from stages.compilers import COMPILERS

@@ -55,10 +55,7 @@ def logits_of(session: InferenceSession, images: Images, batch_size: int) -> Flo
     Returns:
         float32 [n, classes].
     """
-    batch = _batch_of(session, batch_size)
-    padded = _padded(images, batch) if _is_fixed(session) else images
-    # Some classifiers keep the axes of their pool: [n, classes, 1, 1].
-    return predict(session, padded, batch)[: len(images)].reshape(len(images), -1)
+    return predict(session, images, batch_size)
 
 
 @dataclass(frozen=True)

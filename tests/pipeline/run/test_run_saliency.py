@@ -9,7 +9,7 @@ from foundation.errors import ExitCode, UsageError
 from foundation.files import read_json
 from foundation.progress import Silent
 from foundation.run_folder import RunFolder
-from pipeline.configuration import parse_configuration
+from pipeline.configuration_file import parse_configuration
 from pipeline.flow import compile_and_validate
 from stages.saliency_twin import twin_file
 
