@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -14,14 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foundation.errors import EdgeproofError, ExitCode, UsageError
+from pipeline.console import error_console, fail, observer_of, print_result, show_night, show_outcome
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from foundation.progress import Observer
     from pipeline.configuration import Configuration
-    from pipeline.flow import RunOutcome
-    from pipeline.night.nightly import NightlyResult
 
 
 def _option(panel: str, description: str) -> Any:
@@ -43,16 +39,41 @@ ExistingRun = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")
 AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON on stdout")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress on stderr")]
 
-# `edgeproof quantize` takes two kinds of source, and --help shows the options of each by themselves.
+# `run` and `quantize` take two kinds of source, and --help shows the options of each by themselves.
 _of_config, _of_model, _of_search = (
     partial(_option, panel) for panel in ("Of a configuration", "Of an ONNX file", "Of an ONNX file, --method tuned")
 )
+Source = Annotated[Path, typer.Argument(metavar="CONFIG|MODEL", help="a YAML configuration, or an ONNX classifier")]
+Mean = Annotated[str | None, _of_model("of the input's channels, as 0.485,0.456,0.406")]
+Std = Annotated[str | None, _of_model("likewise, as 0.229,0.224,0.225")]
+Scale = Annotated[int | None, _of_model("largest pixel for mean and std, 1 (default) or 255")]
+ModelLayout = Annotated[str | None, _of_model("NCHW or NHWC (default: by the input's shape)")]
+ChannelOrder = Annotated[str | None, _of_model("RGB (default) or BGR")]
+AnswerOutput = Annotated[str | None, _of_model("name of the output to judge, where there are several")]
+Answers = Annotated[str | None, _of_model("what it holds: logits, probabilities, sigmoid or label")]
+ImageSize = Annotated[str | None, _of_model("224 or 224x320, where it takes any")]
+FitTo = Annotated[str | None, _of_model("pad (default), stretch or crop")]
+Seed = Annotated[int | None, _of_model("of the choice of images (default: 0)")]
+_INTERRUPTED = 130
 _METHODS = "static (default), tuned, dynamic, weight-only, fp16, neural-compressor or graph-optimized"
 _CALIBRATIONS = "ranges by minmax (default), moving-average, percentile, entropy or mse"
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from foundation.versions import installed_version
+
+        print(f"edgeproof {installed_version('edgeproof') or '(not installed)'}")
+        raise typer.Exit(0)
+
+
 @app.callback()
-def _options(debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False) -> None:
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="print the version and end", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
     if debug:
         os.environ["EDGEPROOF_DEBUG"] = "1"
 
@@ -84,11 +105,38 @@ def init(
 
 
 @app.command()
-def run(config: ConfigPath, run: RunPath = None, as_json: AsJson = False, quiet: Quiet = False) -> None:
-    """Do everything: train, export, compile, validate, judge, report."""
+def run(
+    source: Source,
+    run: RunPath = None,
+    images: Annotated[Path | None, _of_model("labelled images: a folder per class, or a CSV table")] = None,
+    labels: Annotated[Path | None, _of_model("names of the outputs, one a line, in their order")] = None,
+    given: Annotated[list[Path] | None, _of_model("a file that another tool compiled (may be repeated)")] = None,
+    mean: Mean = None,
+    std: Std = None,
+    scale: Scale = None,
+    layout: ModelLayout = None,
+    channel_order: ChannelOrder = None,
+    answer_output: AnswerOutput = None,
+    answers: Answers = None,
+    image_size: ImageSize = None,
+    fit: FitTo = None,
+    seed: Seed = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Do everything: train or take the model, compile, validate, judge, report."""
     from pipeline.configuration_file import read_configuration
+    from pipeline.one_file.options import is_model, refuse_options
 
-    _compile_and_validate(read_configuration(config), run, as_json, quiet)
+    form = {
+        "mean": mean, "std": std, "scale": scale, "layout": layout, "channel_order": channel_order,
+        "answer_output": answer_output, "answers": answers, "image_size": image_size, "fit": fit, "seed": seed,
+    }  # fmt: skip
+    if is_model(source):
+        _run_file(source, images, labels, given or [], form, run, as_json, quiet)
+    else:
+        refuse_options(source, "a model (MODEL.onnx)", images=images, labels=labels, given=given, **form)
+        _compile_and_validate(read_configuration(source), run, as_json, quiet)
 
 
 @app.command()
@@ -105,9 +153,7 @@ def export(config: ConfigPath, run: RunPath = None, as_json: AsJson = False, qui
 
 @app.command()
 def quantize(
-    source: Annotated[
-        Path, typer.Argument(metavar="CONFIG|MODEL", help="a YAML configuration, or an ONNX classifier")
-    ],
+    source: Source,
     run: Annotated[Path | None, _of_config("run folder (default: runs/NAME)")] = None,
     variant: Annotated[str | None, _of_config("only this variant")] = None,
     images: Annotated[Path | None, _of_model("folder of images, no labels needed")] = None,
@@ -116,13 +162,16 @@ def quantize(
     limit: Annotated[int | None, _of_model("at most so many images to calibrate on (default: 128)")] = None,
     bits: Annotated[int | None, _of_model("of a weight, 8 or 4 (weight-only)")] = None,
     target: Annotated[str | None, _of_model("x86-vnni, x86-avx2 or arm64 (default: this machine)")] = None,
-    mean: Annotated[str | None, _of_model("of the input's channels, as 0.485,0.456,0.406")] = None,
-    std: Annotated[str | None, _of_model("likewise, as 0.229,0.224,0.225")] = None,
-    scale: Annotated[int | None, _of_model("largest pixel for mean and std, 1 (default) or 255")] = None,
-    layout: Annotated[str | None, _of_model("NCHW or NHWC (default: by the input's shape)")] = None,
-    image_size: Annotated[str | None, _of_model("224 or 224x320, where it takes any")] = None,
-    fit: Annotated[str | None, _of_model("pad (default), stretch or crop")] = None,
-    seed: Annotated[int | None, _of_model("of the choice of images (default: 0)")] = None,
+    mean: Mean = None,
+    std: Std = None,
+    scale: Scale = None,
+    layout: ModelLayout = None,
+    channel_order: ChannelOrder = None,
+    answer_output: AnswerOutput = None,
+    answers: Answers = None,
+    image_size: ImageSize = None,
+    fit: FitTo = None,
+    seed: Seed = None,
     output: Annotated[Path | None, _of_model("file to write (default: MODEL.METHOD.onnx)")] = None,
     trials: Annotated[int | None, _of_search("files to try, at most (default: 24)")] = None,
     minutes: Annotated[float | None, _of_search("time to try them, at most (default: 20)")] = None,
@@ -140,6 +189,7 @@ def quantize(
         "images": images, "method": method, "calibration": calibration, "limit": limit, "bits": bits,
         "target": target, "trials": trials, "minutes": minutes, "agreement": agreement,
         "saliency_spearman": saliency_spearman, "mean": mean, "std": std, "scale": scale, "layout": layout,
+        "channel_order": channel_order, "answer_output": answer_output, "answers": answers,
         "image_size": image_size, "fit": fit, "seed": seed, "output": output,
     }  # fmt: skip
     if is_model(source):
@@ -178,7 +228,7 @@ def report(run: ExistingRun, as_json: AsJson = False) -> None:
     from reports import write_report
 
     path = write_report(RunFolder(run))
-    _print({"report": str(path)}) if as_json else print(path)
+    print_result({"report": str(path)}) if as_json else print(path)
 
 
 @app.command()
@@ -193,8 +243,8 @@ def nightly(
     from pipeline.flow import run_one_night
 
     configuration = read_configuration(config)
-    result = run_one_night(configuration, root or Path("runs/nightly") / configuration.name, _observer(quiet))
-    _show_night(result, as_json)
+    result = run_one_night(configuration, root or Path("runs/nightly") / configuration.name, observer_of(quiet))
+    show_night(result, as_json)
     raise typer.Exit(result.exit_code)
 
 
@@ -224,7 +274,7 @@ def compare(first: ExistingRun, second: ExistingRun, as_json: AsJson = False) ->
     accepted, current = (read_evidence(RunFolder(path)) for path in (first, second))
     settings = read_json(second / "run.json")["configuration"].get("comparison", {})
     comparison = compare_runs(accepted, current, ComparisonSettings(**settings))
-    _print(comparison.as_json() if as_json else comparison_table(comparison))
+    print_result(comparison.as_json() if as_json else comparison_table(comparison))
     raise typer.Exit(comparison.exit_code)
 
 
@@ -242,64 +292,10 @@ def doctor(
     from stages.quantize.neural_compressor.environment import create_environment
 
     if create:
-        create_environment(_observer(False).say)
+        create_environment(observer_of(False).say)
     checks = diagnose(Path.cwd())
-    _print([asdict(check) for check in checks] if as_json else checks_table(checks))
+    print_result([asdict(check) for check in checks] if as_json else checks_table(checks))
     raise typer.Exit(exit_code(checks))
-
-
-def main() -> None:
-    """Run the command line; every expected error is one sentence and an exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a terminal that lacks "≥" gets its escape, not a traceback
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        app()
-    except EdgeproofError as error:
-        _fail(error, str(error), error.exit_code)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        message = f"{where}the operating system refused ({error.strerror or error}). Mend that and run again."
-        _fail(error, message, ExitCode.INCOMPLETE)
-    except Exception as error:
-        message = (
-            f"an unexpected {type(error).__name__}: {error}. Run it again with `edgeproof --debug` and report it."
-        )
-        _fail(error, message, ExitCode.INCOMPLETE)
-
-
-# --- what the commands share ---
-
-
-def _fail(error: BaseException, message: str, code: ExitCode) -> None:
-    if os.environ.get("EDGEPROOF_DEBUG"):
-        raise error
-    from rich.text import Text
-
-    _console().print(Text("error: ", style="bold red").append(message, style="default"))
-    sys.exit(code)
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(stderr=True, soft_wrap=True)
-
-
-def _print(result: Any) -> None:
-    """Print JSON values as JSON, anything else as rich renders it."""
-    from rich.console import Console
-
-    if isinstance(result, dict | list):
-        print(json.dumps(result, indent=2, ensure_ascii=False))
-    else:
-        Console().print(result)
-
-
-def _observer(quiet: bool) -> Observer:
-    from foundation.progress import Silent, Terminal
-
-    return Silent() if quiet else Terminal(_console())
 
 
 def _folder(configuration: Configuration, run: Path | None) -> Any:
@@ -321,9 +317,33 @@ def _compile_and_validate(configuration: Configuration, run: Path | None, as_jso
     from pipeline.flow import compile_and_validate
 
     _follow_if_another_leads()
-    outcome = compile_and_validate(configuration, _folder(configuration, run), _observer(quiet))
-    _print(outcome.as_json()) if as_json else _show(outcome)
+    outcome = compile_and_validate(configuration, _folder(configuration, run), observer_of(quiet))
+    print_result(outcome.as_json()) if as_json else show_outcome(outcome)
     raise typer.Exit(outcome.exit_code)
+
+
+def _run_file(
+    model: Path,
+    images: Path | None,
+    labels: Path | None,
+    given: list[Path],
+    form: Mapping[str, Any],
+    run: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from pipeline.one_file.options import request_for
+    from pipeline.one_file.run_file import RunRequest, configuration_of, write_configuration
+
+    if images is None:
+        raise UsageError(
+            f"{model}: expected labelled images to judge it on, found none. Give --images: a folder with one folder "
+            "per class, or a CSV table."
+        )
+    configuration = configuration_of(RunRequest(request_for(model, form), images, labels, given))
+    path = write_configuration(configuration, _folder(configuration, run).root)
+    observer_of(quiet).say(f"This run's configuration: {path}")
+    _compile_and_validate(configuration, run, as_json, quiet)
 
 
 def _run_until(stage: str, config: Path, run: Path | None, variant: str | None, as_json: bool, quiet: bool) -> None:
@@ -336,10 +356,10 @@ def _run_until(stage: str, config: Path, run: Path | None, variant: str | None, 
     if variant is not None and variant not in configuration.variants:
         raise UsageError(f"--variant: expected one of {', '.join(configuration.variants)}, found {variant!r}.")
     folder = _folder(configuration, run)
-    exit_code = run_until(stage, configuration, folder, variant, _observer(quiet))
+    exit_code = run_until(stage, configuration, folder, variant, observer_of(quiet))
     if as_json:
         record = read_json(folder.record)
-        _print(
+        print_result(
             {"exit_code": int(exit_code), "run": str(folder.root), **{k: record[k] for k in ("stages", "variants")}}
         )
     raise typer.Exit(exit_code)
@@ -350,34 +370,37 @@ def _compile_file(model: Path, options: Mapping[str, Any], as_json: bool, quiet:
     from pipeline.one_file.options import request_for
     from pipeline.one_file.text import compiled_table
 
-    compiled = compile_file(request_for(model, options), _observer(quiet))
-    _print(compiled.as_json() if as_json else compiled_table(compiled))
+    compiled = compile_file(request_for(model, options), observer_of(quiet))
+    print_result(compiled.as_json() if as_json else compiled_table(compiled))
 
 
-def _show(outcome: RunOutcome) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-
-    marks = {"passed": "[green]✓[/]", "failed": "[red]✗[/]", "missing": "[yellow]?[/]"}
-    console = Console(soft_wrap=True, highlight=False)
-    for verdict in outcome.verdicts:
-        found = "missing" if verdict.value is None else f"{verdict.value:.4g}"
-        gate, detail = escape(verdict.gate), escape(verdict.detail)
-        console.print(f"{marks[verdict.status]} {gate}: [bold]{found}[/]\n  [dim]{detail}[/]")
-    console.print(outcome.sentence)
-    console.print(f"report: {outcome.report.resolve().as_uri()}")
+class _Interrupted(BaseException):
+    """Ctrl-C: no error of a stage, so nothing that handles those may catch it."""
 
 
-def _show_night(result: NightlyResult, as_json: bool) -> None:
-    from pipeline.judge.comparison_text import comparison_table
+def _interrupt(signal_number: int, frame: object) -> None:
+    raise _Interrupted
 
-    if as_json:
-        comparison = result.comparison.as_json() if result.comparison else None
-        codes = {"exit_code": int(result.exit_code), "gates_exit_code": int(result.gates_exit_code)}
-        _print({"run": str(result.run.root), **codes, "comparison": comparison, "notes": list(result.notes)})
-        return
-    for note in result.notes:
-        print(note)
-    if result.comparison:
-        _print(comparison_table(result.comparison))
-    print(f"exit code {int(result.exit_code)} (gates {int(result.gates_exit_code)}); run {result.run.root}")
+
+def main() -> None:
+    """Run the command line; every expected error is one sentence and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal that lacks "≥" gets its escape, not a traceback
+            stream.reconfigure(errors="backslashreplace")
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        app()
+    except _Interrupted:
+        error_console().print("Interrupted. The same command goes on from here.", highlight=False)
+        sys.exit(_INTERRUPTED)
+    except EdgeproofError as error:
+        fail(error, str(error), error.exit_code)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        message = f"{where}the operating system refused ({error.strerror or error}). Mend that and run again."
+        fail(error, message, ExitCode.INCOMPLETE)
+    except Exception as error:
+        message = (
+            f"an unexpected {type(error).__name__}: {error}. Run it again with `edgeproof --debug` and report it."
+        )
+        fail(error, message, ExitCode.INCOMPLETE)

@@ -127,11 +127,19 @@ def request_for(model: Path, options: Mapping[str, Any]) -> CompileRequest:
         UsageError: an option has a value that it never has.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    if "layout" in given:
-        given["layout"] = given["layout"].upper()
-    for name, choices in (("layout", get_args(Layout)), ("fit", get_args(Fit)), ("target", tuple(INTEGER_TYPES))):
+    for name in ("layout", "channel_order"):
+        if name in given:
+            given[name] = given[name].upper()
+    choices_of = {
+        "layout": get_args(Layout),
+        "channel_order": get_args(ChannelOrder),
+        "answers": get_args(Kind),
+        "fit": get_args(Fit),
+        "target": tuple(INTEGER_TYPES),
+    }
+    for name, choices in choices_of.items():
         if name in given and given[name] not in choices:
-            raise UsageError(f"--{name}: expected one of {', '.join(choices)}, found {options[name]!r}.")
+            raise UsageError(f"{_flag(name)}: expected one of {', '.join(choices)}, found {options[name]!r}.")
     if given.get("seed", 0) < 0:
         raise UsageError(f"--seed: expected 0 or more, found {given['seed']}.")
     return CompileRequest(model, **given)

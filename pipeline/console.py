@@ -1,0 +1,82 @@
+"""What the commands show: results on stdout, progress and errors on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from foundation.errors import ExitCode
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from foundation.progress import Observer
+    from pipeline.flow import RunOutcome
+    from pipeline.night.nightly import NightlyResult
+
+
+def fail(error: BaseException, message: str, code: ExitCode) -> None:
+    """Show an error in red and end with its code; with `--debug`, raise it."""
+    if os.environ.get("EDGEPROOF_DEBUG"):
+        raise error
+    from rich.text import Text
+
+    error_console().print(Text("error: ", style="bold red").append(message, style="default"))
+    sys.exit(code)
+
+
+def error_console() -> Console:
+    """Return the console of stderr."""
+    from rich.console import Console
+
+    return Console(stderr=True, soft_wrap=True)
+
+
+def print_result(result: Any) -> None:
+    """Print JSON values as JSON, anything else as rich renders it."""
+    from rich.console import Console
+
+    if isinstance(result, dict | list):
+        print(json.dumps(result, indent=2, ensure_ascii=False))
+    else:
+        Console().print(result)
+
+
+def observer_of(quiet: bool) -> Observer:
+    """Return who watches a run: the terminal, or nobody."""
+    from foundation.progress import Silent, Terminal
+
+    return Silent() if quiet else Terminal(error_console())
+
+
+def show_outcome(outcome: RunOutcome) -> None:
+    """Print each gate with its outcome, the sentence, and where the report lies."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    marks = {"passed": "[green]✓[/]", "failed": "[red]✗[/]", "missing": "[yellow]?[/]"}
+    console = Console(soft_wrap=True, highlight=False)
+    for verdict in outcome.verdicts:
+        found = "missing" if verdict.value is None else f"{verdict.value:.4g}"
+        gate, detail = escape(verdict.gate), escape(verdict.detail)
+        console.print(f"{marks[verdict.status]} {gate}: [bold]{found}[/]\n  [dim]{detail}[/]")
+    console.print(outcome.sentence)
+    console.print(f"report: {outcome.report.resolve().as_uri()}")
+
+
+def show_night(result: NightlyResult, as_json: bool) -> None:
+    """Print what a night came to."""
+    from pipeline.judge.comparison_text import comparison_table
+
+    if as_json:
+        comparison = result.comparison.as_json() if result.comparison else None
+        codes = {"exit_code": int(result.exit_code), "gates_exit_code": int(result.gates_exit_code)}
+        print_result({"run": str(result.run.root), **codes, "comparison": comparison, "notes": list(result.notes)})
+        return
+    for note in result.notes:
+        print(note)
+    if result.comparison:
+        print_result(comparison_table(result.comparison))
+    print(f"exit code {int(result.exit_code)} (gates {int(result.gates_exit_code)}); run {result.run.root}")
