@@ -35,21 +35,21 @@ def choose_calibration_images(
 
     Args:
         data: only its training split is looked at.
-        n: how many images, at least 1.
+        n: how many images, at least 1; all of them where there are fewer.
         seed: seed of the order.
         key: the configuration's key that holds n, for the message.
 
     Returns:
-        int64 [n], distinct indices into `data.train`.
+        int64 [n or fewer], distinct indices into `data.train`.
 
     Raises:
-        UsageError: the training split has fewer images than asked.
+        UsageError: none is asked for, or the training split is empty.
     """
     labels = strata(data.train.labels, len(data.classes))
-    if not 1 <= n <= len(labels):
+    if n < 1 or len(labels) == 0:
         raise UsageError(
-            f"`{key}`: expected between 1 and {len(labels)}, the number of training images; found {n}. "
-            "Lower it, or add images."
+            f"`{key}`: expected one training image or more to calibrate on, found {min(n, len(labels))}. "
+            "Raise it, or add images."
         )
     order = np.random.default_rng(seed).permutation(len(labels))
     turn = np.empty(len(labels), dtype=np.int64)

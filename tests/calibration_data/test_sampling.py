@@ -33,7 +33,11 @@ def test_all_images_can_be_asked_for(stripes):
     assert sorted(choose_calibration_images(stripes, 120, seed=0).tolist()) == list(range(120))
 
 
-@pytest.mark.parametrize("n", [121, 0, -1])
-def test_more_than_there_are_is_refused_by_key_and_count(stripes, n):
-    with pytest.raises(UsageError, match=f"`quantize.images`: expected between 1 and 120, .* found {n}"):
+def test_of_too_few_images_all_are_taken(stripes):
+    assert sorted(choose_calibration_images(stripes, 121, seed=0).tolist()) == list(range(120))
+
+
+@pytest.mark.parametrize("n", [0, -1])
+def test_no_image_at_all_is_refused_by_key(stripes, n):
+    with pytest.raises(UsageError, match=f"`quantize.images`: expected one training image or more .*found {n}"):
         choose_calibration_images(stripes, n, seed=0, key="quantize.images")

@@ -159,10 +159,9 @@ def test_calibration_images_come_from_the_training_split(
     assert seen == [(done, 20) for done in range(1, 21)]
 
 
-def test_more_images_than_there_are_is_an_error(float_model: OnnxModel, data: PreparedData, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"`images`: expected between 1 and 40.*found 41"):
-        quantized(float_model, data, tmp_path, change(images=41))
-    assert list(tmp_path.iterdir()) == []
+def test_of_too_few_images_all_are_taken(float_model: OnnxModel, data: PreparedData, tmp_path: Path) -> None:
+    result = quantize_static(float_model, "s", change(images=41), data, tmp_path / "s.onnx")
+    assert sorted(result.notes["calibration_images"]) == sorted(data.train.image_ids)
 
 
 @pytest.mark.parametrize("calibration", ["minmax", "moving_average", "percentile", "entropy", "mse"])
