@@ -43,7 +43,7 @@ class AnswerForm:
         kind: what its numbers are.
         width: how many there are per image; 1 for a label.
         classes: how many classes they stand for: as many, but two where one sigmoid decides, and as many as were told
-            of a label.
+            of a label; 1 of a label that nobody told anything of.
     """
 
     output: str
@@ -59,10 +59,12 @@ class AnswerForm:
 
         Returns:
             float32 [n, classes]: log p of probabilities, log p/(1−p) of sigmoids, 1 and 0 of a label; one sigmoid of
-            two classes gives 0 and log p/(1−p).
+            two classes gives 0 and log p/(1−p). A label whose classes nobody counted gives its number.
         """
         if self.kind == "label":
             labels = np.asarray(values).reshape(len(values), -1)[:, 0].astype(np.int64)
+            if self.classes == 1:
+                return labels[:, None].astype(np.float32)
             one_hot: NDArray[np.float32] = (labels[:, None] == np.arange(self.classes)).astype(np.float32)
             return one_hot
         numbers: NDArray[np.float32] = np.asarray(values, dtype=np.float32).reshape(len(values), -1)
@@ -118,7 +120,7 @@ def answer_form(
         UsageError: the output holds fewer or more classes than there are names.
     """
     value = chosen_output(proto, path, output)
-    kind = kind or _kind(proto, value)
+    kind = kind or kind_of(proto, value)
     if kind == "label":
         if classes is None:
             raise UsageError(
@@ -172,7 +174,8 @@ def explained_tensor(proto: ModelProto, output: str) -> str:
     return name
 
 
-def _kind(proto: ModelProto, value: ValueInfoProto) -> Kind:
+def kind_of(proto: ModelProto, value: ValueInfoProto) -> Kind:
+    """Return what the graph shows that an output holds; see `answer_form`."""
     makers = _makers(proto)
     node = makers.get(value.name)
     while node is not None and node.op_type in _PASSING:

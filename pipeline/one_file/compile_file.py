@@ -28,17 +28,20 @@ from onnx_files.canonical import prepare_foreign_model
 from onnx_files.graph import layers
 from onnx_files.preprocessing import METADATA_KEY, Preprocessing
 from onnx_files.reading import external_files
-from pipeline.one_file.agreement import Agreement, measure_agreement, refuse_broken_answers
-from pipeline.one_file.input import form_for, preprocessing_for
+from pipeline.one_file.agreement import Agreement, measure_agreement
+from pipeline.one_file.input import file_form, form_for, preprocessing_for
 from pipeline.one_file.options import CompileRequest, needs_images, settings_for
 from pipeline.one_file.tuned import journal_beside, search_file, share_out
 from stages.compilers import COMPILERS, CompileTask
+from stages.given.answering import answers_as_given, refuse_broken_answers
+from stages.given.float_file import loose_answers
 from stages.search.study import TunedSettings
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 HELD_OUT_IMAGES = 128
+_FIRST_IMAGES = 16
 _NO_IMAGES = UnlabelledImages(np.zeros((0, 3, 1, 1), np.uint8), (), ())
 _NO_PREPROCESSING = Preprocessing("uint8", (0.0,) * 3, (1.0,) * 3, 1)
 
@@ -120,17 +123,20 @@ def compile_file(request: CompileRequest, observer: Observer) -> CompiledFile:
         _write_source(proto, preprocessing, source.path)
         shown, others = (folder.calibration, folder.held_out) if folder else (_NO_IMAGES, _NO_IMAGES)
         scored, others = share_out(others, searched, HELD_OUT_IMAGES) if searched else (_NO_IMAGES, others)
+        answers = None
         if folder and preprocessing:
-            refuse_broken_answers(request.model, shown.pixels, preprocessing)
+            answers = loose_answers(proto, request.model, file_form(request), preprocessing)
+            first = np.asarray(shown.pixels[:_FIRST_IMAGES])
+            refuse_broken_answers(request.model, answers_as_given(request.model, first, preprocessing, answers))
         settings = settings_for(request, len(shown))
         with observer.stage(f"compile {request.method}") as advance, _about(request.model, source.path):
             compiled = _compiled(request, source, output, settings, shown, scored, preprocessing, scratch, advance)
         calibration_images = int(settings.model_dump().get("images", 0))
         agreement = None
-        if folder and preprocessing:
+        if preprocessing and answers:
             with observer.stage("compare with the float file"):
                 unseen = others if calibration_images else shown
-                agreement = measure_agreement(request.model, compiled.path, unseen.pixels, preprocessing)
+                agreement = measure_agreement(request.model, compiled.path, unseen.pixels, preprocessing, answers)
         source_bytes = sum(file.stat().st_size for file in (request.model, *external_files(request.model)))
         compiled = _deliver(compiled, output)
     float_layers = compiled.notes.get("float_layers")

@@ -85,7 +85,8 @@ def _agreement(compiled: CompiledFile) -> Iterator[tuple[str, str]]:
     else:
         low, high = found.same_class_ci95
         yield "same class", f"{percent(found.same_class)} ({interval(low, high, 'share')}) of {found.images} images"
-    yield "logits SQNR", decibels(found.logits_sqnr_db)
+    if found.logits_sqnr_db is not None:
+        yield "logits SQNR", decibels(found.logits_sqnr_db)
 
 
 def _search(notes: Mapping[str, JSON], limits: Mapping[str, JSON]) -> Iterator[tuple[str, str]]:

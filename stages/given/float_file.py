@@ -19,16 +19,16 @@ from foundation.artifacts import OnnxModel
 from foundation.errors import UsageError
 from foundation.files import sha256_of_file, sha256_of_json, write_bytes
 from onnx_files.answers import METADATA_KEY as ANSWERS_KEY
-from onnx_files.answers import AnswerForm, answer_form, chosen_output
+from onnx_files.answers import AnswerForm, answer_form, chosen_output, kind_of
 from onnx_files.canonical import prepare_foreign_model
 from onnx_files.preprocessing import Preprocessing
 from onnx_files.reading import external_files, read_model
+from stages.given.answering import answers_as_given, refuse_broken_answers
 from stages.given.form import Spelling, preprocessing_for
 from stages.given.settings import FileForm, OnnxSettings
 
 if TYPE_CHECKING:
     from onnx import ModelProto
-    from onnxruntime import InferenceSession
 
 CLASSES_KEY = "edgeproof.classes"
 _TOOLS_KEY = "edgeproof.tools"
@@ -109,18 +109,9 @@ def refuse_changed_answers(settings: OnnxSettings, given: GivenModel, images: ND
     """
     from onnx_files.sessions import open_session, predict
 
-    theirs = _answers_as_given(open_session(settings.path, "cpu", 1), images, given)
-    if not np.isfinite(theirs).all():
-        raise UsageError(
-            f"{settings.path}: expected finite answers, found NaN or infinity for "
-            f"{int((~np.isfinite(theirs)).any(axis=1).sum())} of {len(theirs)} images. "
-            "Check its weights, and mean, std and scale."
-        )
-    if len(theirs) > 1 and (theirs == theirs[0]).all():
-        raise UsageError(
-            f"{settings.path}: expected answers that depend on the image, found the same for all of {len(theirs)} "
-            "images. Give images that differ; check mean, std and scale."
-        )
+    theirs = answers_as_given(settings.path, images, given.preprocessing, given.answers)
+    if given.answers.kind != "label":
+        refuse_broken_answers(settings.path, theirs)
     ours = predict(open_session(given.model.path, "cpu", 1), images, 1)
     largest = float(np.abs(theirs).max())
     difference = float(np.abs(ours - theirs).max())
@@ -179,6 +170,18 @@ def answers_of(
     output = chosen_output(proto, path, form.output).name
     width = _width(proto, path, output, preprocessing)
     return answer_form(proto, path, form.output, form.answers, None if classes is None else len(classes), width)
+
+
+def loose_answers(proto: ModelProto, path: Path, form: FileForm, preprocessing: Preprocessing) -> AnswerForm:
+    """Return what a model answers with where nobody needs the names of classes: it is only compared with its likes.
+
+    Raises:
+        UsageError: it cannot be run on one image, or has several outputs to choose from.
+    """
+    output = chosen_output(proto, path, form.output)
+    kind = form.answers or kind_of(proto, output)
+    width = 1 if kind == "label" else _width(proto, path, output.name, preprocessing)
+    return AnswerForm(output.name, kind, width, width)
 
 
 def describe(
@@ -245,14 +248,3 @@ def _width(proto: ModelProto, path: Path, output: str, preprocessing: Preprocess
             f"{path}: expected a model that answers an image of shape {list(shape[1:])}, found one that fails on it "
             f"({reason}). Check the image size and the layout, or the export."
         ) from error
-
-
-def _answers_as_given(session: InferenceSession, images: NDArray[np.uint8], given: GivenModel) -> NDArray[np.float32]:
-    entry = session.get_inputs()[0]
-    size = entry.shape[0] if isinstance(entry.shape[0], int) else 1
-    found = []
-    for start in range(0, len(images), size):
-        rows = np.arange(start, start + size) % len(images)
-        feed = {entry.name: given.preprocessing.to_input(images[rows])}
-        found.append(np.asarray(session.run([given.answers.output], feed)[0]))
-    return given.answers.to_logits(np.concatenate(found)[: len(images)])
