@@ -16,11 +16,10 @@ whether a file meets the saliency limit on test images, which neither saw.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,6 +27,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from foundation.notes import Estimate, NeuralCompressorNotes, Notes, ScoreNote, TunedNotes, float_layers
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -52,7 +54,8 @@ class Outcome:
         cpu_seconds: of all its processes, which says more than `seconds` on a machine that does other things as well.
         files: how many it compiled and scored on the way.
         float_layers: how many layers of its choice compute in float; None where there is no choice.
-        found: accuracy drop, agreement, SQNR, map correlation and speed-up on test images, each with its interval.
+        score: what it keeps of the float file on test images.
+        speedup: over the float file.
         reason: why there is no choice.
     """
 
@@ -61,7 +64,8 @@ class Outcome:
     cpu_seconds: float
     files: int | None
     float_layers: int | None
-    found: dict[str, Any] | None
+    score: ScoreNote | None
+    speedup: Estimate | None
     reason: str = ""
 
 
@@ -201,12 +205,18 @@ def outcome(
         chosen, reason = None, str(error)
     seconds, cpu_seconds = time.perf_counter() - start, sum(os.times()[:4]) - cpu_start
     if chosen is None:
-        return Outcome(tool, seconds, cpu_seconds, None, None, None, reason)
-    found = asdict(score(reference, chosen.path, make_twin(chosen.path, None, None, None)))
-    found["speedup"] = asdict(speedup(model.path, chosen.path, image, _ROUNDS))
-    files = len(chosen.notes["search"]) + len(chosen.notes["sensitivity"]) if "search" in chosen.notes else None
-    files = files or chosen.notes.get("trials")
-    return Outcome(tool, seconds, cpu_seconds, files, len(chosen.notes["float_layers"]), found)
+        return Outcome(tool, seconds, cpu_seconds, None, None, None, None, reason)
+    found = score(reference, chosen.path, make_twin(chosen.path, None, None, None))
+    faster = speedup(model.path, chosen.path, image, _ROUNDS)
+    in_float = float_layers(chosen.notes) or ()
+    return Outcome(tool, seconds, cpu_seconds, compiled_files(chosen.notes), len(in_float), found, faster)
+
+
+def compiled_files(notes: Notes) -> int | None:
+    """Return how many files a tool compiled before it chose."""
+    if isinstance(notes, TunedNotes):
+        return len(notes.search) + len(notes.sensitivity)
+    return notes.tuning.trials if isinstance(notes, NeuralCompressorNotes) and notes.tuning else None
 
 
 # --- the comparison ---
@@ -265,7 +275,7 @@ def compare(arguments: argparse.Namespace, folder: Path) -> None:
     )
     print(table(outcomes, total, arguments.saliency_spearman))
     if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(row) for row in outcomes], indent=2) + "\n")
+        arguments.json.write_bytes(TypeAdapter(list[Outcome]).dump_json(outcomes, indent=2) + b"\n")
 
 
 def table(outcomes: list[Outcome], layers: int, limit: float) -> str:
@@ -283,32 +293,30 @@ def table(outcomes: list[Outcome], layers: int, limit: float) -> str:
     ]
     lines = [f"| {' | '.join([*names, f'ρ ≥ {limit:g}'])} |", f"|{' --- |' * (len(names) + 1)}"]
     for row in outcomes:
-        if row.found is None:
+        if row.score is None or row.speedup is None:
             cells = [row.tool, f"{row.seconds:.0f}", f"{row.cpu_seconds:.0f}", f"no file: {row.reason}"]
             lines.append(f"| {' | '.join(cells)} |{'  |' * (len(names) + 1 - len(cells))}")
             continue
-        found = row.found
+        score = row.score
         cells = [
             row.tool,
             f"{row.seconds:.0f}",
             f"{row.cpu_seconds:.0f}",
             str(row.files),
             f"{row.float_layers} of {layers}",
-            _with_interval(found["speedup"], 1, 2),
-            _with_interval(found["accuracy_drop"], 100, 2),
-            _with_interval(found["agreement"], 1, 3),
-            _with_interval(found["saliency_spearman"], 1, 3),
-            "yes" if found["saliency_spearman"]["value"] >= limit else "no",
+            _with_interval(row.speedup, 1, 2),
+            "–" if score.accuracy_drop is None else _with_interval(score.accuracy_drop, 100, 2),
+            _with_interval(score.agreement, 1, 3),
+            _with_interval(score.saliency_spearman, 1, 3),
+            "yes" if score.saliency_spearman.value >= limit else "no",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _with_interval(estimate: dict[str, Any], factor: float, digits: int) -> str:
-    low, high = estimate["ci95"] or (estimate["value"],) * 2
-    return " ".join(
-        (f"{factor * estimate['value']:.{digits}f}", f"({factor * low:.{digits}f} to {factor * high:.{digits}f})")
-    )
+def _with_interval(estimate: Estimate, factor: float, digits: int) -> str:
+    low, high = estimate.ci95 or (estimate.value,) * 2
+    return f"{factor * estimate.value:.{digits}f} ({factor * low:.{digits}f} to {factor * high:.{digits}f})"
 
 
 if __name__ == "__main__":

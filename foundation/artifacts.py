@@ -7,8 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from pydantic import ValidationError
+
 from foundation.errors import UsageError
 from foundation.files import JSON, read_json, sha256_of_file, write_json
+from foundation.notes import ExportNotes, Notes
+from foundation.settings import Settings
 
 Task = Literal["multi_class", "multi_label"]
 """multi_class: an image has exactly one class; multi_label: any number of them, none included."""
@@ -45,7 +49,7 @@ class OnnxModel:
     method: str
     parent_sha256: str | None
     settings: Mapping[str, JSON] = field(default_factory=dict)
-    notes: Mapping[str, JSON] = field(default_factory=dict)
+    notes: Notes = field(default_factory=ExportNotes)
     """What the method found out: nodes left in float, clipped constants, versions of a worker environment…"""
 
     @property
@@ -60,39 +64,53 @@ class OnnxModel:
 
     def write_record(self) -> None:
         """Write the `.json` beside the file."""
-        write_json(
-            self.record_path,
-            {
-                "variant": self.variant,
-                "sha256": self.sha256,
-                "size_bytes": self.size_bytes,
-                "method": self.method,
-                "parent_sha256": self.parent_sha256,
-                "settings": dict(self.settings),
-                "notes": dict(self.notes),
-            },
+        record = _Record(
+            variant=self.variant,
+            sha256=self.sha256,
+            size_bytes=self.size_bytes,
+            method=self.method,
+            parent_sha256=self.parent_sha256,
+            settings=dict(self.settings),
+            notes=self.notes,
         )
+        write_json(self.record_path, record.model_dump(mode="json"))
 
     @classmethod
     def read(cls, path: Path) -> OnnxModel:
         """Return the artifact of a file and its record.
 
         Raises:
-            UsageError: the file's bytes are not those that the record describes.
+            UsageError: there is no record, it is damaged, or the file's bytes are not those that it describes.
         """
-        record = read_json(path.with_suffix(".json"))
+        record = _read_record(path.with_suffix(".json"))
         sha256 = sha256_of_file(path)
-        if sha256 != record["sha256"]:
+        if sha256 != record.sha256:
             raise UsageError(
-                f"{path}: expected sha256 {record['sha256'][:12]}…, found {sha256[:12]}…. "
+                f"{path}: expected sha256 {record.sha256[:12]}…, found {sha256[:12]}…. "
                 "The file was changed after it was made; delete it and run again."
             )
-        return cls(
-            record["variant"],
-            path,
-            sha256,
-            record["method"],
-            record["parent_sha256"],
-            record["settings"],
-            record["notes"],
-        )
+        return cls(record.variant, path, sha256, record.method, record.parent_sha256, record.settings, record.notes)
+
+
+class _Record(Settings):
+    """The `.json` beside a file."""
+
+    variant: str
+    sha256: str
+    size_bytes: int
+    method: str
+    parent_sha256: str | None
+    settings: dict[str, JSON]
+    notes: Notes
+
+
+def _read_record(path: Path) -> _Record:
+    try:
+        return _Record.model_validate(read_json(path), strict=False)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the whole"
+        raise UsageError(
+            f"{path}: expected the record of a compiled file, found a damaged one ({where}: {first['msg']}). "
+            "Delete it and run again."
+        ) from error

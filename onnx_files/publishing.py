@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from foundation.artifacts import OnnxModel
 from foundation.errors import StageError
-from foundation.files import JSON, sha256_of_file, write_bytes
+from foundation.files import sha256_of_file, write_bytes
+from foundation.notes import Notes
 from foundation.settings import Settings
 
 if TYPE_CHECKING:
@@ -22,8 +23,7 @@ def publish(
     source: OnnxModel,
     variant: str,
     settings: Settings,
-    method: str,
-    notes: Mapping[str, JSON],
+    notes: Notes,
     path: Path,
     tools: Mapping[str, str] | None = None,
 ) -> OnnxModel:
@@ -37,8 +37,7 @@ def publish(
         source: the file it was made from.
         variant: its name.
         settings: how it was made, for the record.
-        method: key of the quantizer in `stages.compilers.COMPILERS`.
-        notes: what the quantizer found out, for the record.
+        notes: what the method found out, for the record.
         path: the file to write.
         tools: versions of what made it, beside onnx and onnxruntime.
 
@@ -48,6 +47,7 @@ def publish(
     """
     import onnx
 
+    method = notes.method
     original = onnx.load_model(source.path, load_external_data=False)
     metadata = {entry.key: entry.value for entry in original.metadata_props}
     made_with = {name: version(name) for name in ("onnx", "onnxruntime")} | dict(tools or {})
@@ -75,7 +75,7 @@ def publish(
         ) from error
     write_bytes(path, proto.SerializeToString(deterministic=True))
     compiled = OnnxModel(
-        variant, path, sha256_of_file(path), method, source.sha256, settings.model_dump(mode="json"), dict(notes)
+        variant, path, sha256_of_file(path), notes.method, source.sha256, settings.model_dump(mode="json"), notes
     )
     compiled.write_record()
     return compiled

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from calibration_data.prepared import PreparedData, Task
 from foundation.errors import EdgeproofError, UsageError
 from foundation.files import JSON, read_json
+from foundation.notes import Notes, notes_from_json
 from foundation.record import UNINFORMED, Measurement, StageRecord, Verdict
 from foundation.run_folder import RunFolder
 
@@ -40,7 +41,7 @@ class VariantRecord:
     size_bytes: int
     parent_sha256: str | None
     settings: Mapping[str, JSON]
-    notes: Mapping[str, JSON]
+    notes: Notes
 
 
 @dataclass(frozen=True)
@@ -259,7 +260,7 @@ def _variant(entry: Mapping[str, Any]) -> VariantRecord:
         int(entry["size_bytes"]),
         entry.get("parent_sha256"),
         dict(entry.get("settings") or {}),
-        dict(entry.get("notes") or {}),
+        notes_from_json(entry["notes"]),
     )
 
 

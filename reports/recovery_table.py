@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from foundation.files import JSON
+from foundation.notes import (
+    BiasCorrectionNote,
+    EqualizationNote,
+    HalfRangeNote,
+    KeptActivationsNote,
+    LearnedRoundingNote,
+    StepNote,
+    static_notes,
+)
 from reports import formats
 from reports.facts import Facts
 from reports.tables import Cell, Column, Row, Table, absent
-
-_DETAILS: Mapping[str, tuple[tuple[str, str], ...]] = {
-    "equalization": (("pairs", "pairs of layers"), ("kept_channels", "channels kept at a clip's bound")),
-    "learned_rounding": (("turned_weights", "weights not rounded to the nearest"),),
-    "bias_correction": (("layers", "layers"),),
-    "first_layer_half_range": (("layer", ""),),
-}
-"""Counts that a step's note holds, with what they count."""
 
 
 def recovery_table(facts: Facts) -> Table | None:
     """Return one row for each recovery step of each variant; None where no variant took one."""
     rows = []
     for record in facts.variants:
-        notes = record.notes.get("recovery")
-        for note in notes if isinstance(notes, list) else []:
-            before, after = note.get("logits_sqnr_db_before"), note.get("logits_sqnr_db_after")
+        static = static_notes(record.notes)
+        for note in static.recovery if static else ():
+            before, after = note.logits_sqnr_db_before, note.logits_sqnr_db_after
             gain = after - before if before is not None and after is not None else None
-            step = str(note["step"])
-            rows.append(
-                Row(f"{record.variant}: {step.replace('_', ' ')}", (_db(before), _db(after), _db(gain)), _did(note))
-            )
+            name = f"{record.variant}: {note.did.step.replace('_', ' ')}"
+            rows.append(Row(name, (_db(before), _db(after), _db(gain)), _told(note.did)))
     if not rows:
         return None
     return Table(
@@ -47,10 +43,15 @@ def _db(value: float | None) -> Cell:
     return absent("the logits are equal, or not finite") if value is None else Cell(formats.with_unit(value, "dB"))
 
 
-def _did(note: Mapping[str, JSON]) -> str:
-    parts = (
-        f"{note[key]:,} {words}" if isinstance(note[key], int) else str(note[key])
-        for key, words in _DETAILS.get(str(note["step"]), ())
-        if key in note
-    )
-    return ", ".join(parts)
+def _told(did: StepNote) -> str:
+    match did:
+        case EqualizationNote():
+            return f"{did.pairs:,} pairs of layers, {did.kept_channels:,} channels kept at a clip's bound"
+        case LearnedRoundingNote():
+            return f"{did.turned_weights:,} weights not rounded to the nearest"
+        case BiasCorrectionNote():
+            return f"{did.layers:,} layers"
+        case HalfRangeNote():
+            return did.layer
+        case KeptActivationsNote():
+            return ""

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from foundation.files import JSON
+from foundation.notes import CandidateNote, Estimate, MeasuredNote, SensitivityNote, TunedNotes
 from reports import formats
 from reports.charts import FAINT, GRID, INK, PALETTE, inline, style
-from reports.facts import Facts, VariantRecord
+from reports.facts import Facts
 from reports.tables import Cell, Column, Row, Table, absent
 
-LONG_NOTES = ("search", "sensitivity")
-"""Notes of a tuned variant that this section shows, and the list of files need not repeat."""
+LONG_NOTES = {"method", "search", "sensitivity"}
+"""Notes that this section or the line above shows, and the list of files need not repeat."""
 MOST_LAYERS = 20
 """Layers in chart and table; the rest cost less than these."""
 
@@ -31,19 +32,52 @@ class Search:
     layers: Table
 
 
+@dataclass(frozen=True)
+class Point:
+    """A file of the search that was measured.
+
+    Attributes:
+        candidate: how it was made.
+        found: what was measured of it.
+        is_chosen: whether the search came to it.
+    """
+
+    candidate: CandidateNote
+    found: MeasuredNote
+    is_chosen: bool
+
+    @property
+    def speedup(self) -> float:
+        """fp32's latency over the file's."""
+        return self.found.speedup.value
+
+    @property
+    def likeness(self) -> float:
+        """Rank correlation of its gradient maps with fp32's."""
+        return self.found.score.saliency_spearman.value
+
+
 def searches(facts: Facts) -> list[Search]:
     """Return the searches of a run's tuned variants, in their order."""
-    tuned = [record for record in facts.variants if record.method == "tuned" and "search" in record.notes]
-    return [search_section(record) for record in tuned]
+    return [
+        search_section(record.variant, record.settings, record.notes)
+        for record in facts.variants
+        if isinstance(record.notes, TunedNotes)
+    ]
 
 
-def search_section(record: VariantRecord) -> Search:
-    """Return what the report shows of one tuned variant."""
-    trials, layers = list(record.notes["search"]), list(record.notes["sensitivity"])
-    measured = [trial for trial in trials if trial["measured"] is not None]
-    within = [trial for trial in measured if trial["within_limits"]]
-    limits = record.settings
-    labelled = any(trial["measured"]["accuracy_drop"] is not None for trial in measured)
+def search_section(variant: str, limits: Mapping[str, JSON], notes: TunedNotes) -> Search:
+    """Return what the report shows of one tuned variant.
+
+    Args:
+        variant: its name.
+        limits: of the search, by name.
+        notes: of the search.
+    """
+    trials, layers = notes.search, notes.sensitivity
+    measured = [Point(t.candidate, t.measured, t.candidate == notes.chosen) for t in trials if t.measured]
+    within = [point for point in measured if point.found.within_limits]
+    labelled = any(point.found.score.accuracy_drop is not None for point in measured)
     sentence = (
         f"{formats.count(len(trials), 'file')} compiled, {len(measured)} measured, {len(within)} within the limits: "
         + (f"accuracy at most {formats.percent(limits['accuracy_drop'])} below fp32's, " if labelled else "")
@@ -52,38 +86,28 @@ def search_section(record: VariantRecord) -> Search:
         "The fastest of these was chosen; of files that are as fast, the one furthest inside the limits."
     )
     return Search(
-        record.variant,
+        variant,
         sentence,
-        _pareto(record, measured, float(limits["saliency_spearman"])),
-        _front_table(record, measured),
-        _layer_chart(record, layers[:MOST_LAYERS]),
-        _layer_table(record, layers),
+        _pareto(variant, measured, float(limits["saliency_spearman"])),
+        _front_table(variant, measured),
+        _layer_chart(variant, layers[:MOST_LAYERS]),
+        _layer_table(variant, layers),
     )
 
 
-def pareto_front(trials: Sequence[Mapping[str, JSON]]) -> list[Mapping[str, JSON]]:
-    """Return the measured trials that no other one beats in both speed and saliency, the fastest first."""
-    ordered = sorted(trials, key=lambda t: (-_value(t, "speedup"), -_value(t, "saliency_spearman")))
-    front: list[Mapping[str, JSON]] = []
-    for trial in ordered:
-        if not front or _value(trial, "saliency_spearman") > _value(front[-1], "saliency_spearman"):
-            front.append(trial)
+def pareto_front(points: Sequence[Point]) -> list[Point]:
+    """Return the files that no other one beats in both speed and saliency, the fastest first."""
+    front: list[Point] = []
+    for point in sorted(points, key=lambda p: (-p.speedup, -p.likeness)):
+        if not front or point.likeness > front[-1].likeness:
+            front.append(point)
     return front
 
 
-def _value(trial: Mapping[str, JSON], metric: str) -> float:
-    return float(trial["measured"][metric]["value"])
-
-
-def _is_chosen(record: VariantRecord, trial: Mapping[str, JSON]) -> bool:
-    chosen = record.notes["chosen"]
-    return all(trial[key] == value for key, value in chosen.items())
-
-
-def _pareto(record: VariantRecord, trials: Sequence[Mapping[str, JSON]], limit: float) -> Markup | None:
-    if not trials:
+def _pareto(variant: str, points: Sequence[Point], limit: float) -> Markup | None:
+    if not points:
         return None
-    front = pareto_front(trials)
+    front = pareto_front(points)
     with style():
         from matplotlib.figure import Figure
 
@@ -95,20 +119,20 @@ def _pareto(record: VariantRecord, trials: Sequence[Mapping[str, JSON]], limit: 
             textcoords="offset points", color=FAINT, ha="right",
         )  # fmt: skip
         axes.step(
-            [_value(t, "speedup") for t in front],
-            [_value(t, "saliency_spearman") for t in front],
+            [point.speedup for point in front],
+            [point.likeness for point in front],
             where="post", color=GRID, linewidth=2.0, zorder=1,
         )  # fmt: skip
         for inside, marker, colour in ((False, "x", PALETTE[2]), (True, "o", PALETTE[1])):
-            drawn = [t for t in trials if bool(t["within_limits"]) is inside and not _is_chosen(record, t)]
+            drawn = [point for point in points if point.found.within_limits is inside and not point.is_chosen]
             axes.plot(
-                [_value(t, "speedup") for t in drawn],
-                [_value(t, "saliency_spearman") for t in drawn],
+                [point.speedup for point in drawn],
+                [point.likeness for point in drawn],
                 linestyle="none", marker=marker, color=colour, markersize=5,
             )  # fmt: skip
-        for trial in trials:
-            if _is_chosen(record, trial):
-                at = (_value(trial, "speedup"), _value(trial, "saliency_spearman"))
+        for point in points:
+            if point.is_chosen:
+                at = (point.speedup, point.likeness)
                 axes.plot(*at, marker="D", color=INK, markersize=8, markeredgecolor="white")
                 axes.annotate("chosen", at, xytext=(7, 5), textcoords="offset points", color=INK)
         axes.set_xlabel("speed-up over fp32, ×")
@@ -116,40 +140,38 @@ def _pareto(record: VariantRecord, trials: Sequence[Mapping[str, JSON]], limit: 
         axes.margins(x=0.1, y=0.12)
         figure.tight_layout(pad=0.6)
         told = (
-            f"{len(trials)} trials; on the Pareto front: "
-            + "; ".join(f"{_value(t, 'speedup'):.2f} × at ρ {_value(t, 'saliency_spearman'):.3f}" for t in front)
+            f"{len(points)} trials; on the Pareto front: "
+            + "; ".join(f"{point.speedup:.2f} × at ρ {point.likeness:.3f}" for point in front)
             + "."
         )
-        return Markup(inline(figure, f"pareto-{record.variant}", told))
+        return Markup(inline(figure, f"pareto-{variant}", told))
 
 
-def _front_table(record: VariantRecord, trials: Sequence[Mapping[str, JSON]]) -> Table:
-    front = pareto_front(trials)
-    shown = [*front, *(t for t in trials if _is_chosen(record, t) and t not in front)]
-    if trials and trials[0] not in shown:
-        shown.append(trials[0])
+def _front_table(variant: str, points: Sequence[Point]) -> Table:
+    front = pareto_front(points)
+    shown = [*front, *(point for point in points if point.is_chosen and point not in front)]
+    if points and points[0] not in shown:
+        shown.append(points[0])
     rows = []
-    for trial in shown:
-        repairs = [name.replace("_", " ") for name in ("equalization", "bias_correction") if trial[name]]
-        words = [word for word, holds in (
-            ("chosen", _is_chosen(record, trial)), ("plain", trial is trials[0]),
-        ) if holds]  # fmt: skip
+    for point in shown:
+        candidate, found = point.candidate, point.found
+        words = [word for word, holds in (("chosen", point.is_chosen), ("plain", point is points[0])) if holds]
         rows.append(
             Row(
-                f"{trial['calibration']}, {formats.count(int(trial['float_layers']), 'float layer')}",
+                f"{candidate.calibration}, {formats.count(candidate.float_layers, 'float layer')}",
                 (
-                    _cell(trial["measured"]["speedup"], "×"),
-                    _cell(trial["measured"]["saliency_spearman"], "correlation"),
-                    _cell(trial["measured"]["agreement"], "share"),
-                    _cell(trial["measured"]["accuracy_drop"], "share"),
-                    Cell("yes" if trial["within_limits"] else "no"),
+                    _cell(found.speedup, "×"),
+                    _cell(found.score.saliency_spearman, "correlation"),
+                    _cell(found.score.agreement, "share"),
+                    _cell(found.score.accuracy_drop, "share"),
+                    Cell("yes" if found.within_limits else "no"),
                 ),
-                ", ".join([*words, *repairs]) or "no repairs",
+                ", ".join([*words, *candidate.repairs]) or "no repairs",
             )
         )
     columns = ("Speed-up", "ρ of the maps", "Agreement", "Accuracy lost", "Within limits")
     return Table(
-        f"front-{record.variant}",
+        f"front-{variant}",
         "Pareto front of the search, and the plain file",
         "Calibration",
         tuple(Column(heading) for heading in columns),
@@ -158,48 +180,50 @@ def _front_table(record: VariantRecord, trials: Sequence[Mapping[str, JSON]]) ->
     )
 
 
-def _layer_chart(record: VariantRecord, layers: Sequence[Mapping[str, JSON]]) -> Markup | None:
+def _layer_chart(variant: str, layers: Sequence[SensitivityNote]) -> Markup | None:
     if not layers:
         return None
     with style():
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(5.3, 0.9 + 0.21 * len(layers)))
-        names = [str(layer["layer"]) for layer in layers]
-        panels = (("logits_sqnr_db", "SQNR of the logits, dB"), ("saliency_spearman", "ρ of the maps"))
-        for index, (metric, label) in enumerate(panels):
+        names = [layer.layer for layer in layers]
+        panels = (
+            ("SQNR of the logits, dB", [layer.score.logits_sqnr_db for layer in layers]),
+            ("ρ of the maps", [layer.score.saliency_spearman for layer in layers]),
+        )
+        for index, (label, estimates) in enumerate(panels):
             axes = figure.add_subplot(1, 2, index + 1)
-            for row, layer in enumerate(layers):
-                estimate = layer[metric]
-                if estimate["ci95"]:
-                    axes.plot(estimate["ci95"], [row, row], color=PALETTE[1], linewidth=1.2)
-                axes.plot(estimate["value"], row, marker="o", color=PALETTE[1], markersize=4)
+            for row, estimate in enumerate(estimates):
+                if estimate.ci95:
+                    axes.plot(estimate.ci95, [row, row], color=PALETTE[1], linewidth=1.2)
+                axes.plot(estimate.value, row, marker="o", color=PALETTE[1], markersize=4)
             axes.set_ylim(len(layers) - 0.5, -0.5)
             axes.set_yticks(range(len(names)), [_short(name) for name in names] if index == 0 else [""] * len(names))
             axes.set_xlabel(label)
         figure.tight_layout(pad=0.6, w_pad=1.5)
-        told = "; ".join(f"{layer['layer']} {layer['logits_sqnr_db']['value']:.1f} dB" for layer in layers)
-        return Markup(inline(figure, f"sensitivity-{record.variant}", f"Layers by sensitivity: {told}."))
+        told = "; ".join(f"{layer.layer} {layer.score.logits_sqnr_db.value:.1f} dB" for layer in layers)
+        return Markup(inline(figure, f"sensitivity-{variant}", f"Layers by sensitivity: {told}."))
 
 
-def _layer_table(record: VariantRecord, layers: Sequence[Mapping[str, JSON]]) -> Table:
+def _layer_table(variant: str, layers: Sequence[SensitivityNote]) -> Table:
     rows = tuple(
         Row(
-            str(layer["layer"]),
+            layer.layer,
             (
-                _cell(layer["logits_sqnr_db"], "dB"),
-                _cell(layer["accuracy_drop"], "share"),
-                _cell(layer["saliency_spearman"], "correlation"),
+                _cell(layer.score.logits_sqnr_db, "dB"),
+                _cell(layer.score.accuracy_drop, "share"),
+                _cell(layer.score.saliency_spearman, "correlation"),
             ),
-            f"{rank}. {layer['operator']}",
+            f"{rank}. {layer.operator}",
         )
         for rank, layer in enumerate(layers[:MOST_LAYERS], start=1)
     )
-    first = layers[0] if layers else None
-    counted = f"n = {first['agreement']['n']} images, {first['saliency_spearman']['n']} maps." if first else ""
+    first = layers[0].score if layers else None
+    counted = f"n = {first.agreement.n} images, {first.saliency_spearman.n} maps." if first else ""
     others = f" The {len(layers) - MOST_LAYERS} others cost less." if len(layers) > MOST_LAYERS else ""
     return Table(
-        f"sensitivity-{record.variant}",
+        f"sensitivity-{variant}",
         "Layers by what quantizing each alone costs",
         "Layer",
         (Column("Logits' SQNR"), Column("Accuracy lost"), Column("ρ of the maps")),
@@ -208,11 +232,11 @@ def _layer_table(record: VariantRecord, layers: Sequence[Mapping[str, JSON]]) ->
     )
 
 
-def _cell(estimate: Mapping[str, JSON] | None, unit: str) -> Cell:
+def _cell(estimate: Estimate | None, unit: str) -> Cell:
     if estimate is None:
         return absent("the images have no labels")
-    interval = formats.interval(estimate["ci95"][0], estimate["ci95"][1], unit) if estimate["ci95"] else ""
-    return Cell(formats.with_unit(float(estimate["value"]), unit), interval)
+    interval = formats.interval(*estimate.ci95, unit) if estimate.ci95 else ""
+    return Cell(formats.with_unit(estimate.value, unit), interval)
 
 
 def _short(name: str) -> str:

@@ -14,6 +14,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from foundation.artifacts import Checkpoint, OnnxModel
 from foundation.files import JSON
+from foundation.notes import (
+    DynamicNotes,
+    Fp16Notes,
+    GraphOptimizedNotes,
+    NeuralCompressorNotes,
+    PactNotes,
+    StaticNotes,
+    TunedNotes,
+    WeightOnlyNotes,
+)
 from foundation.processor import detect_cpu
 from foundation.progress import Progress, no_progress
 from foundation.settings import Settings
@@ -67,6 +77,7 @@ class Compiler:
 
     Attributes:
         settings: their field `method` holds the row's key.
+        notes: what it finds out; their field `method` likewise.
         compile: makes the file and its record; the same task gives the same bytes.
         modules: where the code lies; a result's key covers all that they import.
         description: one line for the command line and the documentation.
@@ -75,6 +86,7 @@ class Compiler:
     """
 
     settings: type[Settings]
+    notes: type[Settings]
     compile: Callable[[CompileTask], OnnxModel]
     modules: tuple[str, ...]
     description: str
@@ -157,6 +169,7 @@ def _tuned(task: CompileTask) -> OnnxModel:
 COMPILERS: Mapping[str, Compiler] = {
     "pact": Compiler(
         PactExportSettings,
+        PactNotes,
         _pact,
         ("stages.export.pact_to_qdq",),
         "PACT's own integers: what was trained is what ships",
@@ -164,10 +177,15 @@ COMPILERS: Mapping[str, Compiler] = {
         _processor,
     ),
     "fp16": Compiler(
-        Fp16Settings, _fp16, ("stages.quantize.methods.fp16",), "float16 weights and arithmetic: half the size"
+        Fp16Settings,
+        Fp16Notes,
+        _fp16,
+        ("stages.quantize.methods.fp16",),
+        "float16 weights and arithmetic: half the size",
     ),
     "dynamic": Compiler(
         DynamicSettings,
+        DynamicNotes,
         _dynamic,
         ("stages.quantize.methods.dynamic",),
         "int8 weights without calibration: a quarter of the size at float's speed",
@@ -175,12 +193,14 @@ COMPILERS: Mapping[str, Compiler] = {
     ),
     "weight_only": Compiler(
         WeightOnlySettings,
+        WeightOnlyNotes,
         _weight_only,
         ("stages.quantize.methods.weight_only",),
         "int8 or int4 weights, float arithmetic: the size alone",
     ),
     "static": Compiler(
         StaticSettings,
+        StaticNotes,
         _static,
         ("stages.quantize.methods.static",),
         "int8 weights and activations with calibrated ranges: small and fast",
@@ -188,6 +208,7 @@ COMPILERS: Mapping[str, Compiler] = {
     ),
     "tuned": Compiler(
         TunedSettings,
+        TunedNotes,
         _tuned,
         ("stages.search.tuned",),
         "searches the fastest static file that keeps limits on accuracy, agreement and saliency",
@@ -195,6 +216,7 @@ COMPILERS: Mapping[str, Compiler] = {
     ),
     "neural_compressor": Compiler(
         NeuralCompressorSettings,
+        NeuralCompressorNotes,
         _neural_compressor,
         ("stages.quantize.neural_compressor.adapter", "stages.quantize.neural_compressor.worker"),
         "Intel Neural Compressor: static, dynamic or accuracy-aware tuned int8",
@@ -202,6 +224,7 @@ COMPILERS: Mapping[str, Compiler] = {
     ),
     "graph_optimized": Compiler(
         GraphOptimizedSettings,
+        GraphOptimizedNotes,
         _graph_optimized,
         ("stages.quantize.neural_compressor.adapter", "stages.quantize.neural_compressor.worker"),
         "float weights in a graph fused by onnxruntime-tools",

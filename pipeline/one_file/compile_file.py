@@ -22,6 +22,7 @@ from calibration_data.image_folder import ImageFolder, UnlabelledImages, read_im
 from foundation.artifacts import OnnxModel
 from foundation.errors import UsageError
 from foundation.files import JSON, read_json, sha256_of_file, write_bytes
+from foundation.notes import float_layers
 from foundation.progress import Observer, Progress
 from foundation.settings import Settings
 from onnx_files.canonical import prepare_foreign_model
@@ -92,7 +93,7 @@ class CompiledFile:
             "preprocessing": asdict(self.preprocessing) if self.preprocessing else None,
             "agreement": asdict(self.agreement) if self.agreement else None,
             "settings": dict(self.compiled.settings),
-            "notes": dict(self.compiled.notes),
+            "notes": self.compiled.notes.model_dump(mode="json"),
         }
 
 
@@ -139,13 +140,12 @@ def compile_file(request: CompileRequest, observer: Observer) -> CompiledFile:
                 agreement = measure_agreement(request.model, compiled.path, unseen.pixels, preprocessing, answers)
         source_bytes = sum(file.stat().st_size for file in (request.model, *external_files(request.model)))
         compiled = _deliver(compiled, output)
-    float_layers = compiled.notes.get("float_layers")
     return CompiledFile(
         compiled=compiled,
         source=request.model,
         source_bytes=source_bytes,
         layers=len(weighted),
-        float_layers=None if float_layers is None else tuple(float_layers),
+        float_layers=float_layers(compiled.notes),
         calibration_images=calibration_images,
         scored_images=len(scored),
         folder=folder,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from foundation.files import JSON
+from foundation.notes import Estimate, SaturatingLayerNote, TunedNotes, static_notes
 from pipeline.one_file.compile_file import CompiledFile
 from reports.formats import NOT_MEASURED, count, decibels, interval, percent, plain, size, with_unit
 
@@ -31,11 +32,12 @@ def compiled_table(compiled: CompiledFile) -> RenderableType:
 def _rows(compiled: CompiledFile) -> Iterator[tuple[str, str]]:
     before, after = compiled.source_bytes, compiled.compiled.size_bytes
     notes = compiled.compiled.notes
+    static = static_notes(notes)
     yield "size", f"{size(before)} → {size(after)} ({after / before:.2f}×)"
     yield "layers", _layers(compiled)
-    if "activation_type" in notes:
-        bits = "7 of 8 bits" if notes["reduce_range"] else "8 bits"
-        yield "integers", f"activations {notes['activation_type']}, weights {notes['weight_type']}, {bits}"
+    if static:
+        bits = "7 of 8 bits" if static.reduce_range else "8 bits"
+        yield "integers", f"activations {static.activation_type}, weights {static.weight_type}, {bits}"
     if compiled.preprocessing:
         form = compiled.preprocessing
         values = (
@@ -45,10 +47,10 @@ def _rows(compiled: CompiledFile) -> Iterator[tuple[str, str]]:
     if compiled.folder:
         yield "images", _images(compiled)
     yield from _agreement(compiled)
-    if "search" in notes:
+    if isinstance(notes, TunedNotes):
         yield from _search(notes, compiled.compiled.settings)
-    if "saturation" in notes:
-        yield "without VNNI", _saturation(notes["saturation"])
+    if static and static.saturation is not None:
+        yield "without VNNI", _saturation(static.saturation)
 
 
 def _layers(compiled: CompiledFile) -> str:
@@ -89,32 +91,30 @@ def _agreement(compiled: CompiledFile) -> Iterator[tuple[str, str]]:
         yield "logits SQNR", decibels(found.logits_sqnr_db)
 
 
-def _search(notes: Mapping[str, JSON], limits: Mapping[str, JSON]) -> Iterator[tuple[str, str]]:
-    chosen, trials = notes["chosen"], notes["search"]
-    found = next(trial["measured"] for trial in trials if chosen.items() <= trial.items())
-    speed, likeness = found["speedup"], found["saliency_spearman"]
-    yield "saliency", f"ρ {_estimate(likeness, 'correlation')}, gradient maps of {likeness['n']} images"
-    yield "speed-up", f"{_estimate(speed, '×')}, one thread, {speed['n']} pairs of queries"
-    repairs = [name.replace("_", " ") for name in ("equalization", "bias_correction") if chosen[name]]
-    yield "chosen", f"ranges by {chosen['calibration']}, {' and '.join(repairs) or 'no recovery'}"
-    within = sum(bool(trial["within_limits"]) for trial in trials)
+def _search(notes: TunedNotes, limits: Mapping[str, JSON]) -> Iterator[tuple[str, str]]:
+    chosen, trials = notes.chosen, notes.search
+    found = next(trial.measured for trial in trials if trial.measured and trial.candidate == chosen)
+    speed, likeness = found.speedup, found.score.saliency_spearman
+    yield "saliency", f"ρ {_estimate(likeness, 'correlation')}, gradient maps of {likeness.n} images"
+    yield "speed-up", f"{_estimate(speed, '×')}, one thread, {speed.n} pairs of queries"
+    yield "chosen", f"ranges by {chosen.calibration}, {' and '.join(chosen.repairs) or 'no recovery'}"
+    within = sum(trial.within_limits for trial in trials)
     kept = f"same class ≥ {percent(limits['agreement'])}, saliency ≥ {plain(limits['saliency_spearman'])}"
     yield "search", f"{count(len(trials), 'file')} tried, {within} within the limits ({kept})"
 
 
-def _estimate(found: Mapping[str, JSON], unit: str) -> str:
-    ci95 = found["ci95"]
-    return with_unit(found["value"], unit) + (f" ({interval(ci95[0], ci95[1], unit)})" if ci95 else "")
+def _estimate(found: Estimate, unit: str) -> str:
+    return with_unit(found.value, unit) + (f" ({interval(*found.ci95, unit)})" if found.ci95 else "")
 
 
-def _saturation(layers: list[dict[str, float]]) -> str:
+def _saturation(layers: Sequence[SaturatingLayerNote]) -> str:
     if not layers:
         return "no layer can saturate"
-    wrong = [layer for layer in layers if layer["changed_outputs"] > 0]
+    wrong = [layer for layer in layers if layer.changed_outputs > 0]
     if not wrong:
-        return f"{count(len(layers), 'layer')} could saturate, none does on {layers[0]['images']} images"
-    worst = sorted(wrong, key=lambda layer: -layer["changed_outputs"])[:_SHOWN_NAMES]
-    named = ", ".join(f"{layer['layer']} {percent(layer['changed_outputs'])}" for layer in worst)
+        return f"{count(len(layers), 'layer')} could saturate, none does on {layers[0].images} images"
+    worst = sorted(wrong, key=lambda layer: -layer.changed_outputs)[:_SHOWN_NAMES]
+    named = ", ".join(f"{layer.layer} {percent(layer.changed_outputs)}" for layer in worst)
     more = f" and {len(wrong) - len(worst)} more" if len(wrong) > len(worst) else ""
     return (
         f"{count(len(wrong), 'layer')} of {len(layers)} at risk saturate{'s' if len(wrong) == 1 else ''} "

@@ -145,7 +145,7 @@ class Ledger:
                 "size_bytes": model.size_bytes,
                 "parent_sha256": model.parent_sha256,
                 "settings": dict(model.settings),
-                "notes": dict(model.notes),
+                "notes": model.notes.model_dump(mode="json"),
             },
         ]
         self.write()

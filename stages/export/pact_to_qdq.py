@@ -15,6 +15,7 @@ from torch.nn.utils import parametrize
 from foundation.artifacts import Checkpoint, OnnxModel
 from foundation.errors import StageError, UsageError
 from foundation.files import sha256_of_file
+from foundation.notes import PactNotes, Parity
 from foundation.processor import CpuTarget, detect_cpu
 from onnx_files.preprocessing import Preprocessing
 from stages.export.constant_modules import ConstantAffine, DequantizedBias, DequantizedWeight, GridQuantizer
@@ -71,12 +72,12 @@ def export_pact(
     passes = [pack_weights] if settings.weight_storage == "packed" else []
     write_onnx(network, spec, export, variant, checkpoint.sha256, path, passes)
     parity = _parity(expected, _run(path, export, spec, images))
-    if parity["max_difference_relative"] > MAX_DIFFERENCE or parity["top1_agreement"] < MIN_AGREEMENT:
+    if parity.max_difference_relative > MAX_DIFFERENCE or parity.top1_agreement < MIN_AGREEMENT:
         path.unlink()
         raise StageError(
             f"{path.name}: expected logits within {MAX_DIFFERENCE} of their range from the network's own fake "
-            f"quantization and the same answer on {MIN_AGREEMENT:.1%} of {parity['images']} images, found "
-            f"{parity['max_difference_relative']:.2g} and {parity['top1_agreement']:.2%}. This processor's integer "
+            f"quantization and the same answer on {MIN_AGREEMENT:.1%} of {parity.images} images, found "
+            f"{parity.max_difference_relative:.2g} and {parity.top1_agreement:.2%}. This processor's integer "
             f"kernels differ from those of {target!r}; set `target` to the processor at hand."
         )
     model = OnnxModel(
@@ -86,15 +87,15 @@ def export_pact(
         "pact",
         checkpoint.sha256,
         settings.model_dump(mode="json"),
-        {
-            "weight_bits": spec.pact.weight_bits,
-            "activation_bits": spec.pact.activation_bits,
-            "target": target,
-            "layers_stored_unsigned": unsigned_layers,
-            "layers": layers,
-            "layers_run_in_integers": _layers_in_integers(path),
-            "parity": parity,
-        },
+        PactNotes(
+            weight_bits=spec.pact.weight_bits,
+            activation_bits=spec.pact.activation_bits,
+            target=target,
+            layers_stored_unsigned=tuple(unsigned_layers),
+            layers=layers,
+            layers_run_in_integers=_layers_in_integers(path),
+            parity=parity,
+        ),
     )
     model.write_record()
     return model
@@ -202,9 +203,9 @@ def _batches(images: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
     return [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
 
 
-def _parity(expected: Tensor, found: Tensor) -> dict[str, float]:
-    return {
-        "images": len(expected),
-        "max_difference_relative": ((found - expected).abs().max() / (expected.max() - expected.min())).item(),
-        "top1_agreement": (found.argmax(1) == expected.argmax(1)).double().mean().item(),
-    }
+def _parity(expected: Tensor, found: Tensor) -> Parity:
+    return Parity(
+        images=len(expected),
+        max_difference_relative=((found - expected).abs().max() / (expected.max() - expected.min())).item(),
+        top1_agreement=(found.argmax(1) == expected.argmax(1)).double().mean().item(),
+    )

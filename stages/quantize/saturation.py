@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foundation.files import JSON
+from foundation.notes import SaturatingLayerNote
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -39,34 +39,9 @@ _OPERANDS = {
 }
 
 
-@dataclass(frozen=True)
-class LayerSaturation:
-    """What one layer's sums do on x86 without VNNI.
-
-    Attributes:
-        layer: its name in the float graph.
-        weight_pairs_at_risk: share of its neighbouring weights whose sum some activations would saturate, above 0.
-        largest_sum: the sum of two products that is furthest from zero, for activations of 0…255.
-        saturated_sums: share of the sums of two products that saturate on the images.
-        changed_outputs: share of its outputs in which at least one of them does, before rounding.
-        images: how many were looked at.
-    """
-
-    layer: str
-    weight_pairs_at_risk: float
-    largest_sum: int
-    saturated_sums: float
-    changed_outputs: float
-    images: int
-
-    def as_json(self) -> dict[str, JSON]:
-        """Return the layer as it stands in a variant's record."""
-        return asdict(self)
-
-
 def saturating_layers(
     model: ModelProto, batches: Iterable[Mapping[str, NDArray[Any]]]
-) -> tuple[LayerSaturation, ...]:
+) -> tuple[SaturatingLayerNote, ...]:
     """Return the layers whose sums can saturate on x86 without VNNI, in the order of the graph.
 
     What multiplies integers is read off the graph that ONNX Runtime makes of the file, so a layer that it computes in
@@ -262,16 +237,16 @@ def _padding(
     return padding
 
 
-def _result(layer: _Layer, tally: _Tally, images: int) -> LayerSaturation:
+def _result(layer: _Layer, tally: _Tally, images: int) -> SaturatingLayerNote:
     highest, lowest = layer.extremes
     largest = max(int(highest.max()), int(lowest.min()), key=abs)
-    return LayerSaturation(
-        layer.name,
-        float(layer.at_risk.mean()),
-        largest,
-        tally.saturated / max(tally.sums, 1),
-        tally.changed / max(tally.outputs, 1),
-        images,
+    return SaturatingLayerNote(
+        layer=layer.name,
+        weight_pairs_at_risk=float(layer.at_risk.mean()),
+        largest_sum=largest,
+        saturated_sums=tally.saturated / max(tally.sums, 1),
+        changed_outputs=tally.changed / max(tally.outputs, 1),
+        images=images,
     )
 
 

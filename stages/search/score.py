@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration_data.prepared import PreparedSplit, Task
+from foundation.notes import Estimate, ScoreNote
 from onnx_files.sessions import open_session, session_preprocessing
 from stages.validate import map_similarity, metrics, statistics
 from stages.validate.explained import explained_classes, images_to_explain
@@ -56,23 +57,6 @@ class Reference:
     maps: NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Score:
-    """A candidate's numbers, each with its 95 % interval over the images.
-
-    Attributes:
-        accuracy_drop: the float file's accuracy less the candidate's; None without labels.
-        agreement: share of the answers that are the float file's.
-        logits_sqnr_db: energy of the float file's logits over that of the deviation from them, in dB.
-        saliency_spearman: rank correlation of the gradient maps with the float file's.
-    """
-
-    accuracy_drop: statistics.Estimate | None
-    agreement: statistics.Estimate
-    logits_sqnr_db: statistics.Estimate
-    saliency_spearman: statistics.Estimate
-
-
 def reference_answers(
     path: Path, twin: Path, split: PreparedSplit, task: Task, labelled: bool, images: int, explained: int, seed: int
 ) -> Reference:
@@ -100,8 +84,8 @@ def reference_answers(
     return Reference(path, pixels, labels, units, task, logits, few, targets[few], maps)
 
 
-def score(reference: Reference, path: Path, twin: Path) -> Score:
-    """Return what a candidate's file keeps of the float file.
+def score(reference: Reference, path: Path, twin: Path) -> ScoreNote:
+    """Return what a candidate's file keeps of the float file, each number with its 95 % interval over the images.
 
     Raises:
         StageError: a logit or a gradient is not finite.
@@ -113,15 +97,16 @@ def score(reference: Reference, path: Path, twin: Path) -> Score:
     if reference.labels is not None:
         lost = _right(expected, reference.labels) - _right(answers, reference.labels)
         drop = _mean(lost, reference.units)
-    return Score(
-        drop,
-        _mean(_right(answers, expected), reference.units, is_share=True),
-        _sqnr(logits, reference),
-        _mean(map_similarity.spearman(maps, reference.maps), reference.units[reference.explained]),
+    likeness = map_similarity.spearman(maps, reference.maps)
+    return ScoreNote(
+        accuracy_drop=drop,
+        agreement=_mean(_right(answers, expected), reference.units, is_share=True),
+        logits_sqnr_db=_sqnr(logits, reference),
+        saliency_spearman=_mean(likeness, reference.units[reference.explained]),
     )
 
 
-def speedup(reference: Path, candidate: Path, image: NDArray[np.uint8], rounds: int) -> statistics.Estimate:
+def speedup(reference: Path, candidate: Path, image: NDArray[np.uint8], rounds: int) -> Estimate:
     """Return the float file's latency over a candidate's: one thread, a query to each in every round.
 
     A query is one image, or as many copies of it as a fixed batch holds.
@@ -136,7 +121,7 @@ def speedup(reference: Path, candidate: Path, image: NDArray[np.uint8], rounds: 
     """
     sessions = [open_session(path, "cpu", 1) for path in (reference, candidate)]
     seconds = np.array([[_seconds(session, image) for session in sessions] for _ in range(rounds + 3)])[3:]
-    return statistics.paired_ratio_estimate(seconds[:, 0], seconds[:, 1], _RESAMPLES, 0)
+    return _noted(statistics.paired_ratio_estimate(seconds[:, 0], seconds[:, 1], _RESAMPLES, 0))
 
 
 def _seconds(session: InferenceSession, image: NDArray[np.uint8]) -> float:
@@ -158,11 +143,11 @@ def _right(answers: NDArray[np.integer], truth: NDArray[np.integer]) -> Floats:
     return cast("Floats", right if right.ndim == 1 else right.mean(axis=1))
 
 
-def _mean(values: Floats, units: Indices, is_share: bool = False) -> statistics.Estimate:
-    return statistics.mean_estimate(values, _RESAMPLES, 0, units, is_share=is_share)
+def _mean(values: Floats, units: Indices, is_share: bool = False) -> Estimate:
+    return _noted(statistics.mean_estimate(values, _RESAMPLES, 0, units, is_share=is_share))
 
 
-def _sqnr(logits: NDArray[np.float32], reference: Reference) -> statistics.Estimate:
+def _sqnr(logits: NDArray[np.float32], reference: Reference) -> Estimate:
     n = len(logits)
 
     def statistic(weights: Floats) -> Floats:
@@ -170,4 +155,8 @@ def _sqnr(logits: NDArray[np.float32], reference: Reference) -> statistics.Estim
 
     value = float(statistic(np.ones((1, n)))[0])
     interval = bootstrap_interval(statistic, np.zeros(n, np.int64), _RESAMPLES, 0, reference.units)
-    return statistics.Estimate(value, interval, n)
+    return Estimate(value=value, ci95=interval, n=n)
+
+
+def _noted(found: statistics.Estimate) -> Estimate:
+    return Estimate(value=found.value, ci95=found.ci95, n=found.n)

@@ -8,15 +8,15 @@ proposal is worth is measured on the compiled file. Every trial is on disk befor
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
-from pydantic import Field
+from pydantic import BaseModel, Field, ValidationError
 
 from foundation.errors import StageError, UsageError
-from foundation.files import JSON, write_bytes
+from foundation.files import write_bytes
+from foundation.notes import Calibration, CandidateNote, MeasuredNote, SensitivityNote, TrialNote
 from foundation.processor import CpuTarget
 from foundation.progress import Progress
 from foundation.settings import Settings
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
 
-Calibration = Literal["minmax", "percentile", "entropy", "mse"]
+Note = TypeVar("Note", bound=BaseModel)
 
 LEAST_SCORED_IMAGES = 8
 _STARTUP_TRIALS = 8
@@ -64,56 +64,6 @@ class TunedSettings(Settings):
     seed: int = Field(0, ge=0, le=2**32 - 1, description="of the proposals and of the choice of images")
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """One point of the search.
-
-    Attributes:
-        calibration: how ranges are chosen.
-        equalization: whether the weights of neighbouring layers are levelled first.
-        bias_correction: whether the mean error of each layer is taken out of its bias.
-        ranking: what the layers are ranked by, to leave the most sensitive ones in float.
-        float_layers: how many of them.
-    """
-
-    calibration: Calibration
-    equalization: bool
-    bias_correction: bool
-    ranking: Literal["logits", "saliency"]
-    float_layers: int
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What a candidate's file turned out to be.
-
-    Attributes:
-        speedup: fp32's latency over the file's; more is better.
-        least_speedup: lower bound of its 95 % interval.
-        margins: name of each limit → how far the file is inside it; below 0 it is broken.
-        record: everything that was measured, for the report.
-    """
-
-    speedup: float
-    least_speedup: float
-    margins: Mapping[str, float]
-    record: Mapping[str, JSON]
-
-    @property
-    def within_limits(self) -> bool:
-        """Whether no limit is broken."""
-        return min(self.margins.values()) >= 0
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A candidate and what it turned out to be; `error` where it could not be compiled or measured."""
-
-    candidate: Candidate
-    measured: Measured | None
-    error: str | None = None
-
-
 def open_study(journal: Path, identity: str, seed: int) -> Study:
     """Begin a search, or go on with it.
 
@@ -148,13 +98,13 @@ def open_study(journal: Path, identity: str, seed: int) -> Study:
 
 
 def search(
-    evaluate: Callable[[Candidate], Measured],
+    evaluate: Callable[[CandidateNote], MeasuredNote],
     layers: int,
     settings: TunedSettings,
     study: Study,
     progress: Progress,
     deadline: float,
-) -> list[Trial]:
+) -> list[TrialNote]:
     """Propose and measure candidates until the trials or the time are used up.
 
     A search that was interrupted goes on from its journal. The same candidate is never measured twice.
@@ -173,7 +123,7 @@ def search(
     from optuna.trial import TrialState
 
     for start in _starting_points(layers) if not study.trials else ():
-        study.enqueue_trial(asdict(start))
+        study.enqueue_trial(start.model_dump())
     for killed in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         study.enqueue_trial(killed.params)
         study.tell(killed.number, state=TrialState.FAIL)
@@ -191,7 +141,17 @@ def search(
     return list(known.values())
 
 
-def best_trial(trials: Sequence[Trial]) -> Trial:
+def known_layers(study: Study) -> dict[str, SensitivityNote]:
+    """Return the layers whose sensitivity a study holds, by name."""
+    return {layer: _noted(SensitivityNote, entry) for layer, entry in study.user_attrs.items()}
+
+
+def remember_layer(study: Study, found: SensitivityNote) -> None:
+    """Write a layer's sensitivity into the study's journal."""
+    study.set_user_attr(found.layer, found.model_dump(mode="json"))
+
+
+def best_trial(trials: Sequence[TrialNote]) -> TrialNote:
     """Return the fastest trial that keeps every limit.
 
     Files whose measured speed lies within the fastest one's interval are as fast; of these the one that stays
@@ -203,8 +163,8 @@ def best_trial(trials: Sequence[Trial]) -> Trial:
     measured = [(trial, trial.measured) for trial in trials if trial.measured is not None]
     within = [(trial, found) for trial, found in measured if found.within_limits]
     if within:
-        fastest = max((found for _, found in within), key=lambda found: found.speedup)
-        as_fast = [pair for pair in within if pair[1].speedup >= fastest.least_speedup]
+        fastest = max((found.speedup for _, found in within), key=lambda speedup: speedup.value)
+        as_fast = [pair for pair in within if pair[1].speedup.value >= fastest.least]
         return max(as_fast, key=lambda pair: min(pair[1].margins.values()))[0]
     if not measured:
         raise StageError(f"tuned: none of {len(trials)} files could be measured ({trials[0].error}).")
@@ -217,14 +177,15 @@ def best_trial(trials: Sequence[Trial]) -> Trial:
     )
 
 
-def _starting_points(layers: int) -> tuple[Candidate, ...]:
+def _starting_points(layers: int) -> tuple[CandidateNote, ...]:
     # What a user would try by hand, the plain one first: the search can only improve on it.
-    return (
-        Candidate("minmax", False, False, "logits", 0),
-        Candidate("percentile", True, True, "logits", 0),
-        Candidate("mse", True, True, "logits", 0),
-        Candidate("mse", True, True, "saliency", min(2, _most_float_layers(layers))),
+    plain = CandidateNote(
+        calibration="minmax", equalization=False, bias_correction=False, ranking="logits", float_layers=0
     )
+    repaired = plain.model_copy(update={"equalization": True, "bias_correction": True})
+    mse = repaired.model_copy(update={"calibration": "mse"})
+    in_float = {"ranking": "saliency", "float_layers": min(2, _most_float_layers(layers))}
+    return plain, repaired.model_copy(update={"calibration": "percentile"}), mse, mse.model_copy(update=in_float)
 
 
 def _drop_half_line(journal: Path) -> None:
@@ -239,8 +200,8 @@ def _most_float_layers(layers: int) -> int:
     return max(1, int(layers * _MOST_FLOAT_LAYERS_SHARE))
 
 
-def _propose(trial: Any, layers: int) -> Candidate:
-    return Candidate(
+def _propose(trial: Any, layers: int) -> CandidateNote:
+    return CandidateNote(
         calibration=trial.suggest_categorical("calibration", get_args(Calibration)),
         equalization=trial.suggest_categorical("equalization", (False, True)),
         bias_correction=trial.suggest_categorical("bias_correction", (False, True)),
@@ -249,33 +210,43 @@ def _propose(trial: Any, layers: int) -> Candidate:
     )
 
 
-def _try(evaluate: Callable[[Candidate], Measured], candidate: Candidate) -> Trial:
+def _try(evaluate: Callable[[CandidateNote], MeasuredNote], candidate: CandidateNote) -> TrialNote:
     try:
-        return Trial(candidate, evaluate(candidate))
+        return TrialNote(candidate=candidate, measured=evaluate(candidate))
     except StageError as error:
-        return Trial(candidate, None, str(error))
+        return TrialNote(candidate=candidate, measured=None, error=str(error))
 
 
-def _tell(study: Study, asked: Any, trial: Trial) -> None:
+def _tell(study: Study, asked: Any, trial: TrialNote) -> None:
     from optuna.trial import TrialState
 
     if trial.measured is None:
         asked.set_user_attr("error", trial.error)
         study.tell(asked, state=TrialState.FAIL)
         return
-    asked.set_user_attr("measured", asdict(trial.measured))
-    study.tell(asked, trial.measured.speedup)
+    asked.set_user_attr("measured", trial.measured.model_dump(mode="json"))
+    study.tell(asked, trial.measured.speedup.value)
 
 
-def _finished(study: Study) -> list[Trial]:
+def _finished(study: Study) -> list[TrialNote]:
     from optuna.trial import TrialState
 
     trials = []
     for frozen in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL)):
         measured, error = frozen.user_attrs.get("measured"), frozen.user_attrs.get("error")
         if measured or error:
-            trials.append(Trial(Candidate(**frozen.params), Measured(**measured) if measured else None, error))
+            trials.append(_noted(TrialNote, {"candidate": frozen.params, "measured": measured, "error": error}))
     return trials
+
+
+def _noted(note: type[Note], entry: Any) -> Note:
+    try:
+        return note.model_validate(entry, strict=False)
+    except ValidationError as error:
+        raise UsageError(
+            f"expected the journal of a search, found one with a damaged entry ({error.errors()[0]['msg']}). Delete "
+            "the file *.search.jsonl and run again; the search begins anew."
+        ) from error
 
 
 def _sampler(seed: int) -> Any:

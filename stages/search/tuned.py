@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from foundation.artifacts import OnnxModel
 from foundation.errors import StageError, UsageError
-from foundation.files import JSON, write_bytes
+from foundation.files import write_bytes
+from foundation.notes import CandidateNote, MeasuredNote, ScoreNote, SensitivityNote, StaticNotes, TunedNotes
 from foundation.progress import Progress
 from onnx_files.image_input import preprocessing_of
 from onnx_files.reading import read_model
 from stages.saliency_twin.twin_file import twin_path
-from stages.search.study import Candidate, Measured, Trial, TunedSettings, best_trial, open_study, search
+from stages.search.study import TunedSettings, best_trial, known_layers, open_study, remember_layer, search
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -28,36 +29,12 @@ if TYPE_CHECKING:
 
     from calibration_data.prepared import PreparedData
     from stages.quantize.methods.static import StaticSettings
-    from stages.search.score import Reference, Score
+    from stages.search.score import Reference
 
 
 _SQUASHING = frozenset(("Softmax", "LogSoftmax", "Sigmoid", "Identity"))
-
-
-@dataclass(frozen=True)
-class _Bench:
-    """Where candidates are compiled and scored."""
-
-    fp32: OnnxModel
-    variant: str
-    data: PreparedData
-    settings: TunedSettings
-    reference: Reference
-    trial_path: Path
-
-    def compile(self, static: StaticSettings, final: bool = False) -> OnnxModel:
-        from stages.quantize.methods.static import quantize_static
-
-        return quantize_static(self.fp32, self.variant, static, self.data, self.trial_path, check_saturation=final)
-
-    def score(self, model: OnnxModel) -> Score:
-        from stages.search.score import score
-
-        try:
-            twin = write_twin(model.path, twin_path(model.path), self.data)
-            return score(self.reference, model.path, twin)
-        except (UsageError, StageError) as error:  # of a file that is ours, under a name that goes into the record
-            raise StageError(str(error).replace(str(model.path), f"a file of {self.variant}")) from error
+Ranking = Mapping[str, Sequence[str]]
+"""What layers are ranked by → their names, the most sensitive first."""
 
 
 def tune(
@@ -89,42 +66,22 @@ def tune(
         StageError: no file keeps every limit.
     """
     from onnx_files.graph import layers, load
-    from stages.search.score import reference_answers, speedup
 
     deadline = time.monotonic() + 60 * settings.minutes
     trial_path = path.with_name(f"{variant}.trial.onnx")
     nodes = {node.name: node.op_type for node in layers(load(fp32), fp32)}
     total = len(nodes) + settings.trials
     try:
-        reference = reference_answers(
-            fp32.path,
-            write_twin(fp32.path, twin_path(trial_path), data),
-            data.validation,
-            data.task,
-            labelled,
-            settings.scored_images,
-            settings.explained_images,
-            settings.seed,
-        )
-        bench = _Bench(fp32, variant, data, settings, reference, trial_path)
-        if journal is None:
-            journal = path.with_name(f"{variant}.search.jsonl")
-        study = open_study(journal, identity, settings.seed)
-        sensitivity = _sensitivity(bench, nodes, study, lambda done: progress(done, total))
-        rankings = {
+        reference = _reference(fp32, settings, data, twin_path(trial_path), labelled)
+        candidates = _Candidates(fp32, variant, data, settings, reference, trial_path)
+        study = open_study(journal or path.with_name(f"{variant}.search.jsonl"), identity, settings.seed)
+        sensitivity = _sensitivity(candidates, nodes, study, lambda done: progress(done, total))
+        ranking = {
             "logits": _ranked(sensitivity, "logits_sqnr_db"),
             "saliency": _ranked(sensitivity, "saliency_spearman"),
         }
-
-        def evaluate(candidate: Candidate) -> Measured:
-            model = bench.compile(_static(candidate, rankings, settings))
-            found = bench.score(model)
-            faster = speedup(fp32.path, model.path, data.validation.images[0], settings.latency_rounds)
-            record = {**asdict(found), "speedup": asdict(faster), "size_bytes": model.size_bytes}
-            return Measured(faster.value, (faster.ci95 or (faster.value,))[0], _margins(found, settings), record)
-
         trials = search(
-            evaluate,
+            lambda candidate: candidates.measure(_static(candidate, ranking, settings)),
             len(nodes),
             settings,
             study,
@@ -132,20 +89,70 @@ def tune(
             deadline,
         )
         best = best_trial(trials)
-        chosen = bench.compile(_static(best.candidate, rankings, settings), final=True)
+        chosen = candidates.compile(_static(best.candidate, ranking, settings), final=True)
         trial_path.rename(path)
     finally:
         for leftover in (trial_path, trial_path.with_suffix(".json"), twin_path(trial_path)):
             leftover.unlink(missing_ok=True)
-    notes = {
-        **chosen.notes,
-        "chosen": asdict(best.candidate),
-        "search": [_as_json(trial) for trial in trials],
-        "sensitivity": sensitivity,
-    }
+    assert isinstance(chosen.notes, StaticNotes)
+    notes = TunedNotes(file=chosen.notes, chosen=best.candidate, search=tuple(trials), sensitivity=tuple(sensitivity))
     tuned = replace(chosen, path=path, method="tuned", settings=settings.model_dump(mode="json"), notes=notes)
     tuned.write_record()
     return tuned
+
+
+def _reference(fp32: OnnxModel, settings: TunedSettings, data: PreparedData, twin: Path, labelled: bool) -> Reference:
+    from stages.search.score import reference_answers
+
+    return reference_answers(
+        fp32.path,
+        write_twin(fp32.path, twin, data),
+        data.validation,
+        data.task,
+        labelled,
+        settings.scored_images,
+        settings.explained_images,
+        settings.seed,
+    )
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """Compiles and measures one candidate after the other, each under the same path."""
+
+    fp32: OnnxModel
+    variant: str
+    data: PreparedData
+    settings: TunedSettings
+    reference: Reference
+    path: Path
+
+    def compile(self, static: StaticSettings, final: bool = False) -> OnnxModel:
+        from stages.quantize.methods.static import quantize_static
+
+        return quantize_static(self.fp32, self.variant, static, self.data, self.path, check_saturation=final)
+
+    def score(self, model: OnnxModel) -> ScoreNote:
+        from stages.search.score import score
+
+        try:
+            twin = write_twin(model.path, twin_path(model.path), self.data)
+            return score(self.reference, model.path, twin)
+        except (UsageError, StageError) as error:  # of a file that is ours, under a name that goes into the record
+            raise StageError(str(error).replace(str(model.path), f"a file of {self.variant}")) from error
+
+    def measure(self, static: StaticSettings) -> MeasuredNote:
+        from stages.search.score import speedup
+
+        model = self.compile(static)
+        found = self.score(model)
+        image, rounds = self.data.validation.images[0], self.settings.latency_rounds
+        return MeasuredNote(
+            score=found,
+            speedup=speedup(self.fp32.path, model.path, image, rounds),
+            size_bytes=model.size_bytes,
+            margins=_margins(found, self.settings),
+        )
 
 
 def write_twin(path: Path, output: Path, data: PreparedData) -> Path:
@@ -190,35 +197,36 @@ def explained_tensor(model: ModelProto) -> str:
 
 
 def _sensitivity(
-    bench: _Bench, nodes: Mapping[str, str], study: Study, progress: Callable[[int], None]
-) -> list[dict[str, JSON]]:
+    candidates: _Candidates, nodes: Mapping[str, str], study: Study, progress: Callable[[int], None]
+) -> list[SensitivityNote]:
     """Return what quantizing each layer alone costs, the costliest for the logits first; the study keeps each."""
     from stages.quantize.methods.static import StaticSettings
 
-    known: Mapping[str, dict[str, JSON]] = study.user_attrs
-    found: list[dict[str, JSON]] = []
+    known = known_layers(study)
     for done, (layer, operator) in enumerate(nodes.items(), start=1):
-        row = known.get(layer)
-        if row is None:
+        if layer not in known:
             alone = StaticSettings(
                 method="static",
-                target=bench.settings.target,
-                images=bench.settings.images,
-                seed=bench.settings.seed,
+                target=candidates.settings.target,
+                images=candidates.settings.images,
+                seed=candidates.settings.seed,
                 float_layers=tuple(name for name in nodes if name != layer),
             )
-            row = {"layer": layer, "operator": operator, **asdict(bench.score(bench.compile(alone)))}
-            study.set_user_attr(layer, row)
-        found.append(row)
+            score = candidates.score(candidates.compile(alone))
+            known[layer] = SensitivityNote(layer=layer, operator=operator, score=score)
+            remember_layer(study, known[layer])
         progress(done)
-    return sorted(found, key=lambda row: row["logits_sqnr_db"]["value"])
+    return sorted((known[layer] for layer in nodes), key=lambda found: found.score.logits_sqnr_db.value)
 
 
-def _ranked(sensitivity: Sequence[Mapping[str, JSON]], metric: str) -> tuple[str, ...]:
-    return tuple(row["layer"] for row in sorted(sensitivity, key=lambda row: row[metric]["value"]))
+def _ranked(
+    sensitivity: Sequence[SensitivityNote], metric: Literal["logits_sqnr_db", "saliency_spearman"]
+) -> tuple[str, ...]:
+    ordered = sorted(sensitivity, key=lambda found: getattr(found.score, metric).value)
+    return tuple(found.layer for found in ordered)
 
 
-def _static(candidate: Candidate, rankings: Mapping[str, Sequence[str]], settings: TunedSettings) -> StaticSettings:
+def _static(candidate: CandidateNote, ranking: Ranking, settings: TunedSettings) -> StaticSettings:
     from stages.quantize.methods.static import StaticSettings
     from stages.quantize.recovery.steps import RecoverySettings
 
@@ -227,13 +235,13 @@ def _static(candidate: Candidate, rankings: Mapping[str, Sequence[str]], setting
         target=settings.target,
         calibration=candidate.calibration,
         recovery=RecoverySettings(equalization=candidate.equalization, bias_correction=candidate.bias_correction),
-        float_layers=tuple(rankings[candidate.ranking][: candidate.float_layers]),
+        float_layers=tuple(ranking[candidate.ranking][: candidate.float_layers]),
         images=settings.images,
         seed=settings.seed,
     )
 
 
-def _margins(found: Score, settings: TunedSettings) -> dict[str, float]:
+def _margins(found: ScoreNote, settings: TunedSettings) -> dict[str, float]:
     margins = {
         "agreement": found.agreement.value - settings.agreement,
         "saliency_spearman": found.saliency_spearman.value - settings.saliency_spearman,
@@ -241,13 +249,3 @@ def _margins(found: Score, settings: TunedSettings) -> dict[str, float]:
     if found.accuracy_drop is not None:
         margins["accuracy_drop"] = settings.accuracy_drop - found.accuracy_drop.value
     return margins
-
-
-def _as_json(trial: Trial) -> dict[str, JSON]:
-    measured = trial.measured
-    return {
-        **asdict(trial.candidate),
-        "error": trial.error,
-        "measured": None if measured is None else dict(measured.record),
-        "within_limits": measured is not None and measured.within_limits,
-    }

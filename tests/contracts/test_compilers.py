@@ -100,6 +100,7 @@ def method(request: pytest.FixtureRequest) -> str:
 def test_the_settings_hold_the_key_and_describe_every_field() -> None:
     for key, row in COMPILERS.items():
         assert row.settings.model_fields["method"].default == key
+        assert row.notes.model_fields["method"].default == key
         assert all(field.description for field in row.settings.model_fields.values())
         assert row.description
 
@@ -122,6 +123,7 @@ def test_a_compiled_file_keeps_the_form_of_its_source(
 
     # The artifact, its record, and nothing else but ranges for the next variant.
     assert (first.variant, first.method, first.parent_sha256) == ("variant", method, float_model.sha256)
+    assert type(first.notes) is row.notes
     assert first.sha256 == sha256_of_file(first.path)
     assert OnnxModel.read(first.path) == first
     assert first.settings == settings.model_dump(mode="json")

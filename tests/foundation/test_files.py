@@ -10,6 +10,7 @@ from foundation import files
 from foundation.artifacts import OnnxModel
 from foundation.errors import UsageError
 from foundation.files import atomic_path, read_json, sha256_of_file, sha256_of_json, write_bytes, write_json
+from foundation.notes import GivenNotes
 from foundation.record import Measurement
 from foundation.run_folder import RunFolder
 
@@ -63,14 +64,41 @@ def test_json_is_readable_and_the_same_every_time(tmp_path):
 
 
 def test_a_model_that_was_changed_after_it_was_made_is_refused(tmp_path):
-    path = tmp_path / "static-int8.onnx"
+    path = tmp_path / "given-int8.onnx"
     path.write_bytes(b"model")
-    model = OnnxModel("static-int8", path, sha256_of_file(path), "static", "0" * 64, {"x": 1}, {"y": [2]})
+    notes = GivenNotes(given_sha256="1" * 64, tools={"tensorflow": "2.19"})
+    model = OnnxModel("given-int8", path, sha256_of_file(path), "given", "0" * 64, {"x": 1}, notes)
     model.write_record()
     assert OnnxModel.read(path) == model
     assert json.loads(model.record_path.read_text())["size_bytes"] == 5
     path.write_bytes(b"mode1")
     with pytest.raises(UsageError, match="changed after it was made"):
+        OnnxModel.read(path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda record: record.pop("sha256"), r"sha256: Field required"),
+        (lambda record: record["notes"].pop("method"), r"notes: Unable to extract tag using discriminator 'method'"),
+        (lambda record: record["notes"].update(method="pact"), r"notes\.pact\.weight_bits: Field required"),
+        (lambda record: record["notes"].update(more=1), r"notes\.given\.more: Extra inputs are not permitted"),
+        (lambda record: record["notes"].update(tools=[]), r"notes\.given\.tools: Input should be a valid dictionary"),
+    ],
+)
+def test_a_damaged_record_is_told_in_one_sentence(damage, said, tmp_path):
+    path = tmp_path / "v.onnx"
+    path.write_bytes(b"model")
+    notes = GivenNotes(given_sha256="1" * 64, tools={})
+    model = OnnxModel("v", path, sha256_of_file(path), "given", None, notes=notes)
+    model.write_record()
+    record = json.loads(model.record_path.read_text())
+    damage(record)
+    model.record_path.write_text(json.dumps(record))
+    with pytest.raises(UsageError, match=rf"v\.json: expected the record of a compiled file, .*\({said}.*Delete it"):
+        OnnxModel.read(path)
+    model.record_path.write_text("[]")
+    with pytest.raises(UsageError, match=r"v\.json: expected the record of a compiled file"):
         OnnxModel.read(path)
 
 

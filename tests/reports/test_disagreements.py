@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from foundation.notes import ExportNotes
 from reports.disagreements import changes, disagreements
 from reports.facts import Facts, Predictions, VariantRecord
 
@@ -18,7 +19,7 @@ def facts() -> Facts:
     labels = [0, 1, 2, 0, 1]
     return Facts(
         {"classes": ["a", "b", "c"]},
-        variants=tuple(VariantRecord(name, name, "", "", 1, None, {}, {}) for name in ("fp16", "fp32")),
+        variants=tuple(VariantRecord(name, name, "", "", 1, None, {}, ExportNotes()) for name in ("fp16", "fp32")),
         predictions={
             "fp32": predictions([0, 1, 2, 1, 2], labels, [1, 2, 3, 4, 5]),
             "fp16": predictions([1, 2, 2, 0, 0], labels, [1, 1, 1, 1, 1]),
@@ -48,7 +49,7 @@ def label_facts() -> Facts:
     logits = {"fp32": [[2.0, -1.0], [-3.0, 1.0]], "fp16": [[-0.5, -1.0], [-3.0, -2.0]]}
     return Facts(
         {"classes": ["mass", "edema"]},
-        variants=tuple(VariantRecord(name, name, "", "", 1, None, {}, {}) for name in logits),
+        variants=tuple(VariantRecord(name, name, "", "", 1, None, {}, ExportNotes()) for name in logits),
         predictions={name: Predictions(np.array(of, np.float32), labels) for name, of in logits.items()},
     )
 

@@ -2,23 +2,36 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from foundation.notes import BiasCorrectionNote, EqualizationNote, RecoveryStepNote, StaticNotes
 from foundation.run_folder import RunFolder
 from reports.facts import Facts, read_facts
 from reports.html import render
 from reports.recovery_table import recovery_table
 
-NOTES = [
-    {"step": "equalization", "logits_sqnr_db_before": -1.0625, "logits_sqnr_db_after": 19.5, "pairs": 1234,
-     "kept_channels": 0},
-    {"step": "bias_correction", "logits_sqnr_db_before": 19.5, "logits_sqnr_db_after": None, "layers": 53},
-]  # fmt: skip
+STEPS = (
+    RecoveryStepNote(
+        did=EqualizationNote(pairs=1234, kept_channels=0, largest_factor=2.0, float_sqnr_db=120.0),
+        logits_sqnr_db_before=-1.0625,
+        logits_sqnr_db_after=19.5,
+    ),
+    RecoveryStepNote(did=BiasCorrectionNote(layers=53), logits_sqnr_db_before=19.5, logits_sqnr_db_after=None),
+)
+NOTES = StaticNotes(
+    activation_type="uint8",
+    weight_type="int8",
+    reduce_range=False,
+    layers=53,
+    float_layers=(),
+    calibration_images=(),
+    saturation=None,
+    recovery=STEPS,
+)
 
 
 def with_notes(run: RunFolder) -> Facts:
     facts = read_facts(run)
     variants = tuple(
-        replace(record, notes={**record.notes, "recovery": NOTES}) if record.variant == "static-int8" else record
-        for record in facts.variants
+        replace(record, notes=NOTES) if record.variant == "static-int8" else record for record in facts.variants
     )
     return replace(facts, variants=variants)
 

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from foundation.notes import Fp16Notes
 from foundation.record import Measurement, StageRecord, Verdict
 from foundation.run_folder import RunFolder
 from reports import html, write_report
@@ -132,6 +133,17 @@ def test_every_picture_is_told_and_every_table_captioned(reported_run: RunFolder
     assert tags.count("h1") == 1
 
 
+def hostile_notes(text: str) -> Fp16Notes:
+    return Fp16Notes(
+        constants=2,
+        clipped_constants=1,
+        raised_constants=0,
+        tensors_with_changed_constants=(text,),
+        float_islands={text: 1e6},
+        logits_sqnr_db=None,
+    )
+
+
 def hostile_facts(text: str) -> Facts:
     """A small run in which every text is the given one."""
     name = f"{text}-variant"
@@ -145,7 +157,7 @@ def hostile_facts(text: str) -> Facts:
         {"name": text, "dataset": text, "classes": [text], "configuration": {text: [text]}, "gates_sha256": text,
          "environment": {"cpu": {"model": text, "features": [text]}, "packages": {text: text}}, "synthetic": True},
         stages=(StageRecord(text, "failed", text, {}, {text: text}, 1.0, text),),
-        variants=(VariantRecord(name, text, text, text, 2048, text, {text: text}, {text: text}),),
+        variants=(VariantRecord(name, text, text, text, 2048, text, {text: text}, hostile_notes(text)),),
         measurements=measurements,
         verdicts=(Verdict(text, "failed", 1.0, 2.0, text),),
         unreadable=(text,),

@@ -21,6 +21,7 @@ from pydantic import Field
 
 from calibration_data.prepared import PreparedData
 from foundation.artifacts import OnnxModel
+from foundation.notes import DynamicNotes
 from foundation.processor import choose_integer_types, detect_cpu
 from foundation.progress import Progress, no_progress
 from foundation.settings import Settings
@@ -69,13 +70,13 @@ def quantize_dynamic(
     convolutions = store_convolutions_as_int8(proto, settings.per_channel)
     linear = _linear_layers(proto)
     compiled = _quantize_linear_layers(proto, settings.per_channel, types.reduce_range)
-    notes = {
-        "linear_layers": linear,
-        "convolutions_in_float_arithmetic": convolutions,
-        "reduce_range": types.reduce_range,
-    }
+    notes = DynamicNotes(
+        linear_layers=tuple(linear),
+        convolutions_in_float_arithmetic=tuple(convolutions),
+        reduce_range=types.reduce_range,
+    )
     progress(1, 1)
-    return publish(compiled, model, variant, settings, "dynamic", notes, path)
+    return publish(compiled, model, variant, settings, notes, path)
 
 
 def store_convolutions_as_int8(proto: ModelProto, per_channel: bool) -> list[str]:

@@ -8,6 +8,7 @@ float32 by itself.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -18,7 +19,7 @@ from calibration_data.prepared import PreparedData
 from calibration_data.sampling import choose_calibration_images
 from foundation.artifacts import OnnxModel
 from foundation.errors import StageError, UsageError
-from foundation.files import JSON
+from foundation.notes import Fp16Notes
 from foundation.progress import Progress, no_progress
 from foundation.settings import Settings
 from onnx_files.graph import load, normalisation_nodes
@@ -73,7 +74,7 @@ def quantize_fp16(
         StageError: an activation of the float file is not finite.
     """
     proto = load(model)
-    if not _unrepresentable_constants(proto, frozenset())["constants"]:
+    if not _constants(proto, frozenset()).total:
         raise UsageError(
             f"{model.path}: expected float weights, found none to convert. Give the float export of a network."
         )
@@ -86,14 +87,20 @@ def quantize_fp16(
     islands = float_islands(proto, batches) if batches else {}
     # In float16 the normalisation's two roundings would cost as much as the whole network's first layer.
     kept = [*normalisation_nodes(proto), *islands]
-    notes: dict[str, JSON] = _unrepresentable_constants(proto, frozenset(kept))
-    notes["float_islands"] = dict(islands)
+    constants = _constants(proto, frozenset(kept))
     reference = answers(proto, batches) if batches else None
     compiled = convert(proto, kept)
-    if batches and reference is not None:
-        notes["logits_sqnr_db"] = sqnr_db(reference, answers(compiled, batches))
+    logits_sqnr_db = sqnr_db(reference, answers(compiled, batches)) if batches and reference is not None else None
+    notes = Fp16Notes(
+        constants=constants.total,
+        clipped_constants=constants.clipped,
+        raised_constants=constants.raised,
+        tensors_with_changed_constants=constants.changed_tensors,
+        float_islands=islands,
+        logits_sqnr_db=logits_sqnr_db,
+    )
     progress(1, 1)
-    return publish(compiled, model, variant, settings, "fp16", notes, path)
+    return publish(compiled, model, variant, settings, notes, path)
 
 
 def float_islands(proto: ModelProto, batches: Batches) -> dict[str, float]:
@@ -207,12 +214,22 @@ def _join_islands(proto: ModelProto) -> None:
         proto.graph.node.extend(left)
 
 
-def _unrepresentable_constants(proto: ModelProto, kept: frozenset[str]) -> dict[str, JSON]:
+@dataclass(frozen=True)
+class _Constants:
+    """How many numbers are converted, how many of them float16 cannot hold, and in which tensors these stand."""
+
+    total: int
+    clipped: int
+    raised: int
+    changed_tensors: tuple[str, ...]
+
+
+def _constants(proto: ModelProto, kept: frozenset[str]) -> _Constants:
     """Count the constants that some node outside `kept` reads, and those among them that float16 cannot hold."""
     from onnx import TensorProto, numpy_helper
 
     converted = {name for node in proto.graph.node if node.name not in kept for name in node.input}
-    constants = clipped = raised = 0
+    total = clipped = raised = 0
     tensors: list[str] = []
     for tensor in proto.graph.initializer:
         if tensor.data_type != TensorProto.FLOAT or tensor.name not in converted:
@@ -220,14 +237,9 @@ def _unrepresentable_constants(proto: ModelProto, kept: frozenset[str]) -> dict[
         magnitude = np.abs(numpy_helper.to_array(tensor))
         too_large = int(np.count_nonzero((magnitude > _LARGEST) & np.isfinite(magnitude)))
         too_small = int(np.count_nonzero((magnitude > 0) & (magnitude < _SMALLEST)))
-        constants += magnitude.size
+        total += magnitude.size
         clipped += too_large
         raised += too_small
         if too_large or too_small:
             tensors.append(tensor.name)
-    return {
-        "constants": constants,
-        "clipped_constants": clipped,
-        "raised_constants": raised,
-        "tensors_with_changed_constants": tensors,
-    }
+    return _Constants(total, clipped, raised, tuple(tensors))

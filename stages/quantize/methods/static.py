@@ -19,7 +19,7 @@ from calibration_data.prepared import PreparedData
 from calibration_data.sampling import choose_calibration_images
 from foundation.artifacts import OnnxModel
 from foundation.errors import UsageError
-from foundation.files import JSON
+from foundation.notes import StaticNotes
 from foundation.processor import CpuTarget, IntegerTypes, choose_integer_types, cpu_of
 from foundation.progress import Progress, no_progress
 from foundation.settings import Settings
@@ -163,19 +163,17 @@ def quantize_static(
     )
     quantized = write_integers(recovered.model, settings, types, recovered.ranges, recovered.options)
     recovered.check(quantized)
-    notes: dict[str, JSON] = {
-        "activation_type": types.activation,
-        "weight_type": types.weight,
-        "reduce_range": types.reduce_range,
-        "layers": len(float_graph_layers),
-        "float_layers": float_layers(quantized, float_graph_layers),
-        "calibration_images": [data.train.image_ids[index] for index in chosen],
-    }
-    if check_saturation:
-        notes["saturation"] = [layer.as_json() for layer in saturating_layers(quantized, shown())]
-    if recovered.notes:
-        notes["recovery"] = list(recovered.notes)
-    return publish(quantized, model, variant, settings, "static", notes, path)
+    notes = StaticNotes(
+        activation_type=types.activation,
+        weight_type=types.weight,
+        reduce_range=types.reduce_range,
+        layers=len(float_graph_layers),
+        float_layers=tuple(float_layers(quantized, float_graph_layers)),
+        calibration_images=tuple(data.train.image_ids[index] for index in chosen),
+        saturation=saturating_layers(quantized, shown()) if check_saturation else None,
+        recovery=recovered.notes,
+    )
+    return publish(quantized, model, variant, settings, notes, path)
 
 
 def write_integers(

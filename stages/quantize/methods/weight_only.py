@@ -20,6 +20,7 @@ from pydantic import Field
 from calibration_data.prepared import PreparedData
 from foundation.artifacts import OnnxModel
 from foundation.errors import UsageError
+from foundation.notes import WeightOnlyNotes
 from foundation.progress import Progress, no_progress
 from foundation.settings import Settings
 from onnx_files.graph import layers, load
@@ -106,13 +107,13 @@ def quantize_weights_only(
     if settings.bits == 4:
         proto.ir_version = max(proto.ir_version, _INT4_IR_VERSION)
     stored = {node.name for node in large}
-    notes = {
-        "layers": [node.name for node in large],
-        "float_layers": [node.name for node in found if node.name not in stored],
-        "weight_sqnr_db": dict(errors_db),
-    }
+    notes = WeightOnlyNotes(
+        layers=tuple(node.name for node in large),
+        float_layers=tuple(node.name for node in found if node.name not in stored),
+        weight_sqnr_db=errors_db,
+    )
     progress(1, 1)
-    return publish(proto, model, variant, settings, "weight_only", notes, path)
+    return publish(proto, model, variant, settings, notes, path)
 
 
 def store_integer_weights(

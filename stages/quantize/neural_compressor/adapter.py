@@ -20,6 +20,7 @@ from calibration_data.sampling import choose_calibration_images
 from foundation.artifacts import OnnxModel
 from foundation.errors import StageError
 from foundation.files import JSON
+from foundation.notes import AccuracyTuningNote, GraphOptimizedNotes, NeuralCompressorNotes
 from foundation.processor import choose_integer_types, detect_cpu
 from foundation.progress import Progress, no_progress
 from foundation.settings import Settings
@@ -122,19 +123,21 @@ def quantize_with_neural_compressor(
             f"accuracy {result['baseline_accuracy']:.4f}, found none in {len(result['trial_accuracies'])} trials "
             f"(best {max(result['trial_accuracies']):.4f}). Raise max_trials or tolerable_loss."
         )
-    notes: dict[str, JSON] = {
-        "worker": answer.versions,
-        "reduce_range": types.reduce_range,
-        "layers": len(float_graph_layers),
-        "calibration_images": [data.train.image_ids[index] for index in chosen],
-    }
-    if settings.mode != "dynamic":
-        notes["float_layers"] = float_layers(compiled, float_graph_layers)
+    tuning = None
     if settings.mode == "tuned":
-        notes["trials"] = len(result["trial_accuracies"])
-        notes["baseline_accuracy"] = result["baseline_accuracy"]
-        notes["tuned_accuracy"] = result["trial_accuracies"][-1]
-    return publish(compiled, model, variant, settings, "neural_compressor", notes, path, answer.versions)
+        accuracies = result["trial_accuracies"]
+        tuning = AccuracyTuningNote(
+            trials=len(accuracies), baseline_accuracy=result["baseline_accuracy"], tuned_accuracy=accuracies[-1]
+        )
+    notes = NeuralCompressorNotes(
+        worker=answer.versions,
+        reduce_range=types.reduce_range,
+        layers=len(float_graph_layers),
+        calibration_images=tuple(data.train.image_ids[index] for index in chosen),
+        float_layers=None if settings.mode == "dynamic" else tuple(float_layers(compiled, float_graph_layers)),
+        tuning=tuning,
+    )
+    return publish(compiled, model, variant, settings, notes, path, answer.versions)
 
 
 def optimize_graph(
@@ -165,12 +168,12 @@ def optimize_graph(
     progress(1, 1)
     if answer.compiled is None:
         raise StageError(f"{variant}: expected an optimized model from onnxruntime-tools, found none. Report this.")
-    notes = {
-        "worker": answer.versions,
-        "nodes_before": len(proto.graph.node),
-        "nodes_after": len(answer.compiled.graph.node),
-    }
-    return publish(answer.compiled, model, variant, settings, "graph_optimized", notes, path, answer.versions)
+    notes = GraphOptimizedNotes(
+        worker=answer.versions,
+        nodes_before=len(proto.graph.node),
+        nodes_after=len(answer.compiled.graph.node),
+    )
+    return publish(answer.compiled, model, variant, settings, notes, path, answer.versions)
 
 
 @dataclass(frozen=True)

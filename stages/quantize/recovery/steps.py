@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from pydantic import Field
 
 from foundation.errors import StageError
-from foundation.files import JSON
+from foundation.notes import (
+    BiasCorrectionNote,
+    EqualizationNote,
+    HalfRangeNote,
+    KeptActivationsNote,
+    LearnedRoundingNote,
+    RecoveryStepNote,
+    StepNote,
+)
 from foundation.settings import Settings
 from onnx_files.graph import LAYER_TYPES
 from onnx_files.probes import Batches, answers, sqnr_db
@@ -78,15 +86,14 @@ class Recovered:
         ranges: of its activations.
         options: for ONNX Runtime's writer, beside the usual ones.
         integers: learned ones by the weight's name; what is written must hold them.
-        notes: one entry for each step: its name, the logits' SQNR against the float graph on the calibration images
-            before and after it, and what it did.
+        notes: one for each step, in their order.
     """
 
     model: ModelProto
     ranges: Any
     options: Mapping[str, Any]
     integers: Mapping[str, NDArray[np.generic]]
-    notes: tuple[dict[str, JSON], ...]
+    notes: tuple[RecoveryStepNote, ...]
 
     def check(self, compiled: ModelProto) -> None:
         """Make sure that a written file holds the learned integers.
@@ -128,41 +135,39 @@ def recover(
     reference = answers(proto, batches)
     options: dict[str, Any] = {}
     integers: Mapping[str, NDArray[np.generic]] = {}
-    notes: list[dict[str, JSON]] = []
+    notes: list[RecoveryStepNote] = []
     model, written = proto, write(proto, ranges, options)
     before = sqnr_db(reference, answers(written, batches))
     for step in settings.steps:
-        did: dict[str, JSON] = {}
+        did: StepNote
         if step == "equalization":
             equalized = equalize(model, settings.clips, batches)
             model, ranges = equalized.model, calibrate(equalized.model)
-            did = {
-                "pairs": len(equalized.pairs),
-                "kept_channels": equalized.kept_channels,
-                "largest_factor": equalized.largest_factor,
-                # Infinite, so None, where not a bit changed.
-                "float_sqnr_db": sqnr_db(reference, answers(model, batches)),
-            }
+            did = EqualizationNote(
+                pairs=len(equalized.pairs),
+                kept_channels=equalized.kept_channels,
+                largest_factor=equalized.largest_factor,
+                float_sqnr_db=sqnr_db(reference, answers(model, batches)),
+            )
         elif step == "learned_rounding" and settings.learned_rounding is not None:
             learned = learn_rounding(model, written, batches, settings.learned_rounding)
             model, integers = learned.model, learned.integers
-            did = {
-                "weights": learned.weights,
-                "turned_weights": learned.turned,
-                "layer_error_fell_by_db": learned.error_db,
-            }
+            did = LearnedRoundingNote(
+                weights=learned.weights, turned_weights=learned.turned, layer_error_fell_by_db=learned.error_db
+            )
         elif step == "bias_correction":
             corrected = correct_biases(model, written, batches)
             model = corrected.model
-            did = {"layers": len(corrected.shifts)}
+            did = BiasCorrectionNote(layers=len(corrected.shifts))
         elif step == "first_layer_half_range":
             options |= half_range_options(model, per_channel=per_channel)
-            did = {"layer": first_layer(model).name}
+            did = HalfRangeNote(layer=first_layer(model).name)
         else:
             options |= {"QDQKeepRemovableActivations": True}
+            did = KeptActivationsNote()
         written = write(model, ranges, options)
         after = sqnr_db(reference, answers(written, batches))
-        notes.append({"step": step, "logits_sqnr_db_before": before, "logits_sqnr_db_after": after, **did})
+        notes.append(RecoveryStepNote(did=did, logits_sqnr_db_before=before, logits_sqnr_db_after=after))
         before = after
     recovered = Recovered(model, ranges, options, integers, tuple(notes))
     recovered.check(written)

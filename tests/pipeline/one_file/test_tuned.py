@@ -18,6 +18,7 @@ from scipy.stats import spearmanr
 
 from calibration_data.image_folder import UnlabelledImages
 from foundation.errors import StageError, UsageError
+from foundation.notes import MeasuredNote
 from foundation.progress import Progress, Silent
 from pipeline.one_file.compile_file import CompiledFile, compile_file
 from pipeline.one_file.options import request_for, settings_for
@@ -52,10 +53,11 @@ def found(request: pytest.FixtureRequest, images: Path, tmp_path_factory: pytest
     return tuned(classifier(**FORMS[request.param]), images, tmp_path_factory.mktemp(request.param))
 
 
-def chosen_trial(compiled: CompiledFile) -> dict[str, object]:
+def measured_of_chosen(compiled: CompiledFile) -> MeasuredNote:
     notes = compiled.compiled.notes
-    (trial,) = [trial for trial in notes["search"] if notes["chosen"].items() <= trial.items()]
-    return trial
+    (trial,) = [trial for trial in notes.search if trial.candidate == notes.chosen]
+    assert trial.measured is not None
+    return trial.measured
 
 
 def run(path: Path, pixels: np.ndarray, output: str | None, targets: np.ndarray | None = None) -> np.ndarray:
@@ -85,12 +87,12 @@ def test_agreement_and_saliency_are_those_of_the_held_out_images(
     files = (found.source, found.compiled.path)
     expected, answered = (run(path, pixels, None) for path in files)
     same = float(np.mean(expected.argmax(axis=1) == answered.argmax(axis=1)))
-    measured = chosen_trial(found)["measured"]
-    assert measured["agreement"]["value"] == same
-    assert measured["agreement"]["n"] == HELD_OUT
+    measured = measured_of_chosen(found)
+    assert measured.score.agreement.value == same
+    assert measured.score.agreement.n == HELD_OUT
     assert found.agreement is not None
     assert found.agreement.same_class == same
-    assert measured["accuracy_drop"] is None
+    assert measured.score.accuracy_drop is None
 
     twins = [make_twin(path, tmp_path / f"{number}.onnx", None, "answers") for number, path in enumerate(files)]
     gradients = [np.abs(run(twin, pixels, "saliency", expected.argmax(axis=1))) for twin in twins]
@@ -99,8 +101,8 @@ def test_agreement_and_saliency_are_those_of_the_held_out_images(
     assert maps[0].shape == (HELD_OUT, 24 * 24)
     correlation = np.mean([spearmanr(one, other).statistic for one, other in zip(*maps, strict=True)])
     # Theirs has a batch norm where the file that was compiled has it folded in: another rounding.
-    assert measured["saliency_spearman"]["value"] == pytest.approx(correlation, abs=5e-3)
-    assert measured["saliency_spearman"]["n"] == HELD_OUT
+    assert measured.score.saliency_spearman.value == pytest.approx(correlation, abs=5e-3)
+    assert measured.score.saliency_spearman.n == HELD_OUT
 
 
 def test_the_file_has_the_form_of_the_model(found: CompiledFile) -> None:
@@ -125,8 +127,8 @@ def test_the_search_is_told_in_eighty_columns_and_in_json(found: CompiledFile) -
     assert "2 files tried, 2 within the limits (same class ≥ 50.0 %, saliency ≥ 0)" in text
     assert f"gradient maps of {HELD_OUT} images" in text
     assert "one thread, 30 pairs of queries" in text
-    repairs = "equalization and bias correction" if found.compiled.notes["chosen"]["equalization"] else "no recovery"
-    assert f"ranges by {found.compiled.notes['chosen']['calibration']}, {repairs}" in text
+    repairs = "equalization and bias correction" if found.compiled.notes.chosen.equalization else "no recovery"
+    assert f"ranges by {found.compiled.notes.chosen.calibration}, {repairs}" in text
     told = json.loads(json.dumps(found.as_json(), allow_nan=False))
     assert len(told["notes"]["search"]) == 2
     assert told["settings"]["trials"] == 2
@@ -156,21 +158,19 @@ def test_the_agreement_told_is_that_of_the_other_images(tmp_path: Path) -> None:
     assert found.agreement.logits_sqnr_db == pytest.approx(
         10 * np.log10(np.sum(expected.astype(np.float64) ** 2) / noise), abs=1e-3
     )
-    assert chosen_trial(found)["measured"]["agreement"]["n"] == 20
+    assert measured_of_chosen(found).score.agreement.n == 20
 
 
 def test_a_larger_budget_goes_on_and_a_limit_is_kept(images: Path, tmp_path: Path) -> None:
-    first = tuned(classifier(), images, tmp_path, trials=1).compiled.notes["search"]
-    both = tuned(classifier(), images, tmp_path, trials=2, minutes=3.0).compiled.notes["search"]
+    first = tuned(classifier(), images, tmp_path, trials=1).compiled.notes.search
+    both = tuned(classifier(), images, tmp_path, trials=2, minutes=3.0).compiled.notes.search
     # A latency would not come out the same twice.
-    assert both[0]["measured"]["speedup"]["value"] == first[0]["measured"]["speedup"]["value"]
-    likeness = [trial["measured"]["saliency_spearman"]["value"] for trial in both]
+    assert both[0].measured.speedup.value == first[0].measured.speedup.value
+    likeness = [trial.measured.score.saliency_spearman.value for trial in both]
     limit = float(np.mean(likeness))
     strict = tuned(classifier(), images, tmp_path, saliency_spearman=limit)
-    assert [trial["within_limits"] for trial in strict.compiled.notes["search"]] == [
-        value >= limit for value in likeness
-    ]
-    assert chosen_trial(strict)["measured"]["saliency_spearman"]["value"] == max(likeness)
+    assert [trial.within_limits for trial in strict.compiled.notes.search] == [value >= limit for value in likeness]
+    assert measured_of_chosen(strict).score.saliency_spearman.value == max(likeness)
 
 
 def test_limits_that_nothing_keeps_leave_the_journal_alone(images: Path, tmp_path: Path) -> None:

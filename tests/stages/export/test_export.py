@@ -110,8 +110,8 @@ def test_integer_file_is_the_networks_own_fake_quantization(trained, integer_mod
     relative = np.abs(found - expected).max() / (expected.max() - expected.min())
     assert relative <= 1e-6  # the bound to ship is 1e-3; ties are decided alike, so nothing is left
     assert (found.argmax(1) == expected.argmax(1)).all()
-    assert integer_model.notes["parity"]["max_difference_relative"] == pytest.approx(relative, abs=1e-6)
-    assert integer_model.notes["parity"]["images"] == 60
+    assert integer_model.notes.parity.max_difference_relative == pytest.approx(relative, abs=1e-6)
+    assert integer_model.notes.parity.images == 60
 
 
 def test_the_shipped_integers_are_the_trained_ones(trained, integer_model):

@@ -71,7 +71,7 @@ def test_every_quantizer_ships_the_integers_it_trained_with(stripes, bits, weigh
     with torch.no_grad():
         expected = network(normalise(torch.from_numpy(images), spec.mean, spec.std)).numpy()
     assert relative_difference(run_onnx(model.path, images), expected) <= 1e-6  # the bound to ship is 1e-3
-    assert model.notes["layers_run_in_integers"] == model.notes["layers"] == 5
+    assert model.notes.layers_run_in_integers == model.notes.layers == 5
 
 
 def test_weights_in_int8_answer_as_packed_ones_and_keep_their_levels(stripes, tmp_path):
@@ -104,7 +104,7 @@ def test_shortcuts_of_eight_bits_beside_layers_of_fewer_ship_as_they_trained(str
     with torch.no_grad():
         expected = network(normalise(torch.from_numpy(images), spec.mean, spec.std)).numpy()
     assert relative_difference(run_onnx(model.path, images), expected) <= 1e-6
-    assert model.notes["layers_run_in_integers"] == model.notes["layers"] == 8
+    assert model.notes.layers_run_in_integers == model.notes.layers == 8
 
 
 @pytest.mark.long

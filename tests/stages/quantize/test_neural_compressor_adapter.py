@@ -68,8 +68,8 @@ def test_static_keeps_the_clips(
     integers = [a for a in initializers(onnx.load_model(result.path)).values() if a.dtype == np.int8 and a.ndim == 4]
     assert len(integers) == CONVOLUTIONS
     assert max(int(np.abs(weight.astype(int)).max()) for weight in integers) == 64
-    assert result.notes["worker"]["worker-neural_compressor"] == "3.7.1"
-    assert result.notes["float_layers"] == []
+    assert result.notes.worker["worker-neural_compressor"] == "3.7.1"
+    assert result.notes.float_layers == ()
 
 
 @pytest.mark.long
@@ -78,7 +78,7 @@ def test_dynamic_needs_no_images(float_model: OnnxModel, data: PreparedData, tmp
     result = quantize_with_neural_compressor(
         float_model, "inc", settings(mode="dynamic"), data, tmp_path / "inc.onnx"
     )
-    assert result.notes["calibration_images"] == []
+    assert result.notes.calibration_images == ()
     assert result.size_bytes <= 0.32 * float_model.size_bytes
     pixels = images(33, 9)
     assert sqnr_db(logits(float_model.path, pixels), logits(result.path, pixels)) > 20
@@ -90,13 +90,13 @@ def test_tuning_records_what_it_tried(float_model: OnnxModel, tuning_data: Prepa
     result = quantize_with_neural_compressor(
         float_model, "inc", settings(mode="tuned", tolerable_loss=0.1), tuning_data, tmp_path / "inc.onnx"
     )
-    assert result.notes["baseline_accuracy"] == 1.0
-    assert result.notes["tuned_accuracy"] >= 0.9
-    assert 1 <= result.notes["trials"] <= 20
-    assert set(result.notes["calibration_images"]) <= set(tuning_data.train.image_ids)
+    assert result.notes.tuning.baseline_accuracy == 1.0
+    assert result.notes.tuning.tuned_accuracy >= 0.9
+    assert 1 <= result.notes.tuning.trials <= 20
+    assert set(result.notes.calibration_images) <= set(tuning_data.train.image_ids)
     answers = np.argmax(logits(result.path, tuning_data.validation.images), axis=1)
     accuracy = float(np.mean(answers == tuning_data.validation.labels))
-    assert accuracy == pytest.approx(result.notes["tuned_accuracy"], abs=1e-9)
+    assert accuracy == pytest.approx(result.notes.tuning.tuned_accuracy, abs=1e-9)
 
 
 @pytest.mark.long
@@ -109,9 +109,9 @@ def test_tuning_of_yes_no_labels_counts_decisions(float_model: OnnxModel, tmp_pa
         float_model, "inc", settings(mode="tuned"), prepared_data(labels=decisions), tmp_path / "inc.onnx"
     )
     # One of 33 images has every label turned round.
-    assert result.notes["baseline_accuracy"] == pytest.approx(32 / 33)
+    assert result.notes.tuning.baseline_accuracy == pytest.approx(32 / 33)
     tuned = float(np.mean((logits(result.path, pixels) > 0) == decisions))
-    assert result.notes["tuned_accuracy"] == pytest.approx(tuned)
+    assert result.notes.tuning.tuned_accuracy == pytest.approx(tuned)
 
 
 @pytest.mark.long
@@ -132,9 +132,9 @@ def test_tuning_leaves_in_float_what_accuracy_needs(tmp_path: Path) -> None:
 
     often = settings(mode="tuned", tolerable_loss=0.1, max_trials=20)
     result = quantize_with_neural_compressor(model, "inc", often, data, folder / "inc.onnx")
-    assert result.notes["trials"] == 2
-    assert result.notes["tuned_accuracy"] == 1.0
-    assert result.notes["float_layers"] == ["Gemm_19"]
+    assert result.notes.tuning.trials == 2
+    assert result.notes.tuning.tuned_accuracy == 1.0
+    assert result.notes.float_layers == ("Gemm_19",)
 
 
 @pytest.mark.usefixtures("_worker")

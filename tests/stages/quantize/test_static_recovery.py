@@ -36,7 +36,7 @@ def test_every_step_in_every_format(
     result = compiled(
         float_model, data, tmp_path, steps, format=graph_format, per_channel=per_channel, reduce_range=False
     )
-    assert [note["step"] for note in result.notes["recovery"]] == [
+    assert [note.did.step for note in result.notes.recovery] == [
         "equalization", "first_layer_half_range", "learned_rounding", "bias_correction",
     ]  # fmt: skip
     constants = initializers(onnx.load_model(result.path))
@@ -56,7 +56,7 @@ def test_the_same_arguments_give_the_same_bytes(float_model: OnnxModel, data: Pr
 
 def test_without_steps_nothing_is_noted(float_model: OnnxModel, data: PreparedData, tmp_path: Path) -> None:
     result = compiled(float_model, data, tmp_path, {})
-    assert "recovery" not in result.notes
+    assert result.notes.recovery == ()
 
 
 def test_activations_that_do_nothing_do_not_spoil_a_step(data: PreparedData, tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_activations_that_do_nothing_do_not_spoil_a_step(data: PreparedData, tmp
     result = compiled(model, data, tmp_path, steps)
     constants = initializers(onnx.load_model(result.path))
     assert all(np.all(np.isfinite(value)) for value in constants.values() if value.dtype == np.float32)
-    assert len(result.notes["recovery"]) == 3
+    assert len(result.notes.recovery) == 3
 
 
 def test_a_model_of_fixed_batches(data: PreparedData, tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_a_model_of_fixed_batches(data: PreparedData, tmp_path: Path) -> None:
         value.type.tensor_type.shape.dim[0].dim_value = 3
     model = write_float_model(tmp_path / "fp32.onnx", proto)
     result = compiled(model, data, tmp_path, {"equalization": True, "bias_correction": True})
-    assert result.notes["recovery"][1]["logits_sqnr_db_after"] > 20
+    assert result.notes.recovery[1].logits_sqnr_db_after > 20
 
 
 def test_kept_activations_need_qdq() -> None:

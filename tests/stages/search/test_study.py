@@ -4,23 +4,37 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import replace
 
 import pytest
 from pydantic import ValidationError
 
 from foundation.errors import StageError, UsageError
-from stages.search.study import Candidate, Measured, Trial, TunedSettings, best_trial, open_study, search
+from foundation.notes import CandidateNote, Estimate, MeasuredNote, ScoreNote, TrialNote
+from stages.search.study import TunedSettings, best_trial, open_study, search
 
 LAYERS = 20
+NUMBER = Estimate(value=0.5, ci95=(0.25, 0.75), n=32)
+SCORE = ScoreNote(accuracy_drop=None, agreement=NUMBER, logits_sqnr_db=NUMBER, saliency_spearman=NUMBER)
+PLAIN = CandidateNote(
+    calibration="minmax", equalization=False, bias_correction=False, ranking="logits", float_layers=0
+)
 
 
-def measured(candidate: Candidate) -> Measured:
+def found(speedup: float, least: float, **margins: float) -> MeasuredNote:
+    faster = Estimate(value=speedup, ci95=(least, 2 * speedup - least), n=30)
+    return MeasuredNote(score=SCORE, speedup=faster, size_bytes=1000, margins=margins)
+
+
+def trial(measured: MeasuredNote | None, error: str | None = None, **changed: object) -> TrialNote:
+    return TrialNote(candidate=PLAIN.model_copy(update=changed), measured=measured, error=error)
+
+
+def measured(candidate: CandidateNote) -> MeasuredNote:
     """A network whose truth is known: every float layer costs 0.05 of 2 × and gains 0.04 of correlation."""
     correlation = 0.61 + 0.04 * candidate.float_layers + 0.1 * candidate.equalization
     correlation += {"minmax": 0.0, "percentile": 0.05, "entropy": 0.02, "mse": 0.08}[candidate.calibration]
     speedup = 2.0 - 0.05 * candidate.float_layers
-    return Measured(speedup, speedup - 0.01, {"saliency_spearman": correlation - 0.9}, {"n": 32})
+    return found(speedup, speedup - 0.01, saliency_spearman=correlation - 0.9)
 
 
 def no_progress(done: int, total: int) -> None:
@@ -36,14 +50,14 @@ def run(tmp_path, trials, evaluate=measured, deadline=math.inf, seed=0):
 def test_the_fastest_within_the_limits_is_found(tmp_path):
     # 0.61 + 0.1 + 0.08 leaves 0.11: three float layers at 0.04 each, so 1.85 × is the optimum.
     best = best_trial(run(tmp_path, 40))
-    assert best.measured.speedup == pytest.approx(1.85)
+    assert best.measured.speedup.value == pytest.approx(1.85)
     assert (best.candidate.calibration, best.candidate.equalization, best.candidate.float_layers) == ("mse", True, 3)
 
 
 def test_the_plain_file_comes_first_and_the_budget_holds(tmp_path):
     trials = run(tmp_path, 7)
     assert len(trials) == 7
-    assert trials[0].candidate == Candidate("minmax", False, False, "logits", 0)
+    assert trials[0].candidate == PLAIN
     assert len({trial.candidate for trial in trials}) == 7
 
 
@@ -75,9 +89,9 @@ def test_the_trial_that_a_kill_cut_off_is_made_up_for(tmp_path):
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path, 4, killed)
-    found = [trial.candidate for trial in run(tmp_path, 4)]
-    assert Candidate("minmax", False, False, "logits", 0) in found
-    assert [candidate.calibration for candidate in found].count("mse") == 2
+    candidates = [trial.candidate for trial in run(tmp_path, 4)]
+    assert PLAIN in candidates
+    assert [candidate.calibration for candidate in candidates].count("mse") == 2
 
 
 def test_half_an_entry_at_the_end_of_the_journal_costs_that_entry_alone(tmp_path):
@@ -123,24 +137,22 @@ def test_a_space_smaller_than_the_budget_ends(tmp_path):
 
 
 def test_no_file_within_the_limits_names_the_nearest():
-    near = Candidate("mse", True, True, "logits", 4)
     trials = [
-        Trial(near, Measured(1.5, 1.4, {"agreement": -0.02, "accuracy_drop": 0.1}, {})),
-        Trial(replace(near, float_layers=0), Measured(2.0, 1.9, {"agreement": -0.2, "accuracy_drop": -0.1}, {})),
+        trial(found(1.5, 1.4, agreement=-0.02, accuracy_drop=0.1), calibration="mse", float_layers=4),
+        trial(found(2.0, 1.9, agreement=-0.2, accuracy_drop=-0.1), calibration="mse"),
     ]
     with pytest.raises(StageError, match=r"none of 2 files .*mse, 4 layers in float\) misses agreement by 0\.02"):
         best_trial(trials)
     with pytest.raises(StageError, match=r"none of 1 files could be measured \(it broke\)"):
-        best_trial([Trial(near, None, "it broke")])
+        best_trial([trial(None, "it broke")])
 
 
 def test_of_files_that_are_as_fast_the_most_faithful_is_taken():
-    plain = Candidate("minmax", False, False, "logits", 0)
     trials = [
-        Trial(plain, Measured(2.0, 1.9, {"saliency_spearman": 0.01}, {})),
-        Trial(replace(plain, calibration="mse"), Measured(1.92, 1.8, {"saliency_spearman": 0.12}, {})),
-        Trial(replace(plain, calibration="entropy"), Measured(1.89, 1.8, {"saliency_spearman": 0.2}, {})),
-        Trial(replace(plain, equalization=True), Measured(2.5, 2.4, {"saliency_spearman": -0.01}, {})),
+        trial(found(2.0, 1.9, saliency_spearman=0.01)),
+        trial(found(1.92, 1.8, saliency_spearman=0.12), calibration="mse"),
+        trial(found(1.89, 1.8, saliency_spearman=0.2), calibration="entropy"),
+        trial(found(2.5, 2.4, saliency_spearman=-0.01), equalization=True),
     ]
     assert best_trial(trials).candidate.calibration == "mse"
 

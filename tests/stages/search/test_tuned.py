@@ -52,29 +52,30 @@ def tuned(fp32: OnnxModel, folder: Path, steps: list[tuple[int, int]]) -> OnnxMo
 
 
 def test_the_file_is_the_one_that_the_chosen_settings_compile(tuned: OnnxModel, fp32: OnnxModel, tmp_path: Path):
-    chosen = tuned.notes["chosen"]
+    chosen = tuned.notes.chosen
     static = StaticSettings(
-        calibration=chosen["calibration"],
-        recovery={key: chosen[key] for key in ("equalization", "bias_correction")},
-        float_layers=tuple(tuned.notes["float_layers"]),
+        calibration=chosen.calibration,
+        recovery={"equalization": chosen.equalization, "bias_correction": chosen.bias_correction},
+        float_layers=tuned.notes.file.float_layers,
         images=16,
     )
     again = quantize_static(fp32, "tuned", static, DATA, tmp_path / "tuned.onnx")
     assert again.sha256 == tuned.sha256
-    assert len(tuned.notes["float_layers"]) == chosen["float_layers"]
+    assert len(tuned.notes.file.float_layers) == chosen.float_layers
 
 
 def test_the_record_tells_the_whole_search(tuned: OnnxModel):
     record = json.loads(tuned.path.with_suffix(".json").read_text())
     assert record["method"] == "tuned"
     assert record["settings"]["trials"] == 3
-    assert len(record["notes"]["search"]) == 3
-    assert all(trial["within_limits"] for trial in record["notes"]["search"])
-    levels = [layer["logits_sqnr_db"]["value"] for layer in record["notes"]["sensitivity"]]
+    assert OnnxModel.read(tuned.path).notes == tuned.notes
+    assert len(tuned.notes.search) == 3
+    assert all(trial.within_limits for trial in tuned.notes.search)
+    levels = [layer.score.logits_sqnr_db.value for layer in tuned.notes.sensitivity]
     assert levels == sorted(levels)
-    assert len(levels) == record["notes"]["layers"]
+    assert len(levels) == tuned.notes.file.layers
     # A layer alone costs less than all of them together.
-    plain = record["notes"]["search"][0]["measured"]["logits_sqnr_db"]["value"]
+    plain = tuned.notes.search[0].measured.score.logits_sqnr_db.value
     assert max(levels) > plain
 
 
@@ -87,8 +88,8 @@ def test_nothing_of_the_trials_is_left_but_their_journal(tuned: OnnxModel, folde
 def test_layers_looked_at_one_by_one_share_one_calibration(tuned: OnnxModel, folder: Path):
     # The plain graph's minmax for all layers and the first trial; then percentile and mse, of the plain graph and of
     # the equalized one.
-    assert tuned.notes["layers"] > 1
-    assert [trial["calibration"] for trial in tuned.notes["search"]] == ["minmax", "percentile", "mse"]
+    assert tuned.notes.file.layers > 1
+    assert [trial.candidate.calibration for trial in tuned.notes.search] == ["minmax", "percentile", "mse"]
     assert len(list((folder / "ranges").iterdir())) == 5
 
 
@@ -96,7 +97,7 @@ def test_every_file_has_the_types_of_the_target(fp32: OnnxModel, tmp_path: Path)
     settings = SETTINGS.model_copy(update={"target": "arm64", "trials": 1})
     journal = tmp_path / "elsewhere.jsonl"
     told = tune(fp32, "tuned", settings, DATA, tmp_path / "tuned.onnx", "c", lambda done, total: None, True, journal)
-    assert (told.notes["activation_type"], told.notes["weight_type"]) == ("int8", "int8")
+    assert (told.notes.file.activation_type, told.notes.file.weight_type) == ("int8", "int8")
     names = {entry.data_type for entry in onnx.load(told.path).graph.initializer}
     assert TensorProto.INT8 in names
     assert TensorProto.UINT8 not in names
@@ -107,8 +108,8 @@ def test_every_file_has_the_types_of_the_target(fp32: OnnxModel, tmp_path: Path)
 def test_time_counts_from_the_first_layer(fp32: OnnxModel, tmp_path: Path):
     brief = SETTINGS.model_copy(update={"minutes": 1e-6, "trials": 9})
     told = tune(fp32, "tuned", brief, DATA, tmp_path / "tuned.onnx", "d", lambda done, total: None)
-    assert len(told.notes["search"]) == 1
-    assert len(told.notes["sensitivity"]) == told.notes["layers"]
+    assert len(told.notes.search) == 1
+    assert len(told.notes.sensitivity) == told.notes.file.layers
 
 
 def test_an_interrupted_search_looks_at_no_layer_twice(fp32: OnnxModel, tmp_path: Path):
@@ -124,7 +125,7 @@ def test_an_interrupted_search_looks_at_no_layer_twice(fp32: OnnxModel, tmp_path
     told = tune(fp32, "tuned", short, DATA, tmp_path / "tuned.onnx", "e", lambda done, total: None)
     written = _layers_in(tmp_path / "tuned.search.jsonl")
     assert written[:2] == first
-    assert sorted(row["layer"] for row in written) == sorted(row["layer"] for row in told.notes["sensitivity"])
+    assert sorted(row["layer"] for row in written) == sorted(row.layer for row in told.notes.sensitivity)
 
 
 def _layers_in(journal: Path) -> list[dict]:
@@ -155,7 +156,7 @@ def test_a_twin_has_the_size_of_the_images_where_the_file_takes_any(fp32: OnnxMo
 
 
 def test_progress_counts_layers_and_trials(tuned: OnnxModel, steps: list[tuple[int, int]]):
-    layers = tuned.notes["layers"]
+    layers = tuned.notes.file.layers
     assert steps[-1] == (layers + 3, layers + 3)
     assert [done for done, _ in steps] == sorted(done for done, _ in steps)
 

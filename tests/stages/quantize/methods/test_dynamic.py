@@ -29,8 +29,8 @@ def test_convolutions_run_in_float_and_linear_layers_in_integers(
     assert counts["MatMulInteger"] == 1
     assert counts["Conv"] == CONVOLUTIONS
     assert "ConvInteger" not in counts
-    assert len(result.notes["convolutions_in_float_arithmetic"]) == CONVOLUTIONS
-    assert len(result.notes["linear_layers"]) == 1
+    assert len(result.notes.convolutions_in_float_arithmetic) == CONVOLUTIONS
+    assert len(result.notes.linear_layers) == 1
     # At load the weights become constants: nothing of the decoding is left to do for an image.
     assert node_types(optimized(result.path, tmp_path))["Cast"] == 1
 

@@ -36,9 +36,9 @@ def test_constants_that_float16_cannot_hold_are_counted(data: PreparedData, tmp_
     model = write_float_model(tmp_path / "fp32.onnx", float_proto({"w7": weight}))
     # Not looked at on images: the layer would be an island of float32, with the constants as they are.
     result = quantize_fp16(model, "fp16", Fp16Settings(images=0), data, tmp_path / "fp16.onnx")
-    assert result.notes["clipped_constants"] == 9
-    assert result.notes["raised_constants"] == 2
-    assert result.notes["tensors_with_changed_constants"] == ["w7"]
+    assert result.notes.clipped_constants == 9
+    assert result.notes.raised_constants == 2
+    assert result.notes.tensors_with_changed_constants == ("w7",)
     stored = initializers(onnx.load_model(result.path))["w7"]
     assert float(stored.max()) == 65504.0
     assert float(stored[1, 0, 0, 0]) == pytest.approx(-(2.0**-24))
@@ -60,14 +60,14 @@ def test_nodes_that_overflow_are_islands_of_float32(data: PreparedData, tmp_path
     model = write_float_model(tmp_path / "fp32.onnx", overflowing())
     result = quantize_fp16(model, "fp16", Fp16Settings(), data, tmp_path / "fp16.onnx")
     # c6 makes what is beyond 65504, the Clip behind it makes the same, and c7 reads it.
-    assert set(result.notes["float_islands"]) == {"Conv_13", "Clip_14", "Conv_15"}
-    assert min(result.notes["float_islands"].values()) > 65504
+    assert set(result.notes.float_islands) == {"Conv_13", "Clip_14", "Conv_15"}
+    assert min(result.notes.float_islands.values()) > 65504
     pixels = images(33, 9)
     assert sqnr_db(logits(model.path, pixels), logits(result.path, pixels)) > 50
-    assert result.notes["logits_sqnr_db"] > 50
+    assert result.notes.logits_sqnr_db > 50
     # Without islands, infinity spoils it.
     blind = quantize_fp16(model, "fp16", Fp16Settings(images=0), data, tmp_path / "blind.onnx")
-    assert blind.notes["float_islands"] == {}
+    assert blind.notes.float_islands == {}
     assert not sqnr_db(logits(model.path, pixels), logits(blind.path, pixels)) > 20
 
 
@@ -113,4 +113,4 @@ def test_a_model_of_fixed_batches_is_looked_at_in_them(data: PreparedData, tmp_p
         value.type.tensor_type.shape.dim[0].dim_value = 3
     model = write_float_model(tmp_path / "fp32.onnx", proto)
     result = quantize_fp16(model, "fp16", Fp16Settings(), data, tmp_path / "fp16.onnx")
-    assert result.notes["logits_sqnr_db"] > 50
+    assert result.notes.logits_sqnr_db > 50

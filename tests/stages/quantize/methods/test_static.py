@@ -70,8 +70,8 @@ def test_every_convolution_runs_as_qlinearconv(
     assert counts["QGemm"] == 1
     assert "Conv" not in counts
     assert counts["Cast"] == counts["Mul"] == counts["Add"] == 1  # the normalisation alone is left in float
-    assert result.notes["float_layers"] == []
-    assert result.notes["layers"] == CONVOLUTIONS + 1
+    assert result.notes.float_layers == ()
+    assert result.notes.layers == CONVOLUTIONS + 1
 
 
 def test_minmax_scales_and_zero_points_are_those_of_the_float_activations(
@@ -153,7 +153,7 @@ def test_calibration_images_come_from_the_training_split(
     result = quantize_static(
         float_model, "s", change(images=20), data, tmp_path / "s.onnx", lambda done, total: seen.append((done, total))
     )
-    chosen = result.notes["calibration_images"]
+    chosen = result.notes.calibration_images
     assert len(set(chosen)) == 20
     assert set(chosen) <= set(data.train.image_ids)
     assert seen == [(done, 20) for done in range(1, 21)]
@@ -233,8 +233,8 @@ def test_a_target_decides_the_types_and_what_may_saturate(target, types, tmp_pat
     model = write_float_model(tmp_path / "fp32.onnx", float_proto())
     settings = StaticSettings(target=target, images=8)
     notes = quantize_static(model, "v", settings, prepared_data(), tmp_path / "v.onnx").notes
-    assert (notes["activation_type"], notes["weight_type"], notes["reduce_range"]) == types
-    at_risk = {layer["layer"] for layer in notes["saturation"]}
+    assert (notes.activation_type, notes.weight_type, notes.reduce_range) == types
+    at_risk = {layer.layer for layer in notes.saturation}
     if target != "arm64":  # whose file x86 runs partly in types of its own
         assert bool(at_risk) is (target == "x86-vnni")
     compiled = onnx.load_model(tmp_path / "v.onnx")
@@ -262,8 +262,8 @@ def test_named_layers_stay_in_float_and_the_record_says_so(
     settings = change(float_layers=(names[1], names[3]))
     model = quantize_static(float_model, "static-int8", settings, data, tmp_path / "static-int8.onnx")
     plain = quantize_static(float_model, "plain", SETTINGS, data, tmp_path / "plain.onnx")
-    assert model.notes["float_layers"] == [names[1], names[3]]
-    assert plain.notes["float_layers"] == []
+    assert model.notes.float_layers == (names[1], names[3])
+    assert plain.notes.float_layers == ()
     float_weights, plainly_float = (
         sum(array.ndim == 4 and array.dtype == np.float32 for array in initializers(onnx.load_model(path)).values())
         for path in (model.path, plain.path)

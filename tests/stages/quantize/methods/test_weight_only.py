@@ -29,8 +29,8 @@ def test_size_and_quality(
     pixels = images(33, 9)
     assert sqnr_db(logits(float_model.path, pixels), logits(result.path, pixels)) > quality_db
     # w1, w4, w5 and w8 have 432, 768, 432 and 384 weights.
-    assert len(result.notes["float_layers"]) == 4
-    assert len(result.notes["layers"]) == 4
+    assert len(result.notes.float_layers) == 4
+    assert len(result.notes.layers) == 4
 
 
 @pytest.mark.parametrize("bits", [8, 4])
@@ -56,7 +56,7 @@ def test_the_file_computes_with_what_was_rounded(
     pixels = images(4, 9)
     assert np.array_equal(logits(reference.path, pixels), logits(result.path, pixels))
     power, noise = np.sum(weights["w7"] ** 2), np.sum((weights["w7"] - restored["w7"]) ** 2)
-    assert result.notes["weight_sqnr_db"]["w7"] == pytest.approx(10 * np.log10(power / noise), abs=0.01)
+    assert result.notes.weight_sqnr_db["w7"] == pytest.approx(10 * np.log10(power / noise), abs=0.01)
 
 
 def test_four_bits_are_stored_as_int4_in_blocks(float_model: OnnxModel, data: PreparedData, tmp_path: Path) -> None:

@@ -37,13 +37,13 @@ def test_equalization_recovers_a_hard_mobilenet_v2() -> None:
     hard = spread_channels(mobilenet_v2(32), 100)
     result = recovered(hard, pixels, per_channel=False, equalization=True, bias_correction=True)
     equalization, correction = result.notes
-    assert equalization["logits_sqnr_db_before"] < 3
-    assert equalization["logits_sqnr_db_after"] > 15
-    assert equalization["float_sqnr_db"] > 100
-    assert equalization["pairs"] == 37
-    assert correction["logits_sqnr_db_before"] == equalization["logits_sqnr_db_after"]
-    assert correction["logits_sqnr_db_after"] > correction["logits_sqnr_db_before"]
-    assert correction["layers"] == 53
+    assert equalization.logits_sqnr_db_before < 3
+    assert equalization.logits_sqnr_db_after > 15
+    assert equalization.did.float_sqnr_db > 100
+    assert equalization.did.pairs == 37
+    assert correction.logits_sqnr_db_before == equalization.logits_sqnr_db_after
+    assert correction.logits_sqnr_db_after > correction.logits_sqnr_db_before
+    assert correction.did.layers == 53
     # On images that no step has seen.
     unseen = batches_of(noise_images(32, 32, seed=7))
     reference = answers(hard, unseen)
@@ -60,10 +60,10 @@ def test_relu6_is_recovered_without_touching_what_it_clips(per_channel: bool) ->
     pixels = noise_images(32, 32)
     hard = spread_channels(mobilenet_v2(32, activation="Clip"), 100)
     result = recovered(hard, pixels, per_channel=per_channel, equalization=True, bias_correction=True)
-    assert result.notes[0]["kept_channels"] > 0
-    assert result.notes[0]["float_sqnr_db"] > 100
-    assert result.notes[0]["logits_sqnr_db_before"] < 5
-    assert result.notes[1]["logits_sqnr_db_after"] > 15
+    assert result.notes[0].did.kept_channels > 0
+    assert result.notes[0].did.float_sqnr_db > 100
+    assert result.notes[0].logits_sqnr_db_before < 5
+    assert result.notes[1].logits_sqnr_db_after > 15
 
 
 def test_no_step_leaves_everything_as_it_was(small: onnx.ModelProto) -> None:
@@ -83,15 +83,15 @@ def test_steps_come_in_their_order_and_each_starts_where_the_last_ended(small: o
         first_layer_half_range=True,
         equalization=True,
     )
-    assert [note["step"] for note in result.notes] == [
+    assert [note.did.step for note in result.notes] == [
         "equalization", "first_layer_half_range", "keep_activations", "learned_rounding", "bias_correction",
     ]  # fmt: skip
     for earlier, later in itertools.pairwise(result.notes):
-        assert later["logits_sqnr_db_before"] == earlier["logits_sqnr_db_after"]
+        assert later.logits_sqnr_db_before == earlier.logits_sqnr_db_after
     batches = batches_of(images(32, 4))
     written = qdq_writer(per_channel=True)(result.model, result.ranges, result.options)
     final = sqnr_db(answers(small, batches), answers(written, batches))
-    assert final == result.notes[-1]["logits_sqnr_db_after"]
+    assert final == result.notes[-1].logits_sqnr_db_after
     result.check(written)
     # The half range and the kept activations are in the last file too.
     assert np.abs(initializers(written)["w1_quantized"].astype(int)).max() == 64
