@@ -17,6 +17,7 @@ from foundation.files import JSON
 from foundation.notes import (
     DynamicNotes,
     Fp16Notes,
+    GivenNotes,
     GraphOptimizedNotes,
     NeuralCompressorNotes,
     PactNotes,
@@ -232,6 +233,7 @@ COMPILERS: Mapping[str, Compiler] = {
     ),
     "given": Compiler(
         GivenSettings,
+        GivenNotes,
         _given,
         ("stages.given.variant",),
         "a file that another tool compiled, judged like ours",

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from foundation.artifacts import OnnxModel
 from foundation.errors import UsageError
 from foundation.files import sha256_of_file, sha256_of_json, write_bytes
+from foundation.notes import GivenNotes
 from onnx_files.answers import METADATA_KEY as ANSWERS_KEY
 from onnx_files.answers import AnswerForm, answer_form, chosen_output, kind_of
 from onnx_files.canonical import prepare_foreign_model
@@ -74,13 +75,15 @@ def take_float_file(
     answers = answers_of(proto, settings.path, settings, preprocessing, told)
     describe(proto, preprocessing, answers, told)
     write_bytes(path, proto.SerializeToString(deterministic=True))
+    given = given_sha256(settings.path)
     model = OnnxModel(
         "fp32",
         path,
         sha256_of_file(path),
         "given",
-        given_sha256(settings.path),
+        None,
         settings.model_dump(mode="json", exclude={"path"}),
+        GivenNotes(given_sha256=given, tools=tools_of(proto)),
     )
     model.write_record()
     return GivenModel(model, preprocessing, answers, told)
@@ -208,6 +211,12 @@ def given_sha256(path: Path) -> str:
     beside = external_files(path)
     own = sha256_of_file(path)
     return sha256_of_json([own, *(sha256_of_file(file) for file in beside)]) if beside else own
+
+
+def tools_of(proto: ModelProto) -> dict[str, str]:
+    """Return what a model says that it was made with, and which version, as far as it can be shown."""
+    name, version = proto.producer_name[:100], proto.producer_version[:100]
+    return {name: version} if name and (name + version).isprintable() else {}
 
 
 def _written_classes(proto: ModelProto) -> tuple[str, ...] | None:

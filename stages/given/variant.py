@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from foundation.artifacts import OnnxModel
 from foundation.errors import UsageError
 from foundation.files import sha256_of_file, write_bytes
+from foundation.notes import GivenNotes
 from onnx_files.answers import AnswerForm
 from onnx_files.image_input import image_input
 from onnx_files.preprocessing import METADATA_KEY, Preprocessing
 from onnx_files.reading import read_foreign_model, read_model
-from stages.given.float_file import CLASSES_KEY, answers_of, describe, given_sha256
+from stages.given.float_file import CLASSES_KEY, answers_of, describe, given_sha256, tools_of
 from stages.given.form import preprocessing_for
 from stages.given.settings import GivenSettings
 
@@ -53,13 +54,15 @@ def take_given(float_file: OnnxModel, variant: str, settings: GivenSettings, pat
         )
     describe(proto, preprocessing, answers, classes)
     write_bytes(path, proto.SerializeToString(deterministic=True))
+    given = given_sha256(settings.path)
     model = OnnxModel(
         variant,
         path,
         sha256_of_file(path),
         "given",
-        given_sha256(settings.path),
+        float_file.sha256,
         settings.model_dump(mode="json", exclude={"path"}),
+        GivenNotes(given_sha256=given, tools=tools_of(proto)),
     )
     model.write_record()
     return model

@@ -44,7 +44,7 @@ def test_its_answers_stay_and_the_second_reading_is_the_first(tmp_path):
     refuse_changed_answers(settings, given, IMAGES)
     assert read_float_file(given.model.path) == given
     assert given.classes == NAMES
-    assert given.model.parent_sha256 == given_sha256(settings.path)
+    assert given.model.notes.given_sha256 == given_sha256(settings.path)
 
 
 def test_the_same_file_gives_the_same_bytes(tmp_path):
