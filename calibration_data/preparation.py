@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Any
@@ -29,7 +30,15 @@ _LEAST_STD = 1e-3
 _ROWS_AT_ONCE = 256
 
 
-def prepare(dataset: Dataset, settings: DataSettings, folder: Path, progress: Progress = no_progress) -> PreparedData:
+def prepare(
+    dataset: Dataset,
+    settings: DataSettings,
+    folder: Path,
+    progress: Progress = no_progress,
+    *,
+    training: bool = True,
+    classes: Sequence[str] | None = None,
+) -> PreparedData:
     """Decode, resize and split the source's images and write them into `folder`, the manifest last.
 
     The images are never in memory together: they are decoded a few at a time into an unnamed file, and copied from
@@ -40,6 +49,9 @@ def prepare(dataset: Dataset, settings: DataSettings, folder: Path, progress: Pr
         settings: in which form, and how to divide it.
         folder: where the arrays and `manifest.json` go.
         progress: called with the images done and all images.
+        training: whether a network learns from them; where none does, a class need not stand in every split.
+        classes: names of a model's outputs in their order, among which the data set's classes are looked up; None for
+            the data set's own.
 
     Returns:
         What `read_prepared(folder)` would return.
@@ -49,6 +61,8 @@ def prepare(dataset: Dataset, settings: DataSettings, folder: Path, progress: Pr
             (see `split_records`), or the disk is full.
         StageError: a worker process died.
     """
+    if classes is not None:
+        dataset = with_classes(dataset, classes)
     (folder / MANIFEST).unlink(missing_ok=True)  # without it, a half-written folder cannot be taken for a whole one
     records, equal = list(dataset.records), list[str]()
     if settings.duplicates == "drop":
@@ -61,6 +75,7 @@ def prepare(dataset: Dataset, settings: DataSettings, folder: Path, progress: Pr
             settings.split,
             "error" if settings.duplicates == "error" else "merge",
             dataset.task,
+            training,
         )
         size, channels = settings.image_size, settings.channels
         all_images = _mapped(images, np.uint8, (len(decoded.records), channels, size, size))
@@ -87,6 +102,31 @@ def prepare(dataset: Dataset, settings: DataSettings, folder: Path, progress: Pr
             for name, chosen in rows.items()
         }
         return write_prepared(folder, head, splits)
+
+
+def with_classes(dataset: Dataset, classes: Sequence[str]) -> Dataset:
+    """Return a data set whose labels are indices into other names of classes, of which its own are some.
+
+    Raises:
+        UsageError: a class of the data set is none of them.
+    """
+    number = {name: index for index, name in enumerate(classes)}
+    unknown = [name for name in dataset.classes if name not in number]
+    if unknown:
+        nearest = difflib.get_close_matches(unknown[0], classes, n=1)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"it has {', '.join(classes[:5])}…"
+        more = f" ({len(unknown) - 1} more likewise)" if len(unknown) > 1 else ""
+        raise UsageError(
+            f"class {unknown[0]!r} of the images: expected one of the model's {len(classes)} classes, found none of "
+            f"that name{more}; {hint}"
+        )
+    to = [number[name] for name in dataset.classes]
+
+    def renumbered(label: int | tuple[int, ...]) -> int | tuple[int, ...]:
+        return tuple(sorted(to[one] for one in label)) if isinstance(label, tuple) else to[label]
+
+    records = tuple(replace(record, label=renumbered(record.label)) for record in dataset.records)
+    return replace(dataset, classes=tuple(classes), records=records)
 
 
 @dataclass(frozen=True)

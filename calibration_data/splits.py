@@ -41,6 +41,7 @@ def split_records(
     settings: SplitSettings,
     duplicates: Duplicates = "error",
     task: Task = "multi_class",
+    training: bool = True,
 ) -> tuple[SplitName, ...]:
     """Divide the records; each class is divided in the same proportions, each group goes to one side as a whole.
 
@@ -58,6 +59,7 @@ def split_records(
         duplicates: "error": equal images on two sides are an error; "merge": equal images count as one group.
         task: in a multi-label task every label is divided like a class, and so are the images without a label; a
             label too rare for every split is no error, it just cannot be measured everywhere.
+        training: whether a network learns from them; where none does, a class need not stand in every split.
 
     Returns:
         One split per record.
@@ -66,7 +68,8 @@ def split_records(
         UsageError: fewer than two classes; an empty class; a class with fewer groups than splits; a class that
             cannot be in every split; an empty split; a group that the authors put on two sides; a leak.
     """
-    if task == "multi_class":
+    whole = task == "multi_class" and training
+    if whole:
         _check_classes(records, classes)
     group_of, group_names = _groups(records, merge=duplicates == "merge")
     counts = np.zeros((len(group_names), len(classes) + 1), dtype=np.int64)
@@ -78,7 +81,7 @@ def split_records(
     fixed = _official_sides(records, group_of, group_names)
     open_splits = [name for name in SPLITS if name not in official]
     free = np.array([group for group in range(len(group_names)) if group not in fixed], dtype=np.int64)
-    if task == "multi_class":
+    if whole:
         _check_enough_groups(counts[free], classes, open_splits)
 
     fractions = np.array([getattr(settings, name) for name in open_splits])
@@ -86,7 +89,7 @@ def split_records(
     side_of: dict[int, SplitName] = dict(fixed)
     side_of.update((int(group), open_splits[side]) for group, side in zip(free, sides, strict=True))
     assignment = tuple(side_of[int(group)] for group in group_of)
-    if task == "multi_class":
+    if whole:
         _check_no_empty_class(records, assignment, classes)
     _check_no_empty_split(assignment)
     check_no_leak(records, assignment)

@@ -27,7 +27,7 @@ def prepare_images(
         UsageError: the images cannot be used, or are none of the given model's classes.
     """
     from calibration_data.preparation import prepare
-    from calibration_data.prepared_folder import FILES, read_prepared, summary_lines
+    from calibration_data.prepared_folder import FILES, read_prepared
 
     folder = ledger.run.data
     training = configuration.model.train is not None
@@ -48,8 +48,8 @@ def prepare_images(
         )
     ledger.head |= {"synthetic": data.synthetic, "classes": list(data.classes)}
     ledger.write()
-    for line in summary_lines(data):
-        observer.say(line)
+    if data.skipped:
+        observer.say(f"{len(data.skipped)} images could not be read and were skipped; the report lists them.")
     return data
 
 
