@@ -85,7 +85,8 @@ def split_records(
         _check_enough_groups(counts[free], classes, open_splits)
 
     fractions = np.array([getattr(settings, name) for name in open_splits])
-    sides = _apportion(counts[free], fractions / fractions.sum(), np.random.default_rng(settings.seed))
+    divided = counts[free] if training else _rare_together(counts[free], fractions)
+    sides = _apportion(divided, fractions / fractions.sum(), np.random.default_rng(settings.seed))
     side_of: dict[int, SplitName] = dict(fixed)
     side_of.update((int(group), open_splits[side]) for group, side in zip(free, sides, strict=True))
     assignment = tuple(side_of[int(group)] for group in group_of)
@@ -199,6 +200,16 @@ def _apportion(
         sides[group] = side
         placed[side] += added
     return _fill_empty(counts, sides, len(fractions))
+
+
+def _rare_together(counts: NDArray[np.int64], fractions: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return counts in which the classes too rare to stand on every side count as one.
+
+    Divided by themselves, they would all go to the largest side, and the others would stay empty.
+    """
+    least = float(fractions.sum() / fractions.min())
+    rare = counts.sum(axis=0) < least
+    return np.concatenate([counts[:, ~rare], counts[:, rare].sum(axis=1, keepdims=True)], axis=1)
 
 
 def _fill_empty(counts: NDArray[np.int64], sides: NDArray[np.int64], n_sides: int) -> NDArray[np.int64]:
