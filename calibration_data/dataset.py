@@ -54,12 +54,12 @@ class Frame:
     """One decoded image.
 
     Attributes:
-        pixels: uint8 [height, width, channels], 1 (gray) or 3 (RGB) channels, 0 to 255.
+        pixels: uint8 [height, width, channels], 1 (gray) or 3 (RGB) channels, 0 to 255; or gray in 16 bits, uint16.
         mask: bool [height, width], True on the lesion; None where the source holds no mask.
         mask_class: index of the class whose finding the mask shows; None where it is simply the image's own class.
     """
 
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[np.uint8] | NDArray[np.uint16]
     mask: NDArray[np.bool_] | None
     mask_class: int | None = None
 

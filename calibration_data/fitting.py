@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration_data.dataset import Frame
+from calibration_data.dataset import BadImageError, Frame
 
 Fit = Literal["pad", "stretch", "crop"]
 
@@ -23,12 +23,41 @@ class ImageForm:
         fit: "pad": whole image, black borders; "stretch": whole image, distorted; "crop": the central part of the
             form's shape, a square as a rule.
         width: in pixels; None for squares.
+        bits: how many bits 16-bit gray images use; None where nobody said.
     """
 
     size: int
     channels: int
     fit: Fit
     width: int | None = None
+    bits: int | None = None
+
+
+def eight_bits(pixels: NDArray[np.uint8] | NDArray[np.uint16], bits: int | None) -> NDArray[np.uint8]:
+    """Return pixels of 0…255; of 16-bit pixels the highest eight of the bits that they use.
+
+    Scanners write 10 or 12 bits into files of 16. Taken for 16, they span a few dark levels; and told from each image
+    by itself, brightness would change from image to image. So it is asked for.
+
+    Args:
+        pixels: of any shape.
+        bits: how many the 16-bit ones use; None where nobody said, and then all 16 must be in use.
+
+    Raises:
+        BadImageError: nobody said, and the highest four are not used; or a value needs more bits than said.
+    """
+    if pixels.dtype == np.uint8:
+        return pixels  # type: ignore[return-value] # mypy cannot narrow by the dtype
+    largest = int(pixels.max(initial=0))
+    if bits is None and largest < 1 << 12:
+        raise BadImageError(
+            f"expected 16-bit values, found none above {largest}, as files of 12 bits in 16 hold. "
+            "Say how many bits are used with `data.bits`: 12, or 16 if the image is truly that dark"
+        )
+    used = 16 if bits is None else bits
+    if largest >= 1 << used:
+        raise BadImageError(f"expected values of {used} bits (`data.bits`), found {largest}")
+    return (pixels >> (used - 8)).astype(np.uint8)
 
 
 def fit_frame(frame: Frame, form: ImageForm) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
@@ -40,11 +69,15 @@ def fit_frame(frame: Frame, form: ImageForm) -> tuple[NDArray[np.uint8], NDArray
 
     Returns:
         uint8 [channels, height, width] and bool [height, width] or None.
+
+    Raises:
+        BadImageError: 16 bits, of which nobody said how many are used.
     """
     from PIL import Image
 
     high, wide, channels, fit = form.size, form.width or form.size, form.channels, form.fit
-    pixels = frame.pixels[:, :, 0] if frame.pixels.shape[2] == 1 else frame.pixels
+    whole = eight_bits(frame.pixels, form.bits)
+    pixels = whole[:, :, 0] if whole.shape[2] == 1 else whole
     image = Image.fromarray(pixels).convert("L" if channels == 1 else "RGB")
     width, height = image.size
     if fit == "crop":

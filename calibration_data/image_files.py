@@ -19,8 +19,8 @@ from foundation.files import sha256_of_file, sha256_of_json
 if TYPE_CHECKING:
     from PIL import Image
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
-_FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 MASK_THRESHOLD = 127
 """Mask pixels above it belong to the lesion; masks stored as JPEG hold every gray in between."""
 
@@ -30,25 +30,25 @@ def is_image_name(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 (names of members, not of files)
 
 
-def read_pixels(path: Path) -> NDArray[np.uint8]:
+def read_pixels(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Decode an image file, upright after its EXIF orientation.
 
-    Gray and 16-bit files give one channel (the high byte of 16 bits, as Pillow does for 16-bit colour), all others
-    RGB; transparent pixels are laid on black.
+    Gray files give one channel, all others RGB; of 16-bit colour Pillow keeps the high byte. Transparent pixels are
+    laid on black.
 
     Returns:
-        uint8 [height, width, 1 or 3].
+        uint8 [height, width, 1 or 3]; of 16-bit gray uint16 [height, width, 1], which `fitting.eight_bits` cuts down.
 
     Raises:
-        BadImageError: the file is empty, truncated, no PNG, JPEG, BMP or TIFF, too large, or of an unsuitable kind.
+        BadImageError: the file is empty, truncated, of another format, too large, or of an unsuitable kind.
     """
     with path.open("rb") as stream:
-        return _to_uint8(_decode(stream))
+        return _to_array(_decode(stream))
 
 
-def decode_pixels(content: bytes) -> NDArray[np.uint8]:
+def decode_pixels(content: bytes) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Decode an image file's bytes; everything else as for `read_pixels`."""
-    return _to_uint8(_decode(io.BytesIO(content)))
+    return _to_array(_decode(io.BytesIO(content)))
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:
@@ -161,9 +161,9 @@ def _decode(stream: BinaryIO) -> Image.Image:
         raise BadImageError(f"expected a whole image, found a damaged one ({error})") from error
 
 
-def _to_uint8(image: Image.Image) -> NDArray[np.uint8]:
+def _to_array(image: Image.Image) -> NDArray[np.uint8] | NDArray[np.uint16]:
     if image.mode.startswith("I;16"):
-        return (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)[:, :, None]
+        return np.asarray(image).astype(np.uint16)[:, :, None]
     if image.mode in ("I", "F"):
         raise BadImageError(f"expected 8 or 16 bits per channel, found 32 (Pillow's mode {image.mode})")
     if image.mode in ("1", "L"):

@@ -151,7 +151,7 @@ def _decode_all(
     mask_class: list[int] = []
     skipped: list[str] = []
     found_masks = 0
-    form = ImageForm(settings.image_size, settings.channels, settings.fit)
+    form = ImageForm(settings.image_size, settings.channels, settings.fit, bits=settings.bits)
     outcomes = decode(records, dataset.load, form, settings.workers)
     for done, (record, outcome) in enumerate(zip(records, outcomes, strict=True), start=1):
         if isinstance(outcome, Decoded):

@@ -197,7 +197,7 @@ def _load(
 
 
 @lru_cache(maxsize=1)  # an image's two crops follow each other
-def _read_image_at(path: Path, mtime_ns: int) -> NDArray[np.uint8]:
+def _read_image_at(path: Path, mtime_ns: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
     return read_pixels(path)
 
 

@@ -11,9 +11,11 @@ import pytest
 from PIL import Image
 
 from calibration_data.dataset import BadImageError
+from calibration_data.fitting import eight_bits
 from calibration_data.image_files import (
     decode_pixels,
     fingerprint_of_files,
+    is_image_name,
     read_mask,
     read_pixels,
     read_united_mask,
@@ -47,7 +49,27 @@ def test_colour_files_keep_their_values_in_rgb_order(tmp_path):
 def test_sixteen_bits_give_their_high_byte(tmp_path):
     deep = RAMP.astype(np.uint16) * 256 + 77
     for name in ("a.png", "a.tiff"):
-        assert np.array_equal(read_pixels(saved(tmp_path, Image.fromarray(deep), name)), RAMP[:, :, None])
+        pixels = read_pixels(saved(tmp_path, Image.fromarray(deep), name))
+        assert np.array_equal(pixels, deep[:, :, None])
+        assert np.array_equal(eight_bits(pixels, None), RAMP[:, :, None])
+
+
+def test_twelve_bits_in_sixteen_are_asked_for(tmp_path):
+    twelve = RAMP.astype(np.uint16) * 16 + 5
+    pixels = read_pixels(saved(tmp_path, Image.fromarray(twelve)))
+    with pytest.raises(BadImageError, match=r"none above 3829, .* Say how many bits are used with `data\.bits`: 12"):
+        eight_bits(pixels, None)
+    assert np.array_equal(eight_bits(pixels, 12), RAMP[:, :, None])
+    assert eight_bits(pixels, 16).max() == 14  # what was silently taken before
+    with pytest.raises(BadImageError, match=r"values of 11 bits .*, found 3829"):
+        eight_bits(pixels, 11)
+
+
+def test_webp_is_an_image(tmp_path):
+    rgb = np.stack([RAMP, RAMP // 2, 255 - RAMP], axis=2)
+    path = saved(tmp_path, Image.fromarray(rgb), "a.webp", lossless=True)
+    assert is_image_name(path.name)
+    assert np.array_equal(read_pixels(path), rgb)
 
 
 def test_sixteen_bit_colour_gives_its_high_byte_too(tmp_path):
@@ -146,8 +168,8 @@ def test_other_content_is_refused(tmp_path, content, message):
         read_pixels(path)
 
 
-@pytest.mark.parametrize("suffix", ["gif", "webp", "ico"])
-def test_formats_beyond_the_four_are_refused_whatever_their_suffix(tmp_path, suffix):
+@pytest.mark.parametrize("suffix", ["gif", "ico"])
+def test_formats_beyond_these_are_refused_whatever_their_suffix(tmp_path, suffix):
     path = saved(tmp_path, Image.fromarray(RAMP), f"a.{suffix}").rename(tmp_path / "a.png")
     with pytest.raises(BadImageError, match="found other content"):
         read_pixels(path)
