@@ -1,1 +1,13 @@
-"""The face for Python: run a configuration, quantize a file, write its twin, open a run."""
+"""The face for Python and notebooks: run a configuration, quantize a file, write its twin, open a run.
+
+    import edgeproof
+
+    run = edgeproof.run("mine.yaml")
+    run.frame().query("metric == 'saliency_spearman'")
+"""
+
+from __future__ import annotations
+
+from edgeproof._face import OpenedRun, open_run, quantize, run, twin
+
+__all__ = ["OpenedRun", "open_run", "quantize", "run", "twin"]

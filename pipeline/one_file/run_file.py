@@ -27,6 +27,8 @@ _VARIANTS: Mapping[str, Mapping[str, str]] = {
 }
 _SPLIT = {"train": 0.2, "validation": 0.1, "test": 0.7}
 """Nothing is trained: a few images calibrate, most are measured on."""
+_EXPLAINED_IMAGES = 16
+"""A map of a large network takes many passes; the configuration that is written out says where to ask for more."""
 _TABLE_SUFFIXES = (".csv", ".tsv")
 
 
@@ -99,6 +101,7 @@ def _values(request: RunRequest, size: int, channels: int) -> dict[str, Any]:
         },
         "model": {"onnx": onnx},
         "variants": variants,
+        "validation": {"saliency": {"images": _EXPLAINED_IMAGES}},
         "gates": _gates(variants),
     }
 
