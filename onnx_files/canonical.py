@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from foundation.child import BrokenChildError, Limits, run_guarded
 from foundation.errors import UsageError
+from onnx_files.graph import opset_of, without_functions
 from onnx_files.reading import LARGEST_FILE_BYTES, TIME_LIMIT_S, read_model
 
 if TYPE_CHECKING:
@@ -63,11 +64,7 @@ def prepare_foreign_model(path: Path, target: Path, least_opset: Literal[13, 21]
 
 
 def _canonical(model: ModelProto, least_opset: int, path: Path) -> ModelProto:
-    import onnx
-    import onnx.inliner
-
-    if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
+    model = without_functions(model)
     unknown = sorted({f"{node.domain}:{node.op_type}" for node in model.graph.node if node.domain not in _DOMAINS})
     if unknown:
         raise UsageError(
@@ -76,7 +73,7 @@ def _canonical(model: ModelProto, least_opset: int, path: Path) -> ModelProto:
         )
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constants]
-    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    opset = opset_of(model)
     if opset < least_opset:
         model = _converted(model, opset, least_opset, path)
         model.ir_version = max(model.ir_version, _IR_OF_OPSET[least_opset])

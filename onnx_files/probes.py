@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_files.graph import GraphIndex, opset_of, reads
 from onnx_files.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -103,13 +104,13 @@ def upstream(proto: ModelProto, tensors: Iterable[str]) -> ModelProto:
     """Return the part of a graph that computes some tensors, which become its outputs."""
     import onnx
 
-    makers = {name: node for node in proto.graph.node for name in node.output}
+    producers = GraphIndex.of(proto.graph).producers
     waiting, needed = list(tensors), set()
     while waiting:
         name = waiting.pop()
         if name and name not in needed:
             needed.add(name)
-            waiting += read_by(makers[name]) if name in makers else []
+            waiting += reads(producers[name]) if name in producers else []
     part = onnx.ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import, functions=proto.functions)
     part.graph.name = proto.graph.name
     part.graph.node.extend(node for node in proto.graph.node if needed.intersection(node.output))
@@ -133,8 +134,7 @@ def reduction(
     """Return the node and the constants that reduce a tensor, in the form of the graph's opset; sizes stay as 1."""
     from onnx import helper, numpy_helper
 
-    opset = next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
-    if opset < 18:
+    if opset_of(proto) < 18:
         return [helper.make_node(operator, [tensor], [output], axes=list(axes), keepdims=1)], []
     name = f"{output}_axes"
     constant = numpy_helper.from_array(np.array(axes, dtype=np.int64), name)
@@ -168,14 +168,3 @@ def channel_peaks(proto: ModelProto, tensors: Sequence[str], batches: Batches) -
             peak = values[output].astype(np.float64).ravel()
             peaks[name] = np.maximum(peaks[name], peak) if name in peaks else peak
     return peaks
-
-
-def read_by(node: NodeProto) -> list[str]:
-    """Return the names that a node reads, also within its subgraphs, which name values of the graph around them."""
-    names = list(node.input)
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            for inner in graph.node:
-                names += read_by(inner)
-            names += [value.name for value in graph.output]
-    return names

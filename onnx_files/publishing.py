@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +14,10 @@ from foundation.errors import StageError
 from foundation.files import sha256_of_file, write_bytes
 from foundation.notes import Notes
 from foundation.settings import Settings
+from onnx_files.graph import reads
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto
+    from onnx import GraphProto, ModelProto
 
 
 def publish(
@@ -61,7 +63,7 @@ def publish(
     proto.graph.name = original.graph.name
     del proto.graph.value_info[:]
     _keep_used_opsets(proto)
-    _sort_topologically(proto)
+    sort_topologically(proto.graph)
     if _interface(proto) != _interface(original):
         raise StageError(
             f"{variant}: expected the inputs and outputs of {source.path.name} ({_interface(original)}), found "
@@ -109,26 +111,32 @@ def _opset(domain: str) -> object:
     return onnx.helper.make_opsetid(domain, 1)
 
 
-def _sort_topologically(proto: ModelProto) -> None:
-    # Some converters append their nodes at the end; ONNX wants every node after those it reads. Nodes that are in
-    # order already stay so.
-    waiting = list(proto.graph.node)
-    made = {value.name for value in (*proto.graph.input, *proto.graph.initializer)} | {""}
-    ordered: list[NodeProto] = []
-    while waiting:
-        ready, later = [], []
-        for node in waiting:
-            if made.issuperset(node.input):
-                ready.append(node)
-                made.update(node.output)
-            else:
-                later.append(node)
-        if not ready:
-            raise StageError(
-                f"expected a graph without cycles, found {len(later)} nodes that wait for each other, "
-                f"{later[0].name} among them. Report this with the model."
-            )
-        ordered += ready
-        waiting = later
-    del proto.graph.node[:]
-    proto.graph.node.extend(ordered)
+def sort_topologically(graph: GraphProto) -> None:
+    """Put every node of a graph after those that it reads from, in place; nodes that are in order already stay so.
+
+    Round after round takes, in their order, the nodes that read nothing of a later one: what a converter appended at
+    the end stands together before its first reader.
+
+    Args:
+        graph: what the bodies of its branches and loops read counts as read by their node.
+
+    Raises:
+        StageError: nodes wait for each other.
+    """
+    nodes = list(graph.node)
+    producers = {name: place for place, node in enumerate(nodes) for name in node.output if name}
+    before = {
+        place: {producers[name] for name in reads(node) if name in producers} for place, node in enumerate(nodes)
+    }
+    rounds: dict[int, int] = {}
+    try:
+        for place in TopologicalSorter(before).static_order():
+            rounds[place] = max((rounds[other] + (other > place) for other in before[place]), default=0)
+    except CycleError as error:
+        waiting = set(error.args[1])
+        raise StageError(
+            f"expected a graph without cycles, found {len(waiting)} nodes that wait for each other, "
+            f"{nodes[min(waiting)].name} among them. Report this with the model."
+        ) from error
+    del graph.node[:]
+    graph.node.extend(nodes[place] for place in sorted(rounds, key=lambda place: (rounds[place], place)))

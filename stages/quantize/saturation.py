@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foundation.notes import SaturatingLayerNote
+from onnx_files.graph import GraphIndex, attributes
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -115,17 +116,15 @@ def _fused(model: ModelProto) -> ModelProto:
 
 
 def _integer_layers(fused: ModelProto) -> Iterator[_Layer]:
-    from onnx import numpy_helper
-
-    constants = {tensor.name: tensor for tensor in fused.graph.initializer}
+    index = GraphIndex.of(fused.graph)
     for node in fused.graph.node:
         if node.op_type not in _OPERANDS:
             continue
         activation, zero_point, weight = (node.input[index] for index in _OPERANDS[node.op_type])
-        if weight not in constants:
+        values, zero = index.constant(weight), index.constant(zero_point)
+        if values is None:
             continue
-        values = numpy_helper.to_array(constants[weight])
-        zero = numpy_helper.to_array(constants[zero_point]) if zero_point in constants else np.uint8(0)
+        zero = np.array(0, np.uint8) if zero is None else zero
         if values.dtype != np.int8 or zero.dtype != np.uint8 or _is_depthwise(node, values):
             continue
         yield _Layer(
@@ -134,18 +133,18 @@ def _integer_layers(fused: ModelProto) -> Iterator[_Layer]:
 
 
 def _is_depthwise(node: NodeProto, weight: NDArray[np.int8]) -> bool:
-    groups: int = _attribute(node, "group", 1)
+    groups: int = attributes(node).get("group", 1)
     return node.op_type == "QLinearConv" and weight.shape[:2] == (groups, 1)
 
 
 def _paired(node: NodeProto, weight: NDArray[np.int8]) -> NDArray[np.int8]:
     # int8 [groups, steps, outputs], a zero appended to an odd number of steps, then split into neighbours.
     if node.op_type == "QLinearConv":
-        groups = _attribute(node, "group", 1)
+        groups = attributes(node).get("group", 1)
         by_group = weight.reshape(groups, -1, *weight.shape[1:])
         steps = np.moveaxis(by_group, 2, -1).reshape(groups, by_group.shape[1], -1).transpose(0, 2, 1)
     else:
-        matrix = weight.T if _attribute(node, "transB", 0) else weight
+        matrix = weight.T if attributes(node).get("transB", 0) else weight
         steps = matrix.reshape(-1, *matrix.shape[-2:])
     even = np.pad(steps, ((0, 0), (0, steps.shape[1] % 2), (0, 0)))
     return even.reshape(len(even), -1, 2, even.shape[2])
@@ -198,16 +197,17 @@ def _count(layer: _Layer, activation: NDArray[np.uint8], tally: _Tally) -> None:
 
 def _steps(layer: _Layer, activation: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
     """Yield for each group what meets the weights, uint8 [steps, outputs' positions], steps ordered as `weight`'s."""
+    given = attributes(layer.node)
     if layer.node.op_type != "QLinearConv":
-        rows = activation.T if _attribute(layer.node, "transA", 0) else activation
+        rows = activation.T if given.get("transA", 0) else activation
         for _ in range(len(layer.weight)):
             yield rows.reshape(-1, rows.shape[-1]).T
         return
     kernel = layer.shape[2:]
-    strides = _attribute(layer.node, "strides", [1] * len(kernel))
-    dilations = _attribute(layer.node, "dilations", [1] * len(kernel))
+    strides = given.get("strides", [1] * len(kernel))
+    dilations = given.get("dilations", [1] * len(kernel))
     extents = [(size - 1) * dilation + 1 for size, dilation in zip(kernel, dilations, strict=True)]
-    padding = _padding(layer.node, activation.shape[2:], extents, strides)
+    padding = _padding(given, activation.shape[2:], extents, strides)
     padded = np.pad(activation, [(0, 0), (0, 0), *padding], constant_values=layer.zero_point)
     axes = tuple(range(2, 2 + len(kernel)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, tuple(extents), axis=axes)
@@ -221,11 +221,11 @@ def _steps(layer: _Layer, activation: NDArray[np.uint8]) -> Iterator[NDArray[np.
 
 
 def _padding(
-    node: NodeProto, size: Sequence[int], extents: Sequence[int], strides: Sequence[int]
+    given: Mapping[str, Any], size: Sequence[int], extents: Sequence[int], strides: Sequence[int]
 ) -> list[tuple[int, int]]:
-    automatic = _attribute(node, "auto_pad", b"NOTSET").decode()
+    automatic = given.get("auto_pad", b"NOTSET").decode()
     if automatic == "NOTSET":
-        pads = _attribute(node, "pads", [0] * (2 * len(size)))
+        pads = given.get("pads", [0] * (2 * len(size)))
         return list(zip(pads[: len(size)], pads[len(size) :], strict=True))
     if automatic == "VALID":
         return [(0, 0)] * len(size)
@@ -248,9 +248,3 @@ def _result(layer: _Layer, tally: _Tally, images: int) -> SaturatingLayerNote:
         changed_outputs=tally.changed / max(tally.outputs, 1),
         images=images,
     )
-
-
-def _attribute(node: NodeProto, name: str, default: Any) -> Any:
-    from onnx import helper
-
-    return next((helper.get_attribute_value(found) for found in node.attribute if found.name == name), default)

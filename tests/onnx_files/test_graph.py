@@ -11,9 +11,19 @@ from quantizable import float_proto, write_float_model
 from calibration_data.prepared import PreparedData
 from foundation.artifacts import OnnxModel
 from foundation.errors import UsageError
+from foundation.notes import Fp16Notes
 from onnx_files.graph import layers, load, normalisation_nodes
 from onnx_files.publishing import publish
 from stages.quantize.methods.fp16 import Fp16Settings
+
+NOTES = Fp16Notes(
+    constants=0,
+    clipped_constants=0,
+    raised_constants=0,
+    tensors_with_changed_constants=(),
+    float_islands={},
+    logits_sqnr_db=None,
+)
 
 
 def test_the_normalisation_is_what_stands_before_the_first_layer(float_model: OnnxModel) -> None:
@@ -43,7 +53,7 @@ def test_shuffled_nodes_are_put_in_order(float_model: OnnxModel, tmp_path: Path)
     nodes = [proto.graph.node[index] for index in np.random.default_rng(0).permutation(20)]
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
-    result = publish(proto, float_model, "v", Fp16Settings(), "fp16", {}, tmp_path / "v.onnx")
+    result = publish(proto, float_model, "v", Fp16Settings(), NOTES, tmp_path / "v.onnx")
     onnx.checker.check_model(onnx.load_model(result.path), full_check=True)
 
 
@@ -87,5 +97,5 @@ def test_an_unwritable_target_is_an_error(float_model: OnnxModel, data: Prepared
     blocked = tmp_path / "file"
     blocked.write_bytes(b"here already")
     with pytest.raises(UsageError, match="could not be written"):
-        publish(load(float_model), float_model, "v", Fp16Settings(), "fp16", {}, blocked / "v.onnx")
+        publish(load(float_model), float_model, "v", Fp16Settings(), NOTES, blocked / "v.onnx")
     assert blocked.read_bytes() == b"here already"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foundation.errors import UsageError
+from onnx_files.graph import GraphIndex, attributes, bounds_of
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto
+    from onnx import ModelProto
 
 Activations = dict[str, NDArray[np.float32]]
 """Tensor → its values, float32; their order within one image is none in particular."""
@@ -69,14 +70,12 @@ def observed_tensors(proto: ModelProto, operators: Sequence[str]) -> ObservedTen
             f"expected a graph whose tensors' types can be inferred, found one that contradicts itself ({error}). "
             "Export the model again."
         ) from error
-    constants = {tensor.name for tensor in graph.initializer}
+    index = GraphIndex.of(graph)
     floats = {
         value.name
         for value in (*graph.value_info, *graph.input, *graph.output)
         if value.type.tensor_type.elem_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
-    } - constants
-    readers = Counter(name for node in graph.node for name in set(node.input))
-    reader_of = {name: node for node in graph.node for name in node.input}
+    } - index.initializers.keys()
     touched = {
         name for node in graph.node if node.op_type in operators for name in (*node.input, *node.output)
     } & floats
@@ -85,40 +84,29 @@ def observed_tensors(proto: ModelProto, operators: Sequence[str]) -> ObservedTen
         if node.op_type in _REARRANGING and node.input[0] in floats and node.output[0] in touched:
             same_as[node.output[0]] = node.input[0]
     for name in touched:
-        reader = reader_of.get(name)
-        if readers[name] == 1 and reader and reader.op_type in ("Relu", "Clip") and reader.output[0] in touched:
-            same_as[name] = reader.output[0]
-    same_as = {name: _end_of(same_as, name) for name in same_as}
+        readers = index.readers.get(name, [])
+        if len(readers) == 1 and readers[0].op_type in ("Relu", "Clip") and readers[0].output[0] in touched:
+            same_as[name] = readers[0].output[0]
+    same_as = _ends(same_as)
     wanted = (touched - same_as.keys()) | set(same_as.values())
     if not wanted:
         raise UsageError("expected float activations between the nodes to quantize, found none. Give a float model.")
     made = [value.name for value in graph.input] + [name for node in graph.node for name in node.output]
-    values = {tensor.name: tensor for tensor in graph.initializer}
-    bounds = {node.output[0]: _bounds_of(node, values) for node in graph.node if node.op_type in ("Relu", "Clip")}
+    bounds = {node.output[0]: bounds_of(node, index) for node in graph.node if node.op_type in ("Relu", "Clip")}
     observed = tuple(name for name in made if name in wanted)
     return ObservedTensors(observed, same_as, {name: bounds[name] for name in observed if name in bounds})
 
 
-def _end_of(same_as: Mapping[str, str], name: str) -> str:
-    while name in same_as:
-        name = same_as[name]
-    return name
-
-
-def _bounds_of(node: NodeProto, constants: Mapping[str, Any]) -> tuple[float, float]:
-    from onnx import numpy_helper
-
-    if node.op_type == "Relu":
-        return 0.0, np.inf
-    bounds = [-np.inf, np.inf]
-    for place, name in enumerate(("min", "max")):
-        attribute = next((entry.f for entry in node.attribute if entry.name == name), None)  # before opset 11
-        given = node.input[place + 1] if len(node.input) > place + 1 else ""
-        if attribute is not None:
-            bounds[place] = attribute
-        elif given in constants:
-            bounds[place] = float(numpy_helper.to_array(constants[given]).item())
-    return bounds[0], bounds[1]
+def _ends(same_as: Mapping[str, str]) -> dict[str, str]:
+    # Where each chain ends; every link is walked once, since chains can be as long as a network.
+    ends: dict[str, str] = {}
+    for name in same_as:
+        chain = []
+        while name in same_as and name not in ends:
+            chain.append(name)
+            name = same_as[name]
+        ends |= dict.fromkeys(chain, ends.get(name, name))
+    return ends
 
 
 class ActivationReader:
@@ -213,18 +201,18 @@ def _optimized(content: bytes, wanted: Sequence[str]) -> tuple[bytes, dict[str, 
         options.optimized_model_filepath = str(Path(folder, "optimized.onnx"))
         InferenceSession(content, options, providers=["CPUExecutionProvider"])
         model = onnx.load_model(options.optimized_model_filepath)
-    made_by = {name: node for node in model.graph.node for name in node.output}
-    readers = Counter(name for node in model.graph.node for name in node.input)
+    index = GraphIndex.of(model.graph)
     sources: dict[str, str] = {}
     for name in wanted:
         sources[name] = name
-        node = made_by.get(name)  # None for what was folded into a constant
+        node = index.producers.get(name)  # None for what was folded into a constant
         if node is None or node.op_type != "ReorderOutput":
             continue
-        channels = next(entry.i for entry in node.attribute if entry.name == "channels")
-        if channels % _LARGEST_BLOCK == 0:  # else the last block is filled up, and the filling would count
+        if (
+            attributes(node)["channels"] % _LARGEST_BLOCK == 0
+        ):  # else the last block is filled up, and the filling would count
             sources[name] = node.input[0]
-            if readers[name] == 0:
+            if name not in index.readers:
                 model.graph.node.remove(node)
     del model.graph.output[:]
     model.graph.output.extend(_output(name) for name in dict.fromkeys(sources.values()))

@@ -25,7 +25,7 @@ from foundation.notes import DynamicNotes
 from foundation.processor import choose_integer_types, detect_cpu
 from foundation.progress import Progress, no_progress
 from foundation.settings import Settings
-from onnx_files.graph import layers, load
+from onnx_files.graph import GraphIndex, layers, load
 from onnx_files.publishing import publish
 
 if TYPE_CHECKING:
@@ -91,7 +91,8 @@ def store_convolutions_as_int8(proto: ModelProto, per_channel: bool) -> list[str
     """
     from onnx import TensorProto, helper, numpy_helper
 
-    weights = {tensor.name: tensor for tensor in proto.graph.initializer if tensor.data_type == TensorProto.FLOAT}
+    initializers = GraphIndex.of(proto.graph).initializers
+    weights = {name: tensor for name, tensor in initializers.items() if tensor.data_type == TensorProto.FLOAT}
     stored: dict[str, str] = {}
     names: list[str] = []
     new_nodes = []
@@ -128,7 +129,7 @@ def _symmetric_int8(weight: NDArray[np.float32], axis: int | None) -> tuple[NDAr
 
 
 def _linear_layers(proto: ModelProto) -> list[str]:
-    constants = {tensor.name for tensor in proto.graph.initializer}
+    constants = GraphIndex.of(proto.graph).initializers
     return [n.name for n in proto.graph.node if n.op_type in ("Gemm", "MatMul") and n.input[1] in constants]
 
 

@@ -22,7 +22,7 @@ from foundation.errors import StageError, UsageError
 from foundation.notes import Fp16Notes
 from foundation.progress import Progress, no_progress
 from foundation.settings import Settings
-from onnx_files.graph import load, normalisation_nodes
+from onnx_files.graph import GraphIndex, attributes, load, normalisation_nodes
 from onnx_files.image_input import input_name_of, preprocessing_of
 from onnx_files.probes import Batches, answers, image_batches, runner, sqnr_db
 from onnx_files.publishing import publish
@@ -160,12 +160,12 @@ def _separate_constants(proto: ModelProto, kept: set[str]) -> None:
     """Give the kept nodes constants of their own, in place: one that other nodes read as well would be rounded."""
     from onnx import TensorProto
 
-    floats = {tensor.name: tensor for tensor in proto.graph.initializer if tensor.data_type == TensorProto.FLOAT}
-    elsewhere = {name for node in proto.graph.node if node.name not in kept for name in node.input}
+    index = GraphIndex.of(proto.graph)
+    floats = {name: tensor for name, tensor in index.initializers.items() if tensor.data_type == TensorProto.FLOAT}
     copied: set[str] = set()
     for node in proto.graph.node:
-        for index, name in enumerate(node.input):
-            if node.name not in kept or name not in floats or name not in elsewhere:
+        for place, name in enumerate(node.input):
+            if node.name not in kept or name not in floats or all(r.name in kept for r in index.readers[name]):
                 continue
             copy = f"{name}/float32"
             if copy not in copied:
@@ -173,7 +173,7 @@ def _separate_constants(proto: ModelProto, kept: set[str]) -> None:
                 tensor.CopyFrom(floats[name])
                 tensor.name = copy
                 copied.add(copy)
-            node.input[index] = copy
+            node.input[place] = copy
 
 
 def _join_islands(proto: ModelProto) -> None:
@@ -187,7 +187,7 @@ def _join_islands(proto: ModelProto) -> None:
         return {
             node.output[0]: node.input[0]
             for node in proto.graph.node
-            if node.op_type == "Cast" and any(a.name == "to" and a.i == to for a in node.attribute)
+            if node.op_type == "Cast" and attributes(node)["to"] == to
         }
 
     halves, wholes = casts(TensorProto.FLOAT16), casts(TensorProto.FLOAT)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_files.graph import GraphIndex, attributes
 from onnx_files.probes import Batches, reduction, runner
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def _expected_name(layer: str) -> str:
 
 def _correctable(proto: ModelProto, quantized: ModelProto) -> list[str]:
     """Return the names of the layers that both graphs have and whose bias is missing or one constant per channel."""
-    constants = {tensor.name: list(tensor.dims) for tensor in proto.graph.initializer}
+    constants = {name: list(tensor.dims) for name, tensor in GraphIndex.of(proto.graph).initializers.items()}
     present = {node.name for node in quantized.graph.node if node.op_type in _AXES}
     names = []
     for node in proto.graph.node:
@@ -97,8 +98,8 @@ def _correctable(proto: ModelProto, quantized: ModelProto) -> list[str]:
         rank = 2 if node.op_type == "Gemm" else 4
         bias = node.input[2] if len(node.input) > 2 else ""
         per_channel = not bias or (bias in constants and len(constants[bias]) == 1)
-        scales = {attribute.name: attribute.f for attribute in node.attribute if attribute.name == "beta"}
-        if len(constants[node.input[1]]) == rank and per_channel and scales.get("beta", 1.0) == 1.0:
+        unscaled = attributes(node).get("beta", 1.0) == 1.0
+        if len(constants[node.input[1]]) == rank and per_channel and unscaled:
             names.append(node.name)
     return names
 
@@ -147,11 +148,12 @@ def _subtract_from_bias(proto: ModelProto, node: NodeProto, shift: NDArray[np.fl
     # A new constant: another layer may read the old one.
     from onnx import numpy_helper
 
+    index = GraphIndex.of(proto.graph)
     old = np.zeros(1)
     if len(node.input) > 2 and node.input[2]:
-        stored = next(tensor for tensor in proto.graph.initializer if tensor.name == node.input[2])
+        stored = index.initializers[node.input[2]]
         old = numpy_helper.to_array(stored).astype(np.float64)
-        if sum(node.input[2] in other.input for other in proto.graph.node) == 1:
+        if index.only_reader(stored.name) is not None:
             proto.graph.initializer.remove(stored)
     name = f"{node.name}/corrected_bias"
     proto.graph.initializer.append(numpy_helper.from_array((old - shift).astype(np.float32), name))

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_files.probes import Batches, channel_peaks, read_by
+from onnx_files.graph import GraphIndex, attributes, bounds_of
+from onnx_files.probes import Batches, channel_peaks
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
@@ -94,9 +95,9 @@ def equalize(proto: ModelProto, clips: Clips, batches: Batches) -> Equalized:
     if clips == "replace":
         _replace_clips(result.graph, {pair.clip for pair in pairs if pair.clip})
         pairs = find_pairs(result.graph)
-    nodes = {node.name: node for node in result.graph.node}
+    index = GraphIndex.of(result.graph)
+    nodes, initializers = index.nodes, index.initializers
     peaks = channel_peaks(result, [nodes[pair.first].output[0] for pair in pairs if pair.clip], batches)
-    initializers = {tensor.name: tensor for tensor in result.graph.initializer}
     weights = {
         name: numpy_helper.to_array(initializers[nodes[name].input[1]]).astype(np.float64)
         for pair in pairs
@@ -127,12 +128,8 @@ def find_pairs(graph: GraphProto) -> list[Pair]:
     Each value between them has one reader and is no output of the graph, and their weights and the first one's bias
     are float32 constants that nothing else reads.
     """
-    readers: dict[str, list[NodeProto]] = {}
-    for node in graph.node:
-        for name in read_by(node):
-            readers.setdefault(name, []).append(node)
-    own = _constants_of_one_reader(graph, readers)
-    outputs = {value.name for value in graph.output}
+    index = GraphIndex.of(graph)
+    own = _constants_of_one_reader(graph, index)
     pairs = []
     for first in graph.node:
         if first.op_type != "Conv" or first.input[1] not in own or any(b and b not in own for b in first.input[2:]):
@@ -140,31 +137,31 @@ def find_pairs(graph: GraphProto) -> list[Pair]:
         if len(own[first.input[1]]) != 4:
             continue
         channels, node, clip, bound, flattened = own[first.input[1]][0], first, "", float("inf"), False
-        while node.output[0] not in outputs and len(readers.get(node.output[0], [])) == 1:
-            value, node = node.output[0], readers[node.output[0]][0]
+        while (reader := index.only_reader(node.output[0])) is not None:
+            value, node = node.output[0], reader
             if node.input[0] != value:
                 break
             if _reads(node, own, channels, flattened=flattened):
                 pairs.append(Pair(first.name, node.name, clip, bound))
                 break
-            if node.op_type == "Clip" and not clip and (upper := _upper_bound(node, graph)) is not None:
+            if node.op_type == "Clip" and not clip and (upper := _upper_bound(node, index)) is not None:
                 clip, bound = node.name, upper
             elif node.op_type in _FLATTENING:
                 flattened = True
-            elif node.op_type not in _HOMOGENEOUS or len(node.output) > 1 or not _spatial(node, graph):
+            elif node.op_type not in _HOMOGENEOUS or len(node.output) > 1 or not _spatial(node, index):
                 break
     return pairs
 
 
-def _constants_of_one_reader(graph: GraphProto, readers: Mapping[str, list[NodeProto]]) -> dict[str, list[int]]:
+def _constants_of_one_reader(graph: GraphProto, index: GraphIndex) -> dict[str, list[int]]:
     # Shapes by name. An initializer that is an input as well may be fed, so it is no constant.
     from onnx import TensorProto
 
-    fed = {value.name for value in graph.input} | {value.name for value in graph.output}
+    fed = {value.name for value in graph.input}
     return {
-        tensor.name: list(tensor.dims)
-        for tensor in graph.initializer
-        if tensor.data_type == TensorProto.FLOAT and len(readers.get(tensor.name, [])) == 1 and tensor.name not in fed
+        name: list(tensor.dims)
+        for name, tensor in index.initializers.items()
+        if tensor.data_type == TensorProto.FLOAT and index.only_reader(name) is not None and name not in fed
     }
 
 
@@ -173,46 +170,28 @@ def _reads(node: NodeProto, own: Mapping[str, list[int]], channels: int, *, flat
     if shape is None:
         return False
     if node.op_type == "Conv" and not flattened:
-        return shape[1] * _integer_attribute(node, "group", 1) == channels
-    if node.op_type == "Gemm" and not _integer_attribute(node, "transA", 0):
+        return shape[1] * int(attributes(node).get("group", 1)) == channels
+    if node.op_type == "Gemm" and not attributes(node).get("transA", 0):
         # As many inputs as channels: what was flattened had one pixel.
-        return shape[1 if _integer_attribute(node, "transB", 0) else 0] == channels
+        return shape[1 if attributes(node).get("transB", 0) else 0] == channels
     return False
 
 
-def _upper_bound(node: NodeProto, graph: GraphProto) -> float | None:
+def _upper_bound(node: NodeProto, index: GraphIndex) -> float | None:
     """Return the upper bound of a Clip whose lower bound is zero, None for any other Clip."""
-    from onnx import numpy_helper
-
-    constants = {tensor.name: tensor for tensor in graph.initializer if tensor.name in node.input[1:]}
-    for maker in graph.node:
-        if maker.op_type == "Constant" and maker.output[0] in node.input[1:]:
-            for attribute in maker.attribute:
-                if attribute.name == "value":
-                    constants[maker.output[0]] = attribute.t
-    bounds = {attribute.name: attribute.f for attribute in node.attribute}  # before opset 11
-    for key, name in zip(("min", "max"), node.input[1:], strict=False):
-        if name in constants:
-            bounds[key] = float(numpy_helper.to_array(constants[name]).reshape(()))
-        elif name:
-            return None
-    upper = bounds.get("max", float("inf"))
-    return upper if bounds.get("min") == 0 and upper > 0 else None
+    if any(name and index.constant(name) is None for name in node.input[1:]):
+        return None
+    low, high = bounds_of(node, index)
+    return high if low == 0 and high > 0 else None
 
 
-def _spatial(node: NodeProto, graph: GraphProto) -> bool:
+def _spatial(node: NodeProto, index: GraphIndex) -> bool:
     """Say whether a node leaves the channels apart: any but a ReduceMean over other axes than height and width."""
-    from onnx import numpy_helper
-
     if node.op_type != "ReduceMean":
         return True
-    axes = [list(attribute.ints) for attribute in node.attribute if attribute.name == "axes"]
-    axes += [
-        numpy_helper.to_array(tensor).ravel().tolist()
-        for tensor in graph.initializer
-        if len(node.input) > 1 and tensor.name == node.input[1]
-    ]
-    return len(axes) == 1 and sorted(axis % 4 for axis in axes[0]) == [2, 3]
+    given = index.constant(node.input[1]) if len(node.input) > 1 else None
+    axes = attributes(node).get("axes", []) if given is None else given.ravel().tolist()
+    return sorted(axis % 4 for axis in axes) == [2, 3]
 
 
 def _replace_clips(graph: GraphProto, names: set[str]) -> None:
@@ -262,19 +241,15 @@ def _balance(
 def _input_ranges(node: NodeProto, weight: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the greatest magnitude of the weights that read each input channel, float64 [channels]."""
     if node.op_type == "Gemm":
-        return np.asarray(np.max(np.abs(weight), axis=0 if _integer_attribute(node, "transB", 0) else 1))
-    grouped = np.abs(weight).reshape(_integer_attribute(node, "group", 1), -1, weight.shape[1], weight[0, 0].size)
+        return np.asarray(np.max(np.abs(weight), axis=0 if attributes(node).get("transB", 0) else 1))
+    grouped = np.abs(weight).reshape(attributes(node).get("group", 1), -1, weight.shape[1], weight[0, 0].size)
     return np.asarray(grouped.max(axis=(1, 3))).ravel()
 
 
 def _over_inputs(node: NodeProto, weight: NDArray[np.float64], step: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return one factor per input channel in a form that multiplies the weight."""
     if node.op_type == "Gemm":
-        return step[None, :] if _integer_attribute(node, "transB", 0) else step[:, None]
-    groups = _integer_attribute(node, "group", 1)
+        return step[None, :] if attributes(node).get("transB", 0) else step[:, None]
+    groups = attributes(node).get("group", 1)
     per_output = step.reshape(groups, weight.shape[1]).repeat(weight.shape[0] // groups, axis=0)
     return per_output.reshape(*weight.shape[:2], *[1] * (weight.ndim - 2))
-
-
-def _integer_attribute(node: NodeProto, name: str, default: int) -> int:
-    return next((int(attribute.i) for attribute in node.attribute if attribute.name == name), default)

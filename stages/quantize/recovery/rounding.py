@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from foundation.settings import Settings
+from onnx_files.graph import GraphIndex, attributes, bounds_of
 from onnx_files.probes import Batches, runner
 
 if TYPE_CHECKING:
@@ -111,32 +112,29 @@ def learn_rounding(
     result, simulated = onnx.ModelProto(), onnx.ModelProto()
     result.CopyFrom(proto)
     simulated.CopyFrom(quantized)
-    float_weights = {tensor.name: tensor for tensor in result.graph.initializer}
-    integer_weights = {tensor.name: tensor for tensor in simulated.graph.initializer}
-    twins = {node.name: node for node in simulated.graph.node}
-    layers = [node for node in proto.graph.node if _learnable(node, proto)]
+    floats, written = GraphIndex.of(result.graph), GraphIndex.of(simulated.graph)
+    twins = written.nodes
+    layers = [node for node in proto.graph.node if _learnable(node, floats)]
     integers: dict[str, NDArray[np.generic]] = {}
     turned = weights = 0
     gains: list[float] = []
     for index, node in enumerate(layers):
-        stored = _stored_weight(simulated, twins[node.name]) if node.name in twins else None
+        stored = _stored_weight(written, twins[node.name]) if node.name in twins else None
         if stored is not None:
             name = node.input[1]
-            weight = numpy_helper.to_array(float_weights[name])
-            bias = (
-                numpy_helper.to_array(float_weights[node.input[2]]) if len(node.input) > 2 and node.input[2] else None
-            )
+            weight = numpy_helper.to_array(floats.initializers[name])
+            bias = floats.constant(node.input[2]) if len(node.input) > 2 else None
             given, wanted = _activations(simulated, twins[node.name].input[0], proto, node, batches, settings.images)
             learned, gain = _learn_layer(
-                node, _activation_after(proto, node), weight, bias, stored, given, wanted, settings, index
+                node, _activation_after(floats, node), weight, bias, stored, given, wanted, settings, index
             )
             gains.append(gain)
             turned += int(np.count_nonzero(learned != stored.integers))
             weights += learned.size
             integers[name] = learned
-            integer_weights[stored.initializer].CopyFrom(numpy_helper.from_array(learned, stored.initializer))
+            written.initializers[stored.initializer].CopyFrom(numpy_helper.from_array(learned, stored.initializer))
             on_grid = stored.scale * (learned.astype(np.int32) - stored.zero_point).astype(np.float32)
-            float_weights[name].CopyFrom(numpy_helper.from_array(on_grid.astype(np.float32), name))
+            floats.initializers[name].CopyFrom(numpy_helper.from_array(on_grid.astype(np.float32), name))
         progress(index + 1, len(layers))
     return LearnedRounding(result, integers, turned, weights, float(np.mean(gains)) if gains else 0.0)
 
@@ -148,54 +146,47 @@ def unlike_integers(compiled: ModelProto, learned: Mapping[str, NDArray[np.gener
         compiled: a graph by ONNX Runtime's writers, which store the weight `w` as `w_quantized`.
         learned: integers by the float weight's name.
     """
-    from onnx import numpy_helper
-
-    written = {tensor.name: tensor for tensor in compiled.graph.initializer}
+    written = GraphIndex.of(compiled.graph)
     unlike = {}
     for name, integers in learned.items():
-        tensor = written.get(f"{name}_quantized")
-        found = None if tensor is None else numpy_helper.to_array(tensor)
+        found = written.constant(f"{name}_quantized")
         wrong = integers.size if found is None else int(np.count_nonzero(found != integers))
         if wrong:
             unlike[name] = wrong
     return unlike
 
 
-def _learnable(node: NodeProto, proto: ModelProto) -> bool:
+def _learnable(node: NodeProto, index: GraphIndex) -> bool:
     if node.op_type not in ("Conv", "Gemm"):
         return False
-    constants = {tensor.name: len(tensor.dims) for tensor in proto.graph.initializer}
-    attributes = {attribute.name: attribute for attribute in node.attribute}
+    given = attributes(node)
     if node.op_type == "Conv":
-        fits = "auto_pad" not in attributes or attributes["auto_pad"].s in (b"NOTSET", b"VALID")
+        fits = given.get("auto_pad", b"NOTSET") in (b"NOTSET", b"VALID")
     else:
-        fits = all(attributes[key].f == 1.0 for key in ("alpha", "beta") if key in attributes)
-        fits = fits and not ("transA" in attributes and attributes["transA"].i)
+        fits = given.get("alpha", 1.0) == given.get("beta", 1.0) == 1.0 and not given.get("transA", 0)
+    ranks = {name: len(index.initializers[name].dims) for name in node.input[1:3] if name in index.initializers}
     bias = node.input[2] if len(node.input) > 2 else ""
-    readers = sum(node.input[1] in other.input for other in proto.graph.node)
     return (
         fits
-        and readers == 1
-        and constants.get(node.input[1]) == (4 if node.op_type == "Conv" else 2)
-        and (not bias or constants.get(bias) == 1)
+        and len(index.readers[node.input[1]]) == 1
+        and ranks.get(node.input[1]) == (4 if node.op_type == "Conv" else 2)
+        and (not bias or ranks.get(bias) == 1)
     )
 
 
-def _stored_weight(quantized: ModelProto, layer: NodeProto) -> _StoredWeight | None:
+def _stored_weight(quantized: GraphIndex, layer: NodeProto) -> _StoredWeight | None:
     """Return how a layer's weight is stored, None where the layer is left in float."""
     from onnx import numpy_helper
 
-    makers = {node.output[0]: node for node in quantized.graph.node}
-    constants = {tensor.name: tensor for tensor in quantized.graph.initializer}
-    maker = makers.get(layer.input[1])
-    if maker is None or maker.op_type != "DequantizeLinear" or maker.input[0] not in constants:
+    maker = quantized.producers.get(layer.input[1])
+    if maker is None or maker.op_type != "DequantizeLinear" or maker.input[0] not in quantized.initializers:
         return None
-    integers, scale = (numpy_helper.to_array(constants[name]) for name in maker.input[:2])
-    zero = numpy_helper.to_array(constants[maker.input[2]]) if len(maker.input) > 2 else np.zeros_like(scale)
-    axis = next((attribute.i for attribute in maker.attribute if attribute.name == "axis"), 1)
+    integers, scale = (numpy_helper.to_array(quantized.initializers[name]) for name in maker.input[:2])
+    zero = quantized.constant(maker.input[2]) if len(maker.input) > 2 else None
+    zero = np.zeros_like(scale) if zero is None else zero
     shape = [1] * integers.ndim
     if scale.size > 1:
-        shape[axis] = -1
+        shape[attributes(maker).get("axis", 1)] = -1
     return _StoredWeight(
         maker.input[0], integers, scale.reshape(shape).astype(np.float32), zero.reshape(shape).astype(np.int32)
     )
@@ -217,20 +208,10 @@ def _activations(
     return np.concatenate(inputs), np.concatenate(outputs)
 
 
-def _activation_after(proto: ModelProto, node: NodeProto) -> tuple[float, float]:
+def _activation_after(index: GraphIndex, node: NodeProto) -> tuple[float, float]:
     """Return the bounds of the ReLU or Clip that alone reads a layer, infinite ones where there is none."""
-    from onnx import numpy_helper
-
-    readers = [other for other in proto.graph.node if node.output[0] in other.input]
-    if len(readers) != 1 or node.output[0] in {value.name for value in proto.graph.output}:
-        return -np.inf, np.inf
-    if readers[0].op_type == "Relu":
-        return 0.0, np.inf
-    if readers[0].op_type != "Clip":
-        return -np.inf, np.inf
-    constants = {t.name: float(numpy_helper.to_array(t).ravel()[0]) for t in proto.graph.initializer if not t.dims}
-    low, high = (*readers[0].input[1:], "", "")[:2]
-    return constants.get(low, -np.inf), constants.get(high, np.inf)
+    reader = index.only_reader(node.output[0])
+    return (-np.inf, np.inf) if reader is None else bounds_of(reader, index)
 
 
 def _learn_layer(
@@ -313,14 +294,10 @@ def _apply(node: NodeProto, x: Tensor, weight: Tensor, bias: Tensor | None) -> T
     """Return what a Conv or Gemm answers."""
     from torch.nn import functional
 
-    attributes = {attribute.name: attribute for attribute in node.attribute}
+    given = attributes(node)
     if node.op_type == "Gemm":
-        transposed = "transB" in attributes and attributes["transB"].i
-        return functional.linear(x, weight if transposed else weight.T, bias)
-    if "pads" in attributes:
-        top, left, bottom, right = attributes["pads"].ints
-        x = functional.pad(x, (left, right, top, bottom))
-    strides = tuple(attributes["strides"].ints) if "strides" in attributes else 1
-    dilations = tuple(attributes["dilations"].ints) if "dilations" in attributes else 1
-    groups = attributes["group"].i if "group" in attributes else 1
+        return functional.linear(x, weight if given.get("transB", 0) else weight.T, bias)
+    top, left, bottom, right = given.get("pads", (0, 0, 0, 0))
+    x = functional.pad(x, (left, right, top, bottom))
+    strides, dilations, groups = given.get("strides", 1), given.get("dilations", 1), given.get("group", 1)
     return functional.conv2d(x, weight, bias, strides, 0, dilations, groups)

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from onnx_files.graph import GraphIndex, attributes
+
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto, TensorProto, TypeProto
+    from onnx import ModelProto, NodeProto, TypeProto
 
 
 def with_global_average_pool(proto: ModelProto) -> ModelProto:
@@ -30,38 +32,34 @@ def with_global_average_pool(proto: ModelProto) -> ModelProto:
     except onnx.shape_inference.InferenceError:
         return proto  # `observed_tensors` says what is wrong with it
     types = {value.name: value.type.tensor_type for value in (*graph.value_info, *graph.input)}
-    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
+    index = GraphIndex.of(proto.graph)
     model = onnx.ModelProto()
     model.CopyFrom(proto)
     del model.graph.node[:]
     for node in proto.graph.node:
-        taken = _is_over_positions(node, constants, types)
+        taken = _is_over_positions(node, index, types)
         model.graph.node.extend(_as_pooling(node) if taken else [node])
     return model
 
 
-def _is_over_positions(
-    node: NodeProto, constants: Mapping[str, TensorProto], types: Mapping[str, TypeProto.Tensor]
-) -> bool:
-    from onnx import TensorProto, numpy_helper
+def _is_over_positions(node: NodeProto, index: GraphIndex, types: Mapping[str, TypeProto.Tensor]) -> bool:
+    from onnx import TensorProto
 
     if node.op_type != "ReduceMean" or node.input[0] not in types:
         return False
     read = types[node.input[0]]
     if read.elem_type != TensorProto.FLOAT or len(read.shape.dim) != 4:
         return False
-    axes = next((list(entry.ints) for entry in node.attribute if entry.name == "axes"), None)  # before opset 18
-    if len(node.input) > 1 and node.input[1] in constants:
-        axes = numpy_helper.to_array(constants[node.input[1]]).tolist()
-    return axes is not None and {axis % 4 for axis in axes} == {2, 3}
+    given = index.constant(node.input[1]) if len(node.input) > 1 else None
+    axes = attributes(node).get("axes", []) if given is None else given.tolist()  # an attribute before opset 18
+    return {axis % 4 for axis in axes} == {2, 3}
 
 
 def _as_pooling(node: NodeProto) -> list[NodeProto]:
     from onnx import helper
 
     output = node.output[0]
-    keeps = next((entry.i for entry in node.attribute if entry.name == "keepdims"), 1)
-    if keeps:
+    if attributes(node).get("keepdims", 1):
         return [helper.make_node("GlobalAveragePool", node.input[:1], [output], node.name)]
     pooled = f"{output}/pooled"
     return [

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_files.graph import normalisation_nodes
+from onnx_files.graph import GraphIndex, attributes, normalisation_nodes
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from onnx import ModelProto, NodeProto
 
 _CHANNELS = 4  # images have no more; with many channels the pieces are long enough
 
@@ -36,16 +36,15 @@ def with_space_to_depth(proto: ModelProto, float_layers: Sequence[str] = ()) -> 
     import onnx
     from onnx import helper, numpy_helper
 
-    place = _first_convolution(proto)
-    if place is None or proto.graph.node[place].name in float_layers:
+    found = _first_convolution(proto)
+    if found is None or found.name in float_layers:
         return proto
     model = onnx.ModelProto()
     model.CopyFrom(proto)
-    graph = model.graph
-    node = graph.node[place]
-    attributes = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
-    weight = next(tensor for tensor in graph.initializer if tensor.name == node.input[1])
-    top, left = attributes["pads"][:2]
+    graph, index = model.graph, GraphIndex.of(model.graph)
+    node = index.nodes[found.name]
+    weight = index.initializers[node.input[1]]
+    top, left = attributes(node)["pads"][:2]
     rearranged, pads = _rearranged(numpy_helper.to_array(weight), top, left)
     weight.CopyFrom(numpy_helper.from_array(rearranged, weight.name))
     image = node.input[0]
@@ -55,55 +54,50 @@ def with_space_to_depth(proto: ModelProto, float_layers: Sequence[str] = ()) -> 
     del node.attribute[:]
     node.attribute.extend([*kept, *(helper.make_attribute(name, value) for name, value in changed.items())])
     blocks = helper.make_node("SpaceToDepth", [image], [node.input[0]], f"{node.name}/space_to_depth", blocksize=2)
-    graph.node.insert(place, blocks)
+    graph.node.insert(list(graph.node).index(node), blocks)
     del graph.value_info[:]  # the layer's input and weight have other shapes now
     return model
 
 
-def _first_convolution(proto: ModelProto) -> int | None:
-    from onnx import helper, shape_inference
+def _first_convolution(proto: ModelProto) -> NodeProto | None:
+    from onnx import shape_inference
 
-    graph = proto.graph
-    if len(graph.input) != 1:
+    index = GraphIndex.of(proto.graph)
+    if len(proto.graph.input) != 1:
         return None
-    tensor = graph.input[0].name
-    of_name = {node.name: node for node in graph.node}
-    for name in normalisation_nodes(proto):
-        tensor = of_name[name].output[0]
-    readers = [place for place, node in enumerate(graph.node) if tensor in node.input]
-    if len(readers) != 1 or graph.node[readers[0]].op_type != "Conv" or tensor in {o.name for o in graph.output}:
+    before = normalisation_nodes(proto)
+    tensor = index.nodes[before[-1]].output[0] if before else proto.graph.input[0].name
+    node = index.only_reader(tensor)
+    if node is None or node.op_type != "Conv" or node.input[1] not in index.initializers:
         return None
-    node = graph.node[readers[0]]
-    weights = {entry.name: list(entry.dims) for entry in graph.initializer}
-    users = [other for other in graph.node if node.input[1] in other.input]
     inferred = shape_inference.infer_shapes(proto).graph
     shapes = {
         value.name: [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
         for value in (*inferred.value_info, *inferred.input)
     }
     shape = shapes.get(tensor, [])
-    if node.input[1] not in weights or len(users) != 1 or len(shape) != 4 or 0 in shape[2:]:
+    if index.only_reader(node.input[1]) is None or len(shape) != 4 or 0 in shape[2:]:
         return None
-    attributes = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
+    given = attributes(node)
     height, width = shape[2:]
-    top, left, bottom, right = attributes.get("pads", [0, 0, 0, 0])
-    rows, columns = weights[node.input[1]][2:]
+    top, left, bottom, right = given.get("pads", [0, 0, 0, 0])
+    _, channels, rows, columns = index.initializers[node.input[1]].dims
     # As many windows as before: what the rearranged kernel's own pads give.
     fits = (height + top + bottom - rows) // 2 == height // 2 - 1 and (
         width + left + right - columns
     ) // 2 == width // 2 - 1
     suits = (
-        attributes.get("strides") == [2, 2]
-        and attributes.get("group", 1) == 1
-        and attributes.get("dilations", [1, 1]) == [1, 1]
-        and attributes.get("auto_pad", b"NOTSET") == b"NOTSET"
-        and "pads" in attributes
-        and weights[node.input[1]][1] <= _CHANNELS
+        given.get("strides") == [2, 2]
+        and given.get("group", 1) == 1
+        and given.get("dilations", [1, 1]) == [1, 1]
+        and given.get("auto_pad", b"NOTSET") == b"NOTSET"
+        and "pads" in given
+        and channels <= _CHANNELS
         and min(rows, columns) > 1
         and height % 2 == width % 2 == 0
         and fits
     )
-    return readers[0] if suits else None
+    return node if suits else None
 
 
 def _rearranged(weight: NDArray[np.float32], top: int, left: int) -> tuple[NDArray[np.float32], list[int]]:
