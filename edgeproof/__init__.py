@@ -1,9 +1,9 @@
 """The face for Python and notebooks: run a configuration, quantize a file, write its twin, open a run.
 
-    import edgeproof
+import edgeproof
 
-    run = edgeproof.run("mine.yaml")
-    run.frame().query("metric == 'saliency_spearman'")
+run = edgeproof.run("mine.yaml")
+run.frame().query("metric == 'saliency_spearman'")
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
@@ -313,12 +313,20 @@ def _follow_if_another_leads() -> None:
         raise typer.Exit(0)
 
 
-def _compile_and_validate(configuration: Configuration, run: Path | None, as_json: bool, quiet: bool) -> None:
+def _compile_and_validate(
+    configuration: Configuration,
+    run: Path | None,
+    as_json: bool,
+    quiet: bool,
+    write_beside: Callable[[Path], Path] | None = None,
+) -> None:
     from pipeline.flow import compile_and_validate
 
     _follow_if_another_leads()
     outcome = compile_and_validate(configuration, _folder(configuration, run), observer_of(quiet))
     print_result(outcome.as_json()) if as_json else show_outcome(outcome)
+    if write_beside is not None:
+        observer_of(quiet).say(f"what this stood for: {write_beside(outcome.run.root)}")
     raise typer.Exit(outcome.exit_code)
 
 
@@ -341,9 +349,9 @@ def _run_file(
             "per class, or a CSV table."
         )
     configuration = configuration_of(RunRequest(request_for(model, form), images, labels, given))
-    path = write_configuration(configuration, _folder(configuration, run).root)
-    observer_of(quiet).say(f"This run's configuration: {path}")
-    _compile_and_validate(configuration, run, as_json, quiet)
+    _compile_and_validate(
+        configuration, run, as_json, quiet, lambda folder: write_configuration(configuration, folder)
+    )
 
 
 def _run_until(stage: str, config: Path, run: Path | None, variant: str | None, as_json: bool, quiet: bool) -> None:

@@ -12,11 +12,10 @@ import yaml
 
 from foundation.errors import UsageError
 from foundation.files import write_text
-from onnx_files.image_input import image_input
 from onnx_files.reading import read_foreign_model
 from pipeline.configuration import RESERVED_NAMES, VARIANT_NAME, Configuration
 from pipeline.configuration_file import parse_configuration
-from pipeline.one_file.input import file_form, parsed_size
+from pipeline.one_file.input import file_form, preprocessing_for
 from pipeline.one_file.options import CompileRequest
 
 CONFIGURATION_NAME = "configuration.yaml"
@@ -56,18 +55,18 @@ def configuration_of(request: RunRequest) -> Configuration:
         UsageError: no such model, one whose input is no square image, or an option that cannot be read.
     """
     model = request.file.model
-    entry = image_input(read_foreign_model(model), model, request.file.layout)
-    size = parsed_size(request.file.image_size) if request.file.image_size is not None else None
-    height, width = size or (entry.height, entry.width)
-    if height is None or width is None:
+    if not request.images.exists():
         raise UsageError(
-            f"{model}: expected an input of fixed height and width, found one that takes any. Give --image-size 224."
+            "--images: expected a folder with one folder per class, or a CSV table, found nothing at "
+            f"{request.images}. Mend the path."
         )
-    if height != width:
+    _, preprocessing = preprocessing_for(read_foreign_model(model), request.file)
+    if preprocessing.image_size != preprocessing.width:
         raise UsageError(
-            f"{model}: expected a square input, found {height} × {width}. `edgeproof quantize` takes other shapes."
+            f"{model}: expected a square input, found {preprocessing.image_size} × {preprocessing.width}. "
+            "`edgeproof quantize` takes other shapes."
         )
-    values = _values(request, height, entry.channels or _channels_told(request))
+    values = _values(request, preprocessing.image_size, len(preprocessing.mean))
     return parse_configuration(values, model.name, Path.cwd())
 
 
@@ -117,11 +116,6 @@ def _source(images: Path) -> dict[str, Any]:
     if images.suffix.lower() in _TABLE_SUFFIXES:
         return {"name": "table", "table": str(images.resolve())}
     return {"name": "folder", "root": str(images.resolve())}
-
-
-def _channels_told(request: RunRequest) -> int:
-    mean = file_form(request.file).mean
-    return 3 if mean is None or len(mean) != 1 else 1
 
 
 def _variant_name(path: Path) -> str:

@@ -32,7 +32,7 @@ def prepare_images(
     folder = ledger.run.data
     training = configuration.model.train is not None
     dataset = open_source(configuration.data)
-    classes = _classes_of(given, dataset, observer)
+    classes = _classes_of(given, configuration, dataset, observer)
     stage = Stage(
         name="data",
         inputs={"source": source_fingerprint(configuration.data)},
@@ -53,7 +53,9 @@ def prepare_images(
     return data
 
 
-def _classes_of(given: GivenModel | None, dataset: Dataset, observer: Observer) -> tuple[str, ...] | None:
+def _classes_of(
+    given: GivenModel | None, configuration: Configuration, dataset: Dataset, observer: Observer
+) -> tuple[str, ...] | None:
     """Return the names of a given model's outputs, which the images' classes are looked up in; None without a model.
 
     Raises:
@@ -63,7 +65,7 @@ def _classes_of(given: GivenModel | None, dataset: Dataset, observer: Observer) 
         return given.classes if given else None
     if given.answers.classes != len(dataset.classes):
         raise UsageError(
-            f"{given.model.path.name}: expected names of its {given.answers.classes} outputs, since the images have "
+            f"{_name_of(configuration)}: expected names of its {given.answers.classes} outputs, since the images have "
             f"{len(dataset.classes)} classes; found none. Give a file with one name a line, in the order of the "
             "outputs (`model.onnx.classes`, --labels)."
         )
@@ -72,6 +74,10 @@ def _classes_of(given: GivenModel | None, dataset: Dataset, observer: Observer) 
         f"({', '.join(dataset.classes[:5])}{', …' if len(dataset.classes) > 5 else ''})."
     )
     return dataset.classes
+
+
+def _name_of(configuration: Configuration) -> str:
+    return str(configuration.model.onnx.path if configuration.model.onnx else "the model")
 
 
 def _what_changes_the_images(configuration: Configuration) -> Mapping[str, object]:
