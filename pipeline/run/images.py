@@ -65,8 +65,8 @@ def _classes_of(
         return given.classes if given else None
     if given.answers.classes != len(dataset.classes):
         raise UsageError(
-            f"{_name_of(configuration)}: expected names of its {given.answers.classes} outputs, since the images have "
-            f"{len(dataset.classes)} classes; found none. Give a file with one name a line, in the order of the "
+            f"{_name_of(configuration)}: expected names of its {given.answers.classes} outputs, since the images "
+            f"have {len(dataset.classes)} classes; found none. Give a file with one name a line, in the order of the "
             "outputs (`model.onnx.classes`, --labels)."
         )
     observer.say(
