@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 import zlib
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ PIXEL_KEYWORDS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelDat
 _MAGIC_OFFSET, _MAGIC = 128, b"DICM"
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _BLOCK = 1 << 20
+_ITEM = 0xE000FFFE  # as four bytes of little endian
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,26 @@ def read_dicom_file(path: Path, keywords: Sequence[str] = ()) -> DicomFile:
         raise
     except Exception as error:  # a parser may raise anything at all on damaged bytes
         raise BadImageError(f"expected a whole DICOM file, found a damaged one ({type(error).__name__})") from None
+
+
+def require_whole_fragments(file: DicomFile) -> None:
+    """Check that the file holds all of each compressed fragment; decoders would show the half that is there.
+
+    Raises:
+        BadImageError: it was cut off.
+    """
+    if file.length is not None or not file.pixel_keyword:
+        return
+    size, at = file.path.stat().st_size, file.offset
+    with file.path.open("rb") as stream:
+        while at + 8 <= size:
+            stream.seek(at)
+            tag, length = struct.unpack("<II", stream.read(8))
+            if tag != _ITEM:
+                return
+            at += 8 + length
+    if at > size:
+        raise BadImageError(f"expected {at} bytes or more, found {size} (cut off?)")
 
 
 def _read(path: Path, stream: BinaryIO, keywords: Sequence[str]) -> DicomFile:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from calibration_data.dataset import BadImageError
 from calibration_data.datasets.dicom_decoding import decode_frame
 from calibration_data.datasets.dicom_display import presentation_of, shown_colour, shown_gray, shown_palette
-from calibration_data.datasets.dicom_file import DicomFile, read_dicom_file
+from calibration_data.datasets.dicom_file import DicomFile, read_dicom_file, require_whole_fragments
 from calibration_data.datasets.dicom_layout import PixelLayout, pixel_layout
 from calibration_data.datasets.dicom_window import Window
 
@@ -78,11 +78,13 @@ def _file(path: Path) -> DicomFile:
     """Return the file's header; that of the last file is kept, for its other frames."""
     try:
         status = path.stat()
+        return _read_file(path, status.st_size, status.st_mtime_ns)
     except OSError as error:
         raise BadImageError(f"expected a file, found none that can be read ({type(error).__name__})") from None
-    return _read_file(path, status.st_size, status.st_mtime_ns)
 
 
 @lru_cache(maxsize=1)
 def _read_file(path: Path, size_bytes: int, modified_ns: int) -> DicomFile:
-    return read_dicom_file(path)
+    file = read_dicom_file(path)
+    require_whole_fragments(file)
+    return file

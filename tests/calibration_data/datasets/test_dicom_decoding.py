@@ -200,6 +200,17 @@ def test_no_codestream_is_damaged_data(tmp_path, encoded, syntax):
         read_dicom_pixels(_holding(tmp_path, encoded, syntax))
 
 
+@pytest.mark.parametrize("syntax", LOSSLESS, ids=lambda syntax: syntax.keyword)
+def test_half_a_compressed_frame_is_not_shown(tmp_path, syntax):
+    path = write_compressed(tmp_path / "a.dcm", DEPTHS["16 bits"], syntax)
+    content = path.read_bytes()
+    path.write_bytes(content[:-100])
+    with pytest.raises(BadImageError, match=rf"expected \d+ bytes or more, found {len(content) - 100} \(cut off\?\)"):
+        read_dicom_pixels(path)
+    path.write_bytes(content[:-8])  # the delimiter alone
+    assert read_dicom_pixels(path).shape == (40, 56, 1)
+
+
 def test_a_crash_of_the_decoder_costs_one_image(tmp_path, monkeypatch):
     path = write_compressed(tmp_path / "a.dcm", RGB, JPEG2000Lossless)
     dicom_decoding._end_child()
