@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from pydicom import Dataset as DicomDataset
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    UID,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+    SecondaryCaptureImageStorage,
+)
+
+LOSSLESS = (RLELossless, JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless)
+"""What the tests can write without a loss; nobody writes HTJ2K here."""
 
 
 def dicom(pixels: np.ndarray | None, **tags) -> DicomDataset:
@@ -39,4 +57,46 @@ def write_dicom(path: Path, pixels: np.ndarray | None, **tags) -> Path:
     """Write what `dicom` returns."""
     path.parent.mkdir(parents=True, exist_ok=True)
     dicom(pixels, **tags).save_as(path, enforce_file_format=True)
+    return path
+
+
+def write_frames(path: Path, frames: Sequence[np.ndarray], **tags) -> Path:
+    """Write an uncompressed file of several frames."""
+    pixels = b"".join(frame.tobytes() for frame in frames)
+    return write_dicom(path, frames[0], NumberOfFrames=len(frames), PixelData=pixels, **tags)
+
+
+def write_compressed(path: Path, pixels: np.ndarray, syntax: UID, **tags) -> Path:
+    """Write an image in a compressed syntax, by the encoder that there is for it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if syntax in (JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEGLSNearLossless):
+        return _by_gdcm(write_dicom(path, pixels, **tags), syntax)
+    header = dicom(pixels, **tags)
+    if syntax == JPEGBaseline8Bit:
+        stream = io.BytesIO()
+        Image.fromarray(pixels).save(stream, "JPEG", quality=95, subsampling=0)
+        header.PixelData = encapsulate([stream.getvalue()])
+        header["PixelData"].is_undefined_length = True
+        header.file_meta.TransferSyntaxUID = syntax
+        if pixels.ndim == 3:
+            header.PhotometricInterpretation = "YBR_FULL"
+    else:
+        header.compress(syntax, encoding_plugin="pydicom" if syntax == RLELossless else "pylibjpeg")
+    header.save_as(path, enforce_file_format=True)
+    return path
+
+
+def _by_gdcm(path: Path, syntax: UID) -> Path:
+    import gdcm
+
+    reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+    reader.SetFileName(str(path))
+    assert reader.Read()
+    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(str(syntax))))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer.SetFileName(str(path))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    assert writer.Write()
     return path

@@ -13,9 +13,11 @@ from pydicom.pixels.processing import apply_modality_lut, apply_windowing
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGLSLossless, RLELossless
 
 from calibration_data.dataset import BadImageError
-from calibration_data.datasets.dicom_pixels import Window, apply_window, read_dicom_pixels
+from calibration_data.datasets.dicom_pixels import read_dicom_pixels
+from calibration_data.datasets.dicom_window import Window, apply_window
 
 RAMP = np.arange(240, dtype=np.uint8).reshape(12, 20)
+COLOUR = np.stack([RAMP, RAMP // 2, 255 - RAMP], axis=2)
 HU = np.linspace(-1000, 2000, 240).astype(np.int16).reshape(12, 20)
 
 
@@ -27,6 +29,38 @@ def test_eight_bits_without_a_window_are_taken_as_they_are(tmp_path):
     pixels = shown(tmp_path, RAMP // 2)
     assert pixels.dtype == np.uint8
     assert np.array_equal(pixels, (RAMP // 2)[:, :, None])
+
+
+@pytest.mark.parametrize(("bits", "shown_as"), [(7, [0, 129, 255]), (4, [0, 68, 255])])
+def test_fewer_than_eight_bits_span_black_to_white_too(tmp_path, bits, shown_as):
+    most = 2**bits - 1
+    stored = np.array([[0, 4 if bits == 4 else 64, most]], dtype=np.uint8)
+    pixels = shown(tmp_path, stored, BitsStored=bits, HighBit=bits - 1)
+    assert pixels[0, :, 0].tolist() == shown_as
+
+
+def test_single_bits_are_black_and_white(tmp_path):
+    bits = (RAMP % 3 == 0).astype(np.uint8)
+    tags = {"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0}
+    tags["PixelData"] = np.packbits(bits, bitorder="little").tobytes()
+    assert np.array_equal(shown(tmp_path, bits, **tags)[:, :, 0], bits * 255)
+
+
+def test_bits_above_those_that_count_are_left_out(tmp_path):
+    overlaid = HU.astype(np.uint16) % 4096 | 0x8000
+    tags = {"BitsStored": 12, "HighBit": 11}
+    assert np.array_equal(shown(tmp_path, overlaid, **tags), shown(tmp_path, overlaid & 0xFFF, **tags))
+
+
+def test_a_frame_of_many_rows_is_shown_like_its_parts(tmp_path):
+    tall = np.tile(HU, (5000, 1))  # more than is shown at once
+    tags = {"RescaleSlope": 2, "RescaleIntercept": -100}
+    assert np.array_equal(shown(tmp_path, tall, **tags), np.tile(shown(tmp_path, HU, **tags), (5000, 1, 1)))
+
+
+def test_twelve_bits_of_colour_keep_their_high_byte(tmp_path):
+    stored = COLOUR.astype(np.uint16) * 16 + 7
+    assert np.array_equal(shown(tmp_path, stored, BitsStored=12, HighBit=11), COLOUR)
 
 
 def test_monochrome1_is_inverted(tmp_path):
@@ -131,10 +165,23 @@ def test_without_pixel_data_it_is_refused(tmp_path):
     ("pixels", "tags", "message"),
     [
         (RAMP, {"NumberOfFrames": 2}, "expected one image, found 2 frames"),
-        (RAMP, {"Rows": 13}, r"expected whole pixel data, found damaged \(ValueError\)"),
+        (RAMP, {"Rows": 13}, "expected whole pixel data of 260 bytes, found 240"),
         (RAMP, {"SamplesPerPixel": 4}, "expected 1 or 3 samples per pixel, found 4"),
         (RAMP, {"Rows": 60000, "Columns": 60000}, "expected at most .* pixels, found 3600000000"),
-        (RAMP, {"BitsAllocated": 7}, "expected whole pixel data, found damaged"),
+        (RAMP, {"BitsAllocated": 7}, "expected 1, 8, 16, 32 or 64 bits per sample, found 8 of 7"),
+        (RAMP, {"BitsStored": 0}, "expected 1, 8, 16, 32 or 64 bits per sample, found 0 of 8"),
+        (RAMP, {"PhotometricInterpretation": "RGB"}, "expected pixels of 1 samples as MONOCHROME1"),
+        (RAMP, {"PhotometricInterpretation": "DOE"}, "MONOCHROME2, PALETTE COLOR, found another interpretation"),
+        (RAMP, {"PixelRepresentation": 2}, "found 8 of 8, representation 2"),
+        (COLOUR, {"PlanarConfiguration": 2}, "expected the planar configuration 0 or 1, found 2"),
+        (COLOUR, {"PixelRepresentation": 1}, "expected colours without a sign, found signed ones"),
+        (COLOUR, {"PhotometricInterpretation": "YBR_FULL_422"}, "halved colours, found as many values as YBR_FULL"),
+        (COLOUR, {"PhotometricInterpretation": "YBR_RCT"}, "found YBR_ICT or YBR_RCT outside JPEG 2000"),
+        (
+            COLOUR.astype(np.uint16),
+            {"PhotometricInterpretation": "YBR_FULL"},
+            "YBR_FULL of 8 bits, found 16",
+        ),
         (HU, {"WindowCenter": 1, "WindowWidth": 0}, "a rescaling and a window that can be applied"),
         (HU, {"WindowCenter": 1, "WindowWidth": 9, "VOILUTFunction": "CUBIC"}, "a window that can be applied"),
     ],
@@ -142,15 +189,15 @@ def test_without_pixel_data_it_is_refused(tmp_path):
 def test_what_cannot_be_shown_is_a_bad_image(tmp_path, pixels, tags, message):
     with pytest.raises(BadImageError, match=message) as caught:
         shown(tmp_path, pixels, **tags)
-    assert "Doe" not in str(caught.value)
+    assert "DOE" not in str(caught.value).upper()
 
 
-def test_a_compression_without_its_decoder_is_named(tmp_path):
+def test_data_of_another_compression_is_damaged_data(tmp_path):
     header = dicom(RAMP)
     header.compress(RLELossless)
     header.file_meta.TransferSyntaxUID = JPEGLSLossless
     header.save_as(tmp_path / "a.dcm", enforce_file_format=True)
-    with pytest.raises(BadImageError, match="found JPEG-LS Lossless Image Compression"):
+    with pytest.raises(BadImageError, match="a compressed frame that says how large it is, found damaged data"):
         read_dicom_pixels(tmp_path / "a.dcm")
 
 
