@@ -20,6 +20,7 @@ from calibration_data.datasets.dicom import DicomSettings, fingerprint_dicom, op
 from calibration_data.datasets.digits import DigitsSettings, fingerprint_digits, open_digits
 from calibration_data.datasets.endoscopy import EndoscopySettings, fingerprint_endoscopy, open_endoscopy
 from calibration_data.datasets.folder import FolderSettings, fingerprint_folder, open_folder
+from calibration_data.datasets.ham10000 import Ham10000Settings, fingerprint_ham10000, open_ham10000
 from calibration_data.datasets.kvasir import KvasirSettings, fingerprint_kvasir, open_kvasir
 from calibration_data.datasets.kvasir_seg import KvasirSegSettings, fingerprint_kvasir_seg, open_kvasir_seg
 from calibration_data.datasets.medmnist import MedMnistSettings, fingerprint_medmnist, open_medmnist
@@ -101,6 +102,13 @@ DATASETS: Mapping[str, DatasetKind] = MappingProxyType(
             open_folder,
             fingerprint_folder,
             "your own images: one folder per class, lesion masks beside the images where you have them",
+            synthetic=False,
+        ),
+        "ham10000": DatasetKind(
+            Ham10000Settings,
+            open_ham10000,
+            fingerprint_ham10000,
+            "HAM10000, dermoscopy of pigmented lesions: seven classes, split by lesion, masks, several subgroup axes",
             synthetic=False,
         ),
         "kvasir": DatasetKind(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from calibration_data.datasets.comma_separated import numbered_rows
 from calibration_data.image_files import require_file, require_inside
 from calibration_data.prepared import SplitName
 from foundation.errors import UsageError
@@ -89,7 +89,7 @@ def read_entries(root: Path, subgroup_columns: Sequence[str]) -> dict[str, Entry
         UsageError: the table is missing or malformed, names an image twice, or an unknown finding.
     """
     path = entries_path(root)
-    rows = _rows(path)
+    rows = numbered_rows(path)
     header = [name.strip() for name in next(rows, (0, []))[1]]
     columns = {name: index for index, name in enumerate(header)}
     for needed in ("Image Index", "Finding Labels", "Patient ID"):
@@ -150,7 +150,7 @@ def read_boxes(root: Path) -> dict[str, Boxes]:
     path = root / BOXES
     if not path.is_file():
         return {}
-    rows = _rows(require_inside(root, path))
+    rows = numbered_rows(require_inside(root, path))
     next(rows, None)  # "Image Index,Finding Label,Bbox [x,y,w,h]": six columns, and three empty ones in the original
     boxes: dict[str, Boxes] = {}
     for line, row in rows:
@@ -169,13 +169,3 @@ def read_boxes(root: Path) -> dict[str, Boxes]:
         if first.label == label:
             boxes[name] = Boxes(label, (*first.boxes, box))
     return boxes
-
-
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield line number and cells of each line that is not empty."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader: Iterable[list[str]] = csv.reader(stream, strict=True)
-            yield from ((line, row) for line, row in enumerate(reader, start=1) if any(row))
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: expected comma-separated text, found something else ({error}).") from error

@@ -113,6 +113,19 @@ def tiny_chestxray14(root: Path) -> dict:
     return {"root": str(root)}
 
 
+def tiny_ham10000(root: Path) -> dict:
+    table = ["lesion_id,image_id,dx,dx_type,age,sex,localization"]
+    for folder in ("images", "masks"):
+        (root / folder).mkdir()
+    for index in range(42):
+        name, dx = f"ISIC_{index:07d}", ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")[index % 7]
+        table.append(f"HAM_{index:07d},{name},{dx},histo,{5.0 * (index % 18)},{('male', 'female')[index % 2]},back")
+        Image.fromarray(noise(index, 12, 16, 3)).save(root / "images" / f"{name}.jpg")
+        Image.fromarray(noise(index, 12, 16)).save(root / "masks" / f"{name}_segmentation.png")
+    (root / "HAM10000_metadata.csv").write_text("\n".join(table))
+    return {"root": str(root)}
+
+
 def tiny_cifar10(root: Path) -> dict:
     names = [*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"]
     for seed, name in enumerate(names):
@@ -133,6 +146,7 @@ TINY: dict[str, Callable[[Path], dict]] = {
     "digits": lambda root: {},
     "endoscopy": lambda root: {"frames_per_class": 6, "frame_size": 32},
     "folder": tiny_folder,
+    "ham10000": tiny_ham10000,
     "kvasir": tiny_kvasir,
     "kvasir_seg": tiny_kvasir_seg,
     "medmnist": tiny_medmnist,
