@@ -21,7 +21,7 @@ _DETAILS: Mapping[str, tuple[tuple[str, str], ...]] = {
 def recovery_table(facts: Facts) -> Table | None:
     """Return one row for each recovery step of each variant; None where no variant took one."""
     rows = []
-    for record in facts.variants:
+    for record in facts.record.variants:
         notes = record.notes.get("recovery")
         for note in notes if isinstance(notes, list) else []:
             before, after = note.get("logits_sqnr_db_before"), note.get("logits_sqnr_db_after")

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from foundation.files import JSON
+from foundation.record import VariantRecord
 from reports import formats
 from reports.charts import FAINT, GRID, INK, PALETTE, inline, style
-from reports.facts import Facts, VariantRecord
+from reports.facts import Facts
 from reports.tables import Cell, Column, Row, Table, absent
 
 LONG_NOTES = ("search", "sensitivity")
@@ -33,7 +34,7 @@ class Search:
 
 def searches(facts: Facts) -> list[Search]:
     """Return the searches of a run's tuned variants, in their order."""
-    tuned = [record for record in facts.variants if record.method == "tuned" and "search" in record.notes]
+    tuned = [record for record in facts.record.variants if record.method == "tuned" and "search" in record.notes]
     return [search_section(record) for record in tuned]
 
 

@@ -22,7 +22,7 @@ def prepare_images(configuration: Configuration, ledger: Ledger, observer: Obser
 
     folder = ledger.run.data
     stage = Stage(
-        name="data",
+        kind="data",
         inputs={"source": source_fingerprint(configuration.data)},
         settings=_what_changes_the_images(configuration),
         modules=("calibration_data.preparation", source_module(configuration.data)),
@@ -34,8 +34,7 @@ def prepare_images(configuration: Configuration, ledger: Ledger, observer: Obser
             lambda: prepare(open_source(configuration.data), configuration.data, folder, advance),
             lambda: read_prepared(folder),
         )
-    ledger.head |= {"synthetic": data.synthetic, "classes": list(data.classes)}
-    ledger.write()
+    ledger.describe_data(data)
     if data.skipped:
         observer.say(f"{len(data.skipped)} images could not be read and were skipped; the report lists them.")
     return data

@@ -29,7 +29,7 @@ def train_network(configuration: Configuration, ledger: Ledger, data: PreparedDa
 
     run = ledger.run
     stage = Stage(
-        name="train",
+        kind="train",
         inputs={"data": data.sha256, **_given_files(configuration), **own_network_source(configuration)},
         settings=without_paths(configuration.train.model_dump()) | {"mean": data.mean, "std": data.std},
         modules=("stages.train.trainer",),
@@ -77,7 +77,8 @@ def export_float(
 
     path = ledger.run.fp32
     stage = Stage(
-        name="export/fp32",
+        kind="export",
+        subject="fp32",
         inputs={"checkpoint": checkpoint.sha256, **own_network_source(configuration)},
         settings=configuration.export.model_dump(mode="json"),
         modules=("stages.export.to_onnx",),

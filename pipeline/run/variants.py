@@ -61,7 +61,8 @@ def _stage(
     parent = checkpoint.sha256 if starts_here and checkpoint else fp32.sha256
     own_network = own_network_source(configuration) if starts_here else {}
     return Stage(
-        name=f"quantize/{variant}",
+        kind="quantize",
+        subject=variant,
         inputs={"parent": parent, "data": data.sha256, **own_network},
         settings={
             "variant": variant,

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from reports.facts import VariantRecord
+from foundation.record import VariantRecord
 from reports.tuning import MOST_LAYERS, pareto_front, search_section
 
 
