@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Literal
 
 from foundation.errors import UsageError
+from foundation.typed_files import CLOSED
 
 CpuTarget = Literal["x86-vnni", "x86-avx2", "arm64"]
 IntegerType = Literal["uint8", "int8"]
@@ -78,6 +79,8 @@ class Cpu:
     logical_cores: int
     features: tuple[str, ...]
     target: CpuTarget | None
+
+    __pydantic_config__ = CLOSED
 
 
 def parse_cpu(machine: str, text: str, logical_cores: int) -> Cpu:

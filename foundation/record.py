@@ -1,69 +1,247 @@
-"""The record of a run: what was measured, what the gates say, and how each stage went."""
+"""The record of a run, `run.json`: what was run, on what, how each stage went, and what the gates say.
+
+Everybody who wants to know something of a run reads it here. The history of its formats:
+
+- 1: an untyped head; a stage had one name, "quantize/static-int8"; a measurement mixed where it was taken with
+  remarks in its `settings`, and a verdict did not hold the measurement that it judged.
+- 2: as the types below say. `validate/measurements.json` beside it holds `Measurement`s with `where` and `remarks`.
+
+A record of another format is refused with a sentence: a run is made again, not converted.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from foundation.files import JSON
+from pydantic import Field
 
-RANDOM_MAP = "random-map"
-CENTRE_PRIOR = "centre-prior"
-UNINFORMED = (RANDOM_MAP, CENTRE_PRIOR)
-"""The names under which maps that know nothing of the image are measured beside the variants: a floor to read their
-saliency against, not variants that could pass, fail or get worse."""
+from foundation.artifacts import Task
+from foundation.errors import ExitCode
+from foundation.files import JSON, write_json
+from foundation.measurements import Measurement
+from foundation.notes import Notes
+from foundation.processor import Cpu
+from foundation.run_folder import RunFolder
+from foundation.typed_files import CLOSED, read_typed
 
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
-@dataclass(frozen=True)
-class Measurement:
-    """One number with its unit, its sample size and its 95 % interval; `value` None means not measured."""
+FORMAT_VERSION: Literal[2] = 2
 
-    metric: str
-    value: float | None
-    unit: str
-    variant: str
-    provider: str | None = None
-    split: str | None = None
-    n: int | None = None
-    ci95: tuple[float, float] | None = None
-    settings: Mapping[str, JSON] = field(default_factory=dict)
-    """What tells two measurements of the same metric apart: threads, saliency method, reason of an absence…"""
+Status = Literal["done", "reused", "failed", "not_measured"]
+"""How a stage went: `reused` where an earlier run's outputs were taken; `not_measured` where a tool is missing."""
 
-    def as_json(self) -> dict[str, JSON]:
-        """Return the measurement as it stands in `measurements.json` and `report.json`."""
-        record = asdict(self)
-        record["ci95"] = list(self.ci95) if self.ci95 else None
-        return record
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, JSON]) -> Measurement:
-        """Return the measurement that `as_json` wrote."""
-        values = dict(record)
-        values["ci95"] = tuple(values["ci95"]) if values["ci95"] else None
-        return cls(**values)
+FileName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+"""The name of a variant, which is part of the paths of its files."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one gate says of the measurements; `missing` means that its number was not measured."""
+    """What one gate says of the measurements; `missing` means that its number was not measured.
+
+    Attributes:
+        gate: the criterion as one reads it.
+        status: its outcome.
+        value: what was held against the limit: the measurement's own value, a difference or a ratio.
+        limit: the bound.
+        detail: the measurement in words, or why it is missing.
+        measurement: what was judged, the worst of several; None where nothing fits the gate.
+        against: fp32's measurement, where the gate is relative to it; None otherwise.
+    """
 
     gate: str
     status: Literal["passed", "failed", "missing"]
     value: float | None
     limit: float
     detail: str
+    measurement: Measurement | None = None
+    against: Measurement | None = None
+
+    __pydantic_config__ = CLOSED
 
 
 @dataclass(frozen=True)
 class StageRecord:
-    """How one stage of a run went, as it stands in `run.json`."""
+    """How one stage of a run went.
 
-    name: str
-    status: Literal["done", "reused", "failed", "not_measured"]
+    Attributes:
+        kind: what it does: "data", "train", "quantize", "validate", a saliency method…
+        subject: the variant that it does it with; None where there is one such stage in a run.
+        status: how it went.
+        key: the identity of its result.
+        inputs: name → sha256.
+        outputs: path relative to the run folder → sha256.
+        seconds: how long it took; None where nobody knows.
+        error: why it has no result, one sentence.
+    """
+
+    kind: str
+    subject: str | None
+    status: Status
     key: str
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
-    """Path relative to the run folder → sha256."""
     seconds: float | None
     error: str | None
+
+    __pydantic_config__ = CLOSED
+
+    @property
+    def name(self) -> str:
+        """Kind and subject in one word."""
+        return stage_name(self.kind, self.subject)
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it has a result."""
+        return self.status in ("done", "reused")
+
+
+def stage_name(kind: str, subject: str | None) -> str:
+    """Return a stage's name as one reads it: "train", "quantize/static-int8"."""
+    return kind if subject is None else f"{kind}/{subject}"
+
+
+@dataclass(frozen=True)
+class VariantRecord:
+    """One compiled file: what it is, how it was made and from which parent.
+
+    Attributes:
+        variant: its name.
+        method: the compiler's.
+        path: relative to the run folder.
+        sha256: of the file.
+        size_bytes: of the file.
+        parent_sha256: of the checkpoint or the file that it was made from; None where there is none.
+        settings: of the method.
+        notes: what the method found out.
+    """
+
+    variant: FileName
+    method: str
+    path: str
+    sha256: str
+    size_bytes: int
+    parent_sha256: str | None
+    settings: Mapping[str, JSON]
+    notes: Notes
+
+    __pydantic_config__ = CLOSED
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The machine and the software that a run's numbers belong to.
+
+    Attributes:
+        edgeproof: its version; None where it runs from its source without being installed.
+        python: its version.
+        platform: the operating system.
+        cpu: the processor, with the instruction sets that matter to inference.
+        packages: name → version.
+        providers: the execution providers at hand.
+        neural_compressor: name → version in the worker's own environment; None where there is none.
+    """
+
+    edgeproof: str | None
+    python: str
+    platform: str
+    cpu: Cpu
+    packages: Mapping[str, str]
+    providers: tuple[str, ...]
+    neural_compressor: Mapping[str, str] | None
+
+    __pydantic_config__ = CLOSED
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Everything that `run.json` says; `dataclasses.replace` makes the next one while the run is under way.
+
+    Attributes:
+        name: of the run.
+        configuration: the whole of it, defaults included.
+        configuration_sha256: its identity.
+        gates_sha256: identity of the acceptance criteria, fixed before the run.
+        dataset: name of the data set.
+        environment: where it ran.
+        task: the kind of task; None before the images are read.
+        synthetic: whether the images were generated.
+        classes: names of the classes or labels, in their order.
+        variants: the compiled files, fp32 first.
+        stages: in the order in which they ran.
+        verdicts: one per gate, once the run was judged.
+        exit_code: how it ended; None where it did not.
+        format_version: of the file.
+    """
+
+    name: str
+    configuration: Mapping[str, JSON]
+    configuration_sha256: str
+    gates_sha256: str
+    dataset: str
+    environment: Environment
+    task: Task | None
+    synthetic: bool
+    classes: tuple[str, ...]
+    variants: tuple[VariantRecord, ...]
+    stages: tuple[StageRecord, ...]
+    verdicts: tuple[Verdict, ...]
+    exit_code: ExitCode | None
+    format_version: Literal[2]
+
+    __pydantic_config__ = CLOSED
+
+    @property
+    def all_stages_succeeded(self) -> bool:
+        """Whether every stage so far has a result."""
+        return all(stage.succeeded for stage in self.stages)
+
+    @property
+    def unfinished_stages(self) -> tuple[StageRecord, ...]:
+        """The stages that failed or could not measure."""
+        return tuple(stage for stage in self.stages if not stage.succeeded)
+
+    @property
+    def outputs(self) -> Mapping[str, str]:
+        """Path relative to the run folder → sha256 of every file that a stage left."""
+        return {path: sha256 for stage in self.stages for path, sha256 in stage.outputs.items()}
+
+
+def exit_code_of(verdicts: Sequence[Verdict], all_stages_succeeded: bool) -> ExitCode:
+    """Return 3 where evidence is missing, else 1 where a gate failed, else 0."""
+    if not all_stages_succeeded or any(verdict.status == "missing" for verdict in verdicts):
+        return ExitCode.INCOMPLETE
+    return ExitCode.GATE_FAILED if any(verdict.status == "failed" for verdict in verdicts) else ExitCode.PASSED
+
+
+def read_record(run: RunFolder) -> RunRecord:
+    """Return what a run folder's `run.json` says.
+
+    Raises:
+        UsageError: it is missing, damaged, or of another format.
+    """
+    return read_typed(
+        run.record,
+        record_adapter(),
+        f"the record of a run of format_version {FORMAT_VERSION}",
+        "Delete it and run again, or choose another folder for the run.",
+        FORMAT_VERSION,
+    )
+
+
+def write_record(run: RunFolder, record: RunRecord) -> None:
+    """Write `run.json` atomically."""
+    write_json(run.record, record_adapter().dump_python(record, mode="json"))
+
+
+@cache
+def record_adapter() -> TypeAdapter[RunRecord]:
+    """Return what turns a record into JSON values and back."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(RunRecord)

@@ -264,16 +264,14 @@ def accept(
 @app.command()
 def compare(first: ExistingRun, second: ExistingRun, as_json: AsJson = False) -> None:
     """Compare the measurements of two runs by the tolerances of the second; the first one is the accepted one."""
-    from foundation.files import read_json
     from foundation.run_folder import RunFolder
-    from pipeline.judge.comparison import ComparisonSettings
     from pipeline.judge.comparison import compare as compare_runs
+    from pipeline.judge.comparison import recorded_settings
     from pipeline.judge.comparison_text import comparison_table
     from pipeline.judge.evidence import read_evidence
 
     accepted, current = (read_evidence(RunFolder(path)) for path in (first, second))
-    settings = read_json(second / "run.json")["configuration"].get("comparison", {})
-    comparison = compare_runs(accepted, current, ComparisonSettings(**settings))
+    comparison = compare_runs(accepted, current, recorded_settings(current.record))
     print_result(comparison.as_json() if as_json else comparison_table(comparison))
     raise typer.Exit(comparison.exit_code)
 
@@ -355,9 +353,10 @@ def _run_file(
 
 
 def _run_until(stage: str, config: Path, run: Path | None, variant: str | None, as_json: bool, quiet: bool) -> None:
-    from foundation.files import read_json
+    from foundation.record import read_record
     from pipeline.configuration_file import read_configuration
     from pipeline.flow import run_until
+    from reports.report_json import published
 
     _follow_if_another_leads()
     configuration = read_configuration(config)
@@ -366,9 +365,9 @@ def _run_until(stage: str, config: Path, run: Path | None, variant: str | None, 
     folder = _folder(configuration, run)
     exit_code = run_until(stage, configuration, folder, variant, observer_of(quiet))
     if as_json:
-        record = read_json(folder.record)
+        shown = published(read_record(folder), ())
         print_result(
-            {"exit_code": int(exit_code), "run": str(folder.root), **{k: record[k] for k in ("stages", "variants")}}
+            {"exit_code": int(exit_code), "run": str(folder.root), **{k: shown[k] for k in ("stages", "variants")}}
         )
     raise typer.Exit(exit_code)
 

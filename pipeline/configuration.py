@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from calibration_data.settings import DataSettings
 from foundation.files import JSON, sha256_of_json
-from foundation.record import UNINFORMED
+from foundation.measurements import UNINFORMED
 from foundation.settings import Settings, without_paths
 from pipeline.judge.comparison import ComparisonSettings
 from pipeline.judge.gates import Gate

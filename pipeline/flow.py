@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foundation.errors import ExitCode
 from foundation.files import JSON
 from foundation.lock import lock_folder
+from foundation.measurements import Measurement
 from foundation.progress import Observer
-from foundation.record import Measurement, Verdict
+from foundation.record import Verdict, exit_code_of
 from foundation.run_folder import RunFolder
 from pipeline.configuration import Configuration
-from pipeline.judge.gates import exit_code_of, judge
+from pipeline.judge.gates import judge
 from pipeline.run.images import prepare_images
 from pipeline.run.ledger import Ledger
 from pipeline.run.measurements import validate_models
@@ -50,11 +51,13 @@ class RunOutcome:
 
     def as_json(self) -> dict[str, JSON]:
         """Return the outcome as `--json` prints it."""
+        from reports.report_json import verdict_json
+
         return {
             "exit_code": int(self.exit_code),
             "run": str(self.run.root),
             "report": str(self.report),
-            "verdicts": [asdict(verdict) for verdict in self.verdicts],
+            "verdicts": [verdict_json(verdict) for verdict in self.verdicts],
         }
 
 
@@ -107,7 +110,7 @@ def run_until(
                 models = compile_variants(configuration, ledger, data, model, variants, observer)
                 if last == "validate":
                     validate_models(configuration, ledger, data, models, observer)
-        return ExitCode.PASSED if ledger.all_succeeded else ExitCode.INCOMPLETE
+        return ExitCode.PASSED if ledger.record.all_stages_succeeded else ExitCode.INCOMPLETE
 
 
 def run_one_night(configuration: Configuration, root: Path, observer: Observer) -> NightlyResult:
@@ -131,9 +134,8 @@ def conclude(
     from reports import write_report
 
     verdicts = judge(configuration.gates, measurements)
-    exit_code = exit_code_of(verdicts, ledger.all_succeeded)
-    ledger.head |= {"verdicts": [asdict(verdict) for verdict in verdicts], "exit_code": int(exit_code)}
-    ledger.write()
+    exit_code = exit_code_of(verdicts, ledger.record.all_stages_succeeded)
+    ledger.conclude(verdicts, exit_code)
     with observer.stage("report"):
         report = write_report(ledger.run)
     return RunOutcome(ledger.run, exit_code, verdicts, report)

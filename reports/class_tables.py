@@ -47,7 +47,7 @@ def class_tables(facts: Facts) -> tuple[Table, ...]:
                 tuple(cell(find(facts, f"{metric}/{name}", variant)) for variant in facts.variant_names),
                 _images(facts, index, others=metric == "specificity"),
             )
-            for index, name in enumerate(facts.classes)
+            for index, name in enumerate(facts.record.classes)
         )
         columns = tuple(Column(variant) for variant in facts.variant_names)
         caption = f"{heading} per {kind.lower()}"
@@ -61,7 +61,7 @@ def rare_sentence(facts: Facts) -> str:
     if not rare:
         return ""
     of_all = f" of {len(facts.data.test)}" if facts.data else ""
-    counts = {name: f"{_images_of(facts, index)}{of_all}" for index, name in enumerate(facts.classes)}
+    counts = {name: f"{_images_of(facts, index)}{of_all}" for index, name in enumerate(facts.record.classes)}
     listed = ", ".join(f"{name} ({counts[name]})" if facts.data and name in counts else name for name in rare)
     return (
         "Too few test images have the label, or lack it, for an AUROC or an average precision; left out of the means "
@@ -73,8 +73,8 @@ def subgroup_table(facts: Facts) -> Table | None:
     """Return accuracy per subgroup; None where the run measured none."""
     images: dict[str, int] = {}
     for measurement in facts.measurements:
-        if measurement.metric == "accuracy" and "subgroup" in measurement.settings:
-            images.setdefault(str(measurement.settings["subgroup"]), measurement.n or 0)
+        if measurement.metric == "accuracy" and measurement.where.subgroup is not None:
+            images.setdefault(measurement.where.subgroup, measurement.n or 0)
     if not images:
         return None
     rows = tuple(

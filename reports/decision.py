@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from foundation.errors import ExitCode
-from foundation.record import Measurement, StageRecord, Verdict
+from foundation.measurements import Measurement
+from foundation.record import Verdict, exit_code_of
 from reports.facts import Facts
 from reports.formats import count
 
@@ -25,80 +26,67 @@ class Decision:
     kind: Literal["passed", "failed", "incomplete", "unjudged"]
     headline: str
     sentence: str
-    exit_code: int
+    exit_code: ExitCode
 
 
 def outcome(facts: Facts) -> Decision:
-    """Return the verdict on a run; incomplete evidence weighs more than a failed gate, as in the exit codes."""
-    derived = _from_evidence(facts)
-    recorded = facts.record.get("exit_code")
-    if recorded is None:
+    """Return the verdict on a run: what its exit code says, and why.
+
+    A code that the gates and stages of the same record contradict is told as incomplete evidence.
+    """
+    record = facts.record
+    if record.exit_code is None:
         why = " ".join(("The run did not end: it has recorded no exit code.", *_why_incomplete(facts)))
         return Decision("incomplete", "Evidence incomplete", why, ExitCode.INCOMPLETE)
-    if recorded == derived.exit_code:
-        return derived
+    stands_for = exit_code_of(record.verdicts, record.all_stages_succeeded and not _unjudged_gates(facts))
+    told = _in_words(facts, stands_for)
+    if record.exit_code == stands_for:
+        return told
     return Decision(
         "incomplete",
         "Evidence incomplete",
-        f"The run ended with exit code {recorded}, but its gates and stages stand for {derived.exit_code:d}: "
-        f"{derived.headline}.",
-        int(recorded),
+        f"The run ended with exit code {record.exit_code:d}, but its gates and stages stand for {stands_for:d}: "
+        f"{told.headline}.",
+        record.exit_code,
     )
 
 
-def _from_evidence(facts: Facts) -> Decision:
-    verdicts = facts.verdicts
-    failed = [verdict for verdict in verdicts if verdict.status == "failed"]
-    missing = [verdict for verdict in verdicts if verdict.status == "missing"]
-    if missing or unfinished_stages(facts) or _unjudged_gates(facts):
-        why = " ".join(_why_incomplete(facts))
-        return Decision("incomplete", "Evidence incomplete", why, ExitCode.INCOMPLETE)
-    if failed:
-        return Decision(
-            "failed",
-            f"{len(failed)} of {count(len(verdicts), 'gate')} failed",
-            f"Outside its limit: {_listing([verdict.gate for verdict in failed])}.",
-            ExitCode.GATE_FAILED,
-        )
+def _in_words(facts: Facts, exit_code: ExitCode) -> Decision:
+    verdicts = facts.record.verdicts
+    if exit_code == ExitCode.INCOMPLETE:
+        return Decision("incomplete", "Evidence incomplete", " ".join(_why_incomplete(facts)), exit_code)
+    if exit_code == ExitCode.GATE_FAILED:
+        failed = [verdict.gate for verdict in verdicts if verdict.status == "failed"]
+        headline = f"{len(failed)} of {count(len(verdicts), 'gate')} failed"
+        return Decision("failed", headline, f"Outside its limit: {_listing(failed)}.", exit_code)
     if not verdicts:
         why = "No acceptance criterion was judged: this run only reports what it measured."
-        return Decision("unjudged", "No gates", why, ExitCode.PASSED)
+        return Decision("unjudged", "No gates", why, exit_code)
     return Decision(
         "passed",
         "All gates passed" if len(verdicts) > 1 else "The gate passed",
         f"Every stage finished, and {count(len(verdicts), 'criterion', 'criteria')} fixed before the run "
         f"{'holds' if len(verdicts) == 1 else 'hold'}.",
-        ExitCode.PASSED,
+        exit_code,
     )
 
 
-def unfinished_stages(facts: Facts) -> tuple[StageRecord, ...]:
-    """Return the stages that failed or could not measure."""
-    return tuple(stage for stage in facts.stages if stage.status in ("failed", "not_measured"))
-
-
-def gate_measurement(verdict: Verdict, facts: Facts) -> Measurement | None:
-    """Return the measurement that a gate judged as it stands; None where the gate judged a difference or a ratio."""
-    for measurement in facts.measurements:
-        subject = f"{measurement.variant}: {measurement.metric} "
-        # A relative gate goes on with "− fp32" or "/ fp32"; its value may equal the measurement's all the same.
-        as_it_stands = verdict.gate.removeprefix(subject).startswith(("≥", "≤", "("))
-        named = verdict.gate.startswith(subject) and as_it_stands
-        if named and measurement.value is not None and measurement.value == verdict.value:
-            return measurement
-    return None
+def judged_as_it_stands(verdict: Verdict) -> Measurement | None:
+    """Return the measurement that a gate judged as it stands; None where it judged a difference or a ratio."""
+    return verdict.measurement if verdict.value is not None and verdict.against is None else None
 
 
 def _unjudged_gates(facts: Facts) -> int:
     """Return how many gates of the configuration have no verdict at all."""
-    return max(0, len(facts.configuration.get("gates") or ()) - len(facts.verdicts))
+    gates = facts.record.configuration.get("gates")
+    return max(0, (len(gates) if isinstance(gates, list) else 0) - len(facts.record.verdicts))
 
 
 def _why_incomplete(facts: Facts) -> list[str]:
     """Return one sentence for each kind of gap; empty where nothing is missing."""
-    broken = [stage.name for stage in unfinished_stages(facts)]
-    missing = [verdict.gate for verdict in facts.verdicts if verdict.status == "missing"]
-    failed = [verdict.gate for verdict in facts.verdicts if verdict.status == "failed"]
+    broken = [stage.name for stage in facts.record.unfinished_stages]
+    missing = [verdict.gate for verdict in facts.record.verdicts if verdict.status == "missing"]
+    failed = [verdict.gate for verdict in facts.record.verdicts if verdict.status == "failed"]
     unjudged = _unjudged_gates(facts)
     parts = []
     if broken:

@@ -137,7 +137,7 @@ def _answer(facts: Facts, variant: str, predictions: Predictions, at: tuple[int,
 
 def class_name(facts: Facts, label: int) -> str:
     """Return a class's name, or its number where the run names none."""
-    return facts.classes[label] if 0 <= label < len(facts.classes) else f"class {label}"
+    return facts.record.classes[label] if 0 <= label < len(facts.record.classes) else f"class {label}"
 
 
 def truth_name(facts: Facts, labels: NDArray[np.int64], index: int) -> str:

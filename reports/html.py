@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from foundation.files import JSON
-from foundation.record import Measurement
+from foundation.measurements import Measurement
+from foundation.record import Verdict
 from reports import charts, formats
 from reports.class_tables import class_tables, rare_sentence, subgroup_table
-from reports.decision import gate_measurement, outcome
+from reports.decision import judged_as_it_stands, outcome
 from reports.disagreements import changes
 from reports.facts import Facts
 from reports.gallery import changed_images, saliency_grid
@@ -68,7 +69,7 @@ def render(facts: Facts) -> str:
     return template.render(
         facts=facts,
         outcome=outcome(facts),
-        gates=[_gate_row(facts, index) for index in range(len(facts.verdicts))],
+        gates=[_gate_row(verdict) for verdict in facts.record.verdicts],
         glance=at_a_glance(facts),
         accuracy=accuracy_table(facts),
         saliency=saliency_tables(facts),
@@ -88,8 +89,8 @@ def render(facts: Facts) -> str:
         splits=_splits(facts),
         history=_history(facts),
         measurements=[_measurement_row(measurement) for measurement in facts.measurements],
-        names_by_hash={record.sha256: record.variant for record in facts.variants},
-        configuration=as_yaml(facts.configuration),
+        names_by_hash={record.sha256: record.variant for record in facts.record.variants},
+        configuration=as_yaml(facts.record.configuration),
     )
 
 
@@ -131,9 +132,8 @@ def _environment() -> Environment:
     return environment
 
 
-def _gate_row(facts: Facts, index: int) -> GateRow:
-    verdict = facts.verdicts[index]
-    measurement = gate_measurement(verdict, facts)
+def _gate_row(verdict: Verdict) -> GateRow:
+    measurement = judged_as_it_stands(verdict)
     detail, interval = verdict.detail, ""
     limit = formats.plain(verdict.limit)
     value = formats.NOT_MEASURED if verdict.value is None else formats.plain(verdict.value)
@@ -143,13 +143,14 @@ def _gate_row(facts: Facts, index: int) -> GateRow:
         limit = formats.with_unit(verdict.limit, unit)
         interval = formats.interval(*measurement.ci95, unit) if measurement.ci95 else ""
         detail = f"n = {measurement.n}" if measurement.n else ""  # the rest stands in the cells
-        if "labels" in measurement.settings:
-            detail += f", mean over {measurement.settings['labels']} labels"
+        if "labels" in measurement.remarks:
+            detail += f", mean over {measurement.remarks['labels']} labels"
     return GateRow(verdict.gate, detail, limit, value, interval, verdict.status)
 
 
 def _measurement_row(measurement: Measurement) -> MeasurementRow:
-    settings = {key: value for key, value in measurement.settings.items() if key != "reason"}
+    remarks = {key: value for key, value in measurement.remarks.items() if key != "reason"}
+    settings = {**measurement.where.settings, **remarks}
     if measurement.value is None:
         value = f"{formats.NOT_MEASURED}: {reason_of(measurement)}"
     else:
@@ -160,7 +161,7 @@ def _measurement_row(measurement: Measurement) -> MeasurementRow:
         value,
         formats.interval(*measurement.ci95, shown_unit(measurement)) if measurement.ci95 else "",
         "" if measurement.n is None else str(measurement.n),
-        ", ".join(part for part in (measurement.provider, measurement.split) if part),
+        ", ".join(part for part in (measurement.where.provider, measurement.where.split) if part),
         ", ".join(f"{key}: {_compact(value)}" for key, value in sorted(settings.items())),
     )
 
@@ -187,7 +188,7 @@ def _trade_offs(facts: Facts) -> list[tuple[str, Markup]]:
             drawn.append((title, Markup(svg)))  # matplotlib escapes the names it writes
     sizes = {
         record.variant: Measurement("size_bytes", record.size_bytes / 1024, "KiB", record.variant)
-        for record in facts.variants
+        for record in facts.record.variants
     }
     points = _points(facts, sizes)
     if points:
@@ -229,9 +230,9 @@ def _history(facts: Facts) -> Markup | None:
         return None
     last = facts.history[-1]
     told = ", ".join(
-        f"{name.replace('_', ' ')} {formats.significant(last[name])}"
+        f"{name.replace('_', ' ')} {formats.significant(value)}"
         for name in (*losses, *metrics)
-        if last.get(name)
+        if (value := last.get(name))
     )
     description = f"Training over {len(facts.history)} epochs; at the last: {told}."
     return Markup(charts.training_history("history", facts.history, description))

@@ -14,12 +14,12 @@ NOT_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff
 
 def render(facts: Facts) -> str:
     """Return the file's text: a failed gate is a failure; a missing one and an unfinished stage are errors."""
-    root = ElementTree.Element("testsuites", name=_text(facts.name))
+    root = ElementTree.Element("testsuites", name=_text(facts.record.name))
     gates = ElementTree.SubElement(root, "testsuite", name="gates")
-    for verdict in facts.verdicts:
+    for verdict in facts.record.verdicts:
         _gate(gates, verdict)
     stages = ElementTree.SubElement(root, "testsuite", name="stages")
-    for stage in facts.stages:
+    for stage in facts.record.stages:
         _stage(stages, stage)
     for suite in (gates, stages):
         _count(suite, suite)

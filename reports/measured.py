@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from foundation.record import Measurement
+from foundation.measurements import Measurement
 from reports.facts import Facts
 
 LATENCY_METRICS = ("latency_p50_ms", "latency_p90_ms", "latency_speedup", "peak_memory_bytes")
@@ -66,7 +66,7 @@ def find(
     saliency_method: str | None = None,
     subgroup: str | None = None,
 ) -> Measurement:
-    """Return one measurement of the test split, or one without a value whose settings say why it is absent.
+    """Return one measurement of the test split, or one without a value whose remarks say why it is absent.
 
     Args:
         facts: the run's facts.
@@ -79,30 +79,29 @@ def find(
     candidates = [
         m
         for m in facts.measurements
-        if (m.metric, m.variant, m.settings.get("subgroup")) == (metric, variant, subgroup)
-        and m.split in (None, "test")
+        if (m.metric, m.variant, m.where.subgroup) == (metric, variant, subgroup) and m.where.split in (None, "test")
     ]
     if latency is not None:
         candidates = [m for m in candidates if _belongs_to(m, latency)]
     if saliency_method is not None:
-        candidates = [m for m in candidates if m.settings.get("method") in (None, saliency_method)]
+        candidates = [m for m in candidates if m.where.method in (None, saliency_method)]
     if not candidates:
-        return Measurement(metric, None, "", variant, settings={"reason": _why_absent(facts, variant)})
+        return Measurement(metric, None, "", variant, remarks={"reason": _why_absent(facts, variant)})
     # Accuracy may be measured on several providers: the processor is the one that every machine has.
-    return min(candidates, key=lambda m: (m.value is None, m.provider not in (None, "cpu")))
+    return min(candidates, key=lambda m: (m.value is None, m.where.provider not in (None, "cpu")))
 
 
 def reason_of(measurement: Measurement) -> str:
     """Return why a measurement has no value."""
-    return str(measurement.settings.get("reason") or "the run gives no reason")
+    return measurement.reason or "the run gives no reason"
 
 
 def latency_setting(measurement: Measurement) -> LatencySetting | None:
     """Return where a latency was measured; None where provider or threads are not recorded."""
-    threads = measurement.settings.get("threads")
-    if measurement.provider is None or not isinstance(threads, int):
+    where = measurement.where
+    if where.provider is None or where.threads is None:
         return None
-    return LatencySetting(measurement.provider, threads)
+    return LatencySetting(where.provider, where.threads)
 
 
 def latency_settings(facts: Facts) -> tuple[LatencySetting, ...]:
@@ -115,8 +114,8 @@ def latency_settings(facts: Facts) -> tuple[LatencySetting, ...]:
 
 def saliency_methods(facts: Facts) -> tuple[str, ...]:
     """Return the saliency methods in the order in which they were measured."""
-    methods = (m.settings.get("method") for m in facts.measurements if m.metric in SALIENCY_METRICS)
-    return tuple(dict.fromkeys(str(method) for method in methods if method is not None))
+    methods = (m.where.method for m in facts.measurements if m.metric in SALIENCY_METRICS)
+    return tuple(dict.fromkeys(method for method in methods if method is not None))
 
 
 def method_name(method: str) -> str:
@@ -132,14 +131,14 @@ def any_measured(facts: Facts, metrics: Iterable[str]) -> bool:
 
 def rare_labels(facts: Facts) -> tuple[str, ...]:
     """Return the labels that the means over labels leave out, because too few test images have or lack them."""
-    lists = (m.settings["too_rare"] for m in facts.measurements if "too_rare" in m.settings)
+    lists = (m.remarks["too_rare"] for m in facts.measurements if "too_rare" in m.remarks)
     return tuple(dict.fromkeys(str(name) for names in lists for name in names))
 
 
 def _belongs_to(measurement: Measurement, latency: LatencySetting) -> bool:
     """Return whether a latency was taken there, or is absent for the whole provider or the whole variant."""
-    if measurement.value is None and "threads" not in measurement.settings:
-        return measurement.provider in (None, latency.provider)
+    if measurement.value is None and measurement.where.threads is None:
+        return measurement.where.provider in (None, latency.provider)
     return latency_setting(measurement) == latency
 
 
@@ -149,8 +148,8 @@ def shown_unit(measurement: Measurement) -> str:
 
 
 def _why_absent(facts: Facts, variant: str) -> str:
-    for stage in facts.stages:
-        if stage.status in ("failed", "not_measured") and stage.name.rpartition("/")[2] == variant:
+    for stage in facts.record.stages:
+        if not stage.succeeded and stage.subject == variant:
             return stage.error or f"stage {stage.name} failed"
     if not facts.measurements:
         return "the run holds no measurements"

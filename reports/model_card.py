@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from foundation.record import Measurement
+from foundation.measurements import Measurement
 from reports import formats, markdown
 from reports.class_tables import class_tables, rare_sentence, subgroup_table
 from reports.decision import outcome
@@ -17,7 +17,7 @@ from reports.variant_tables import COMPARED_WITH_BASELINE, accuracy_table, laten
 def render(facts: Facts) -> str:
     """Return the file's text."""
     sections = [
-        f"# Model card: {markdown.escape(facts.name)}",
+        f"# Model card: {markdown.escape(facts.record.name)}",
         _summary(facts),
         "## Files",
         _files(facts),
@@ -41,11 +41,11 @@ def render(facts: Facts) -> str:
 
 def _summary(facts: Facts) -> str:
     verdict = outcome(facts)
-    synthetic = " The images are synthetic." if facts.synthetic else ""
-    classes = markdown.escape(", ".join(facts.classes) or "unknown")
-    number = formats.count(len(facts.classes), "class", "classes")
+    synthetic = " The images are synthetic." if facts.record.synthetic else ""
+    classes = markdown.escape(", ".join(facts.record.classes) or "unknown")
+    number = formats.count(len(facts.record.classes), "class", "classes")
     if facts.task == "multi_label":
-        number = f"{formats.count(len(facts.classes), 'label')}, of which an image has any number"
+        number = f"{formats.count(len(facts.record.classes), 'label')}, of which an image has any number"
     return (
         f"An image classifier for {number}: {classes}. "
         f"{verdict.headline}. {markdown.escape(verdict.sentence)}{synthetic}"
@@ -53,11 +53,11 @@ def _summary(facts: Facts) -> str:
 
 
 def _files(facts: Facts) -> str:
-    if not facts.variants:
+    if not facts.record.variants:
         return "No file was compiled."
     lines = ["| Variant | Method | File | Size | sha256 | Made from |", "| --- | --- | --- | ---: | --- | --- |"]
-    names: dict[str | None, str] = {record.sha256: record.variant for record in facts.variants}
-    for record in facts.variants:
+    names: dict[str | None, str] = {record.sha256: record.variant for record in facts.record.variants}
+    for record in facts.record.variants:
         cells = (
             record.variant,
             record.method,
@@ -72,7 +72,7 @@ def _files(facts: Facts) -> str:
 
 def _data(facts: Facts) -> str:
     if facts.data is None:
-        return f"Data set {markdown.escape(facts.dataset)}; the run folder holds no images."
+        return f"Data set {markdown.escape(facts.record.dataset)}; the run folder holds no images."
     data = facts.data
     sizes = ", ".join(f"{len(data.split(name))} {name}" for name in ("train", "validation", "test"))
     skipped = f" {formats.count(len(data.skipped), 'image')} could not be read." if data.skipped else ""
@@ -83,7 +83,7 @@ def _data(facts: Facts) -> str:
 
 
 def _training(facts: Facts) -> str:
-    settings = facts.configuration.get("train")
+    settings = facts.record.configuration.get("train")
     epochs = formats.count(len(facts.history), "epoch") if facts.history else "The run holds no training history"
     if not isinstance(settings, dict):
         return f"{epochs}."
@@ -109,18 +109,16 @@ def _changes(facts: Facts) -> str:
 
 def _limits(facts: Facts) -> str:
     limits = ["The run records no intended use and no clinical evaluation."]
-    if facts.synthetic:
+    if facts.record.synthetic:
         limits.append("The images were generated. The numbers have no clinical meaning.")
     if facts.data is not None:
         limits.append(f"Measured on {formats.count(len(facts.data.test), 'test image')} of one data set.")
     if rare_labels(facts):
         limits.append(f"Too few test images to judge: {markdown.escape(', '.join(rare_labels(facts)))}.")
-    cpu = facts.environment.get("cpu")
-    if isinstance(cpu, dict) and cpu.get("model"):
-        limits.append(
-            f"Accuracy and latency of an int8 file hold for the processor they were measured on: "
-            f"{markdown.escape(str(cpu['model']))}."
-        )
+    limits.append(
+        f"Accuracy and latency of an int8 file hold for the processor they were measured on: "
+        f"{markdown.escape(facts.record.environment.cpu.model)}."
+    )
     absent = sum(m.value is None and not _asks_nothing(m) for m in facts.measurements)
     if absent:
         limits.append(f"{formats.count(absent, 'measurement')} could not be taken; report.json gives the reasons.")

@@ -19,7 +19,7 @@ from reports.tables import Cell, Column, Row, Table, absent
 def recovery_table(facts: Facts) -> Table | None:
     """Return one row for each recovery step of each variant; None where no variant took one."""
     rows = []
-    for record in facts.variants:
+    for record in facts.record.variants:
         static = static_notes(record.notes)
         for note in static.recovery if static else ():
             before, after = note.logits_sqnr_db_before, note.logits_sqnr_db_after

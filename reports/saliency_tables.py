@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from calibration_data.prepared import Task
-from foundation.record import CENTRE_PRIOR, RANDOM_MAP, UNINFORMED, Measurement
+from foundation.measurements import CENTRE_PRIOR, RANDOM_MAP, UNINFORMED, Measurement
 from reports import formats
 from reports.facts import BASELINE, Facts
 from reports.measured import SALIENCY_METRICS, find, method_name, reason_of, saliency_methods
@@ -52,8 +52,8 @@ def saliency_tables(facts: Facts) -> tuple[Table, ...]:
 
 def _method_table(facts: Facts, method: str | None, *, first: bool, last: bool) -> Table:
     wanted = {**LIKENESS, **FAITHFULNESS, **IN_MASK}
-    of_method = [m for m in facts.measurements if m.metric in wanted and m.settings.get("method") in (method, None)]
-    whole = [m for m in of_method if "subgroup" not in m.settings]
+    of_method = [m for m in facts.measurements if m.metric in wanted and m.where.method in (method, None)]
+    whole = [m for m in of_method if m.where.subgroup is None]
     groups = {
         f"Likeness to {BASELINE}'s map": LIKENESS,
         "Faithfulness": FAITHFULNESS,
@@ -102,8 +102,8 @@ def _legend(facts: Facts, shown: Mapping[str, Mapping[str, str]], measured: Sequ
 
 def _size_tables(facts: Facts, methods: Sequence[str | None]) -> tuple[Table, ...]:
     """Return one table per method by lesion size, for the methods where a size has enough masks."""
-    of_size = [m for m in facts.measurements if m.metric in IN_MASK and m.settings.get("subgroup") in SUBGROUPS]
-    measured = {method: [m for m in of_size if m.settings.get("method") == method] for method in methods}
+    of_size = [m for m in facts.measurements if m.metric in IN_MASK and m.where.subgroup in SUBGROUPS]
+    measured = {method: [m for m in of_size if m.where.method == method] for method in methods}
     shown = [method for method in methods if _any(measured[method], IN_MASK)]
     columns = tuple(Column(size.capitalize(), heading) for heading in IN_MASK.values() for size in SIZES)
     tables = []
@@ -131,10 +131,10 @@ def _bounds(measured: Sequence[Measurement]) -> str:
     """Return each size's bounds and how many images have a mask of it."""
     parts = []
     for size, subgroup in zip(SIZES, SUBGROUPS, strict=True):
-        one = next((m for m in measured if m.settings["subgroup"] == subgroup), None)
+        one = next((m for m in measured if m.where.subgroup == subgroup), None)
         if one is None:
             continue
-        said = f"{one.settings.get('mask_share')}, {formats.count(one.n or 0, 'image')}"
+        said = f"{one.remarks.get('mask_share')}, {formats.count(one.n or 0, 'image')}"
         parts.append(f"{size.capitalize()}: {said if one.value is not None else reason_of(one)}.")
     return " ".join(parts)
 

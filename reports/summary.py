@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reports import formats, markdown
-from reports.decision import outcome, unfinished_stages
+from reports.decision import outcome
 from reports.facts import Facts
 from reports.variant_tables import at_a_glance
 
@@ -14,14 +14,14 @@ def render(facts: Facts) -> str:
     parts = [
         f"## {verdict.headline}",
         f"{markdown.escape(verdict.sentence)} Exit code {verdict.exit_code}.",
-        f"Run {markdown.escape(facts.name)}, data set {markdown.escape(facts.dataset)}.",
+        f"Run {markdown.escape(facts.record.name)}, data set {markdown.escape(facts.record.dataset)}.",
     ]
-    if facts.synthetic:
+    if facts.record.synthetic:
         parts.append("**Synthetic data:** these numbers have no clinical meaning.")
-    broken = [entry for entry in facts.verdicts if entry.status != "passed"]
+    broken = [entry for entry in facts.record.verdicts if entry.status != "passed"]
     if broken:
         parts.append("\n".join(f"- {_gate_line(entry.gate, entry.status, entry.detail)}" for entry in broken))
-    stages = unfinished_stages(facts)
+    stages = facts.record.unfinished_stages
     if stages:
         parts.append(
             "\n".join(

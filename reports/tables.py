@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from foundation.record import Measurement
+from foundation.measurements import Measurement
 from reports import formats
 from reports.measured import reason_of, shown_unit
 
@@ -124,10 +124,10 @@ def speedup_cell(measurement: Measurement) -> Cell:
 
 def _mostly_on_cpu(measurement: Measurement) -> str:
     """Return how little of the graph the provider took where the CPU ran most of it under the provider's name."""
-    share = measurement.settings.get("nodes_on_provider")
-    if measurement.provider == "cpu" or not isinstance(share, int | float) or share >= LEAST_OWN_SHARE:
+    share = measurement.remarks.get("nodes_on_provider")
+    if measurement.where.provider == "cpu" or not isinstance(share, int | float) or share >= LEAST_OWN_SHARE:
         return ""
-    return f"{formats.percent(share)} of the nodes ran on {measurement.provider}, the rest on cpu"
+    return f"{formats.percent(share)} of the nodes ran on {measurement.where.provider}, the rest on cpu"
 
 
 def _letters(index: int) -> str:

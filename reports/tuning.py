@@ -61,7 +61,7 @@ def searches(facts: Facts) -> list[Search]:
     """Return the searches of a run's tuned variants, in their order."""
     return [
         search_section(record.variant, record.settings, record.notes)
-        for record in facts.variants
+        for record in facts.record.variants
         if isinstance(record.notes, TunedNotes)
     ]
 

@@ -106,7 +106,7 @@ def accuracy_table(facts: Facts) -> Table:
 
 def _resampled(facts: Facts) -> str:
     """Return whether the intervals draw groups of images."""
-    groups = find(facts, "accuracy", BASELINE).settings.get("resampled")
+    groups = find(facts, "accuracy", BASELINE).remarks.get("resampled")
     return f" Intervals draw whole groups of images, such as patients: {groups}." if groups else ""
 
 
@@ -166,7 +166,7 @@ def _latency_legend(facts: Facts) -> str:
 
 def variant_row(facts: Facts, variant: str, cells: tuple[Cell, ...]) -> Row:
     """Return a variant's row, with the method that compiled it below its name."""
-    methods = {record.variant: record.method for record in facts.variants}
+    methods = {record.variant: record.method for record in facts.record.variants}
     detail = methods.get(variant, "not compiled")
     return Row(variant, cells, "" if detail == variant else detail, "baseline" if variant == BASELINE else "")
 
@@ -203,4 +203,4 @@ def _ratio(facts: Facts, variant: str) -> Cell:
 
 
 def _size_bytes(facts: Facts, variant: str) -> int | None:
-    return next((record.size_bytes for record in facts.variants if record.variant == variant), None)
+    return next((record.size_bytes for record in facts.record.variants if record.variant == variant), None)

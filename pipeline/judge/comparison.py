@@ -8,19 +8,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from foundation.errors import ExitCode, UsageError
-from foundation.files import JSON, sha256_of_json
-from foundation.record import UNINFORMED, Measurement
+from foundation.files import JSON
+from foundation.measurements import UNINFORMED, Measurement, Where
+from foundation.record import RunRecord
 from foundation.settings import Settings
 from pipeline.judge.evidence import Evidence
 from stages.validate import METRICS, Inputs, row_name
 
 FORMAT_VERSION = 1
-
-IDENTIFYING_SETTINGS = ("threads", "batch_size", "method", "subgroup")
-"""The settings that tell two measurements of one metric apart; other settings describe how it was measured."""
 
 Status = Literal["regressed", "missing", "improved", "unchanged", "new", "not_compared"]
 
@@ -94,8 +92,8 @@ class Difference:
     """One measurement of both runs.
 
     Attributes:
-        metric: name of the metric, likewise variant, provider, split and unit.
-        settings: those of the settings that tell it from other measurements of the metric.
+        metric: name of the metric, likewise variant and unit.
+        where: what tells it from other measurements of the metric.
         accepted: the accepted run's value; None where it was not measured.
         current: the current run's value, likewise.
         status: `regressed` and `missing` turn the comparison red; `not_compared` are latencies of two processors.
@@ -104,14 +102,18 @@ class Difference:
 
     metric: str
     variant: str
-    provider: str | None
-    split: str | None
+    where: Where
     unit: str
-    settings: Mapping[str, JSON]
     accepted: float | None
     current: float | None
     status: Status
     detail: str
+
+    def as_json(self) -> dict[str, JSON]:
+        """Return the difference as it stands in `comparison.json`."""
+        own = {name: value for name, value in asdict(self).items() if name != "where"}
+        where = self.where
+        return {**own, "provider": where.provider, "split": where.split, "settings": where.settings}
 
 
 @dataclass(frozen=True)
@@ -158,8 +160,26 @@ class Comparison:
             "exit_code": int(self.exit_code),
             "summary": self.summary,
             "counts": dict(self.counts),
-            **asdict(self),
+            "accepted": self.accepted,
+            "current": self.current,
+            "statements": list(self.statements),
+            "differences": [difference.as_json() for difference in self.differences],
         }
+
+
+def recorded_settings(record: RunRecord) -> ComparisonSettings:
+    """Return the tolerances of a run's own configuration.
+
+    Raises:
+        UsageError: the record holds others than this version knows.
+    """
+    try:
+        return ComparisonSettings.model_validate(record.configuration.get("comparison", {}))
+    except ValidationError as error:
+        raise UsageError(
+            f"{record.name}: expected the key `comparison` of its configuration as this version knows it, found "
+            f"{error.errors()[0]['msg']}. Run it again with this version of edgeproof."
+        ) from error
 
 
 def compare(accepted: Evidence, current: Evidence, settings: ComparisonSettings) -> Comparison:
@@ -184,7 +204,7 @@ def compare(accepted: Evidence, current: Evidence, settings: ComparisonSettings)
         raise UsageError(
             f"{accepted.run}: expected measurements to compare with, found none. Choose a run that was validated."
         )
-    same_cpu = accepted.cpu_model == current.cpu_model
+    same_cpu = accepted.record.environment.cpu.model == current.record.environment.cpu.model
     differences = []
     for key in [*reference, *(key for key in found if key not in reference)]:
         old, new = reference.get(key), found.get(key)
@@ -197,29 +217,24 @@ def compare(accepted: Evidence, current: Evidence, settings: ComparisonSettings)
     return Comparison(accepted.run, current.run, _statements(accepted, current), tuple(differences))
 
 
-def _identity(measurement: Measurement) -> dict[str, JSON]:
-    return {name: measurement.settings[name] for name in IDENTIFYING_SETTINGS if name in measurement.settings}
-
-
-def _keyed(measurements: Iterable[Measurement]) -> dict[tuple[JSON, ...], Measurement]:
+def _keyed(measurements: Iterable[Measurement]) -> dict[tuple[str, str, Where, int], Measurement]:
     """Return measurements by what identifies them; equals are told apart by their order, so that none is lost."""
-    keyed: dict[tuple[JSON, ...], Measurement] = {}
-    seen: Counter[tuple[JSON, ...]] = Counter()
+    keyed: dict[tuple[str, str, Where, int], Measurement] = {}
+    seen: Counter[tuple[str, str, Where]] = Counter()
     for one in measurements:
         if one.variant in UNINFORMED:
             continue
-        identity = sha256_of_json(_identity(one))
-        key = (one.metric, one.variant, one.provider, one.split, identity)
+        key = (one.metric, one.variant, one.where)
         keyed[*key, seen[key]] = one
         seen[key] += 1
     return keyed
 
 
 def _absent_like(old: Measurement, measurements: Iterable[Measurement]) -> Measurement | None:
-    """Return the record of an absence that explains why `old` is not there: it has a reason in place of settings."""
-    subgroups = (None, old.settings.get("subgroup"))
+    """Return the record of an absence that explains why `old` is not there: it may be that of the whole variant."""
+    subgroups = (None, old.where.subgroup)
     for one in measurements:
-        same = (one.metric, one.variant) == (old.metric, old.variant) and one.settings.get("subgroup") in subgroups
+        same = (one.metric, one.variant) == (old.metric, old.variant) and one.where.subgroup in subgroups
         if one.value is None and same:
             return one
     return None
@@ -229,7 +244,7 @@ def _judge(
     old: Measurement, accepted: float, new: Measurement | None, settings: ComparisonSettings, same_cpu: bool
 ) -> Difference:
     if new is None or new.value is None:
-        reason = str(new.settings.get("reason", "")) if new else ""
+        reason = new.reason if new else None
         return _difference(old, accepted, None, "missing", reason or "measured in the accepted run, not in this one")
     row = METRICS.get(row_name(old.metric))
     if row is None:
@@ -263,24 +278,21 @@ def _difference(
     status: Status,
     detail: str,
 ) -> Difference:
-    return Difference(
-        one.metric, one.variant, one.provider, one.split, one.unit, _identity(one), accepted, current, status, detail
-    )
+    return Difference(one.metric, one.variant, one.where, one.unit, accepted, current, status, detail)
 
 
 def _statements(accepted: Evidence, current: Evidence) -> tuple[str, ...]:
     statements = []
     for name, old, new in (
-        ("configuration", accepted.configuration_sha256, current.configuration_sha256),
-        ("gates", accepted.gates_sha256, current.gates_sha256),
+        ("configuration", accepted.record.configuration_sha256, current.record.configuration_sha256),
+        ("gates", accepted.record.gates_sha256, current.record.gates_sha256),
         ("data", accepted.data_sha256, current.data_sha256),
     ):
         if old != new:
             statements.append(f"Another {name}: sha256 {(old or 'none')[:12]} → {(new or 'none')[:12]}.")
-    if accepted.cpu_model != current.cpu_model:
-        statements.append(
-            f"Another processor: {accepted.cpu_model} → {current.cpu_model}; latencies in ms are not compared."
-        )
+    cpus = [evidence.record.environment.cpu.model for evidence in (accepted, current)]
+    if cpus[0] != cpus[1]:
+        statements.append(f"Another processor: {cpus[0]} → {cpus[1]}; latencies in ms are not compared.")
     before, after = accepted.packages, current.packages
     changed = [
         f"{name} {before.get(name, 'none')} → {after.get(name, 'none')}"

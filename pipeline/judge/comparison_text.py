@@ -74,8 +74,12 @@ def _outcome(comparison: Comparison) -> str:
 
 
 def _what(one: Difference) -> str:
-    where = [*filter(None, (one.provider, one.split)), *(f"{key} {value}" for key, value in one.settings.items())]
-    return f"{one.metric} ({', '.join(where)})" if where else one.metric
+    where = one.where
+    parts = [
+        *filter(None, (where.provider, where.split)),
+        *(f"{key} {value}" for key, value in where.settings.items()),
+    ]
+    return f"{one.metric} ({', '.join(parts)})" if parts else one.metric
 
 
 def _value(one: Difference, value: float | None) -> str:

@@ -1,51 +1,50 @@
-"""What a comparison needs of a run: its measurements and what they depend on."""
+"""What a comparison is made between: the record of a run and its measurements."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from foundation.errors import UsageError
-from foundation.files import JSON, read_json, sha256_of_json
-from foundation.record import Measurement
+from foundation.files import sha256_of_json
+from foundation.measurements import Measurement, read_measurements
+from foundation.record import RunRecord, read_record
 from foundation.run_folder import RunFolder
+from foundation.typed_files import CLOSED
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a run says of itself, as far as a comparison needs it.
+    """A run, as far as it can be compared.
 
     Attributes:
         run: the run folder's name.
-        configuration_sha256: digest of the configuration.
-        gates_sha256: digest of the gates.
-        data_sha256: digest over the prepared data's files; None where the run holds none.
-        exit_code: the run's own exit code; None where it did not end.
-        cpu_model: the processor that the latencies were measured on.
-        packages: name to version; Python, edgeproof and the Intel Neural Compressor worker's own are among them.
-        measurements: every measurement, the absent ones included.
+        record: of the run.
+        measurements: every measurement, the absent ones included; empty where the run ended before validation.
     """
 
     run: str
-    configuration_sha256: str
-    gates_sha256: str
-    data_sha256: str | None
-    exit_code: int | None
-    cpu_model: str
-    packages: Mapping[str, str]
+    record: RunRecord
     measurements: tuple[Measurement, ...]
 
-    def as_json(self) -> dict[str, JSON]:
-        """Return the evidence as it stands in `accepted.json`."""
-        record = asdict(self)
-        record["measurements"] = [measurement.as_json() for measurement in self.measurements]
-        return record
+    __pydantic_config__ = CLOSED
 
-    @classmethod
-    def from_json(cls, record: Mapping[str, JSON]) -> Evidence:
-        """Return the evidence that `as_json` wrote."""
-        measurements = tuple(Measurement.from_json(entry) for entry in record["measurements"])
-        return cls(**{**record, "measurements": measurements})
+    @property
+    def data_sha256(self) -> str | None:
+        """Digest over the prepared data's files; None where the run holds none."""
+        data = {path: sha256 for path, sha256 in self.record.outputs.items() if path.startswith("data/")}
+        return sha256_of_json(data) if data else None
+
+    @property
+    def packages(self) -> Mapping[str, str]:
+        """Name → version; Python, edgeproof and the Intel Neural Compressor worker's own are among them."""
+        environment = self.record.environment
+        own = {"python": environment.python, "edgeproof": environment.edgeproof}
+        worker = environment.neural_compressor or {}
+        return {
+            **{name: found for name, found in own.items() if found is not None},
+            **environment.packages,
+            **{f"{name} of the worker": found for name, found in worker.items()},
+        }
 
 
 def read_evidence(run: RunFolder) -> Evidence:
@@ -54,33 +53,6 @@ def read_evidence(run: RunFolder) -> Evidence:
     Raises:
         UsageError: the folder is no run, or its files have another shape.
     """
-    record = read_json(run.record)
-    measured = read_json(run.measurements) if run.measurements.exists() else []
-    try:
-        data = {
-            path: sha256
-            for stage in record["stages"]
-            for path, sha256 in stage["outputs"].items()
-            if path.startswith("data/")
-        }
-        return Evidence(
-            run=run.root.resolve().name,
-            configuration_sha256=record["configuration_sha256"],
-            gates_sha256=record["gates_sha256"],
-            data_sha256=sha256_of_json(data) if data else None,
-            exit_code=record["exit_code"],
-            cpu_model=record["environment"]["cpu"]["model"],
-            packages=_versions(record["environment"]),
-            measurements=tuple(Measurement.from_json(entry) for entry in measured),
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UsageError(
-            f"{run.root}: expected the files of a run, found another shape ({error!r}). "
-            "Run again with this version of edgeproof."
-        ) from error
-
-
-def _versions(environment: Mapping[str, JSON]) -> dict[str, str]:
-    own = {name: environment[name] for name in ("python", "edgeproof") if environment[name] is not None}
-    worker = environment["neural_compressor"] or {}
-    return {**own, **environment["packages"], **{f"{name} of the worker": found for name, found in worker.items()}}
+    record = read_record(run)
+    measurements = read_measurements(run.measurements) if run.measurements.exists() else ()
+    return Evidence(run.root.resolve().name, record, measurements)

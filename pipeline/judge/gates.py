@@ -8,8 +8,8 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from foundation.errors import ExitCode
-from foundation.record import Measurement, Verdict
+from foundation.measurements import Measurement
+from foundation.record import Verdict
 from foundation.settings import Settings
 from stages.validate import METRICS, row_name
 from stages.validate.saliency import MethodName
@@ -78,28 +78,22 @@ def judge(gates: Sequence[Gate], measurements: Sequence[Measurement]) -> tuple[V
     return tuple(_judge_one(gate, measurements) for gate in gates)
 
 
-def exit_code_of(verdicts: Sequence[Verdict], all_stages_succeeded: bool) -> ExitCode:
-    """Return 3 where evidence is missing, else 1 where a gate failed, else 0."""
-    if not all_stages_succeeded or any(verdict.status == "missing" for verdict in verdicts):
-        return ExitCode.INCOMPLETE
-    return ExitCode.GATE_FAILED if any(verdict.status == "failed" for verdict in verdicts) else ExitCode.PASSED
-
-
 def _judge_one(gate: Gate, measurements: Sequence[Measurement]) -> Verdict:
     fitting = [m for m in measurements if m.variant == gate.variant and _fits(gate, m)]
     if not fitting:
         return Verdict(gate.name, "missing", None, gate.limit, _why_nothing_fits(gate, measurements))
-    values = []
+    held = []
     for measurement in fitting:
-        value, why_not = _value(gate, measurement, measurements)
+        against = _baseline(gate, measurement, measurements)
+        value, why_not = _value(gate, measurement, against)
         if value is None:
-            return Verdict(gate.name, "missing", None, gate.limit, why_not)
-        values.append((value, measurement))
+            return Verdict(gate.name, "missing", None, gate.limit, why_not, measurement, against)
+        held.append((value, measurement, against))
     pick = min if gate.at_least is not None else max
-    worst, measurement = pick(values, key=lambda pair: pair[0])
+    worst, measurement, against = pick(held, key=lambda one: one[0])
     status: Literal["passed", "failed"] = "passed" if gate.holds(worst) else "failed"
     itself = f"{gate.variant} itself: " if gate.relative_to_fp32 else ""
-    return Verdict(gate.name, status, worst, gate.limit, itself + _detail(measurement))
+    return Verdict(gate.name, status, worst, gate.limit, itself + _detail(measurement), measurement, against)
 
 
 def _why_nothing_fits(gate: Gate, measurements: Sequence[Measurement]) -> str:
@@ -110,8 +104,8 @@ def _why_nothing_fits(gate: Gate, measurements: Sequence[Measurement]) -> str:
     if slash and all(m.metric != gate.metric for m in of_variant):
         wanted, known = gate.metric, {m.metric for m in of_variant if m.metric.startswith(f"{family}/")}
     elif gate.subgroup is not None:
-        named = (m.settings.get("subgroup") for m in of_variant if m.metric == gate.metric)
-        wanted, known = gate.subgroup, {str(name) for name in named if name is not None}
+        named = (m.where.subgroup for m in of_variant if m.metric == gate.metric)
+        wanted, known = gate.subgroup, {name for name in named if name is not None}
     nearest = difflib.get_close_matches(wanted, sorted(known), n=1) if wanted else []
     return "not measured in this run" + (
         f"; did you mean {nearest[0]!r}?" if nearest and nearest[0] != wanted else ""
@@ -119,35 +113,37 @@ def _why_nothing_fits(gate: Gate, measurements: Sequence[Measurement]) -> str:
 
 
 def _fits(gate: Gate, measurement: Measurement) -> bool:
+    where = measurement.where
     return (
         measurement.metric == gate.metric
-        and measurement.settings.get("subgroup") == gate.subgroup
-        and gate.provider in (None, measurement.provider)
-        and gate.threads in (None, measurement.settings.get("threads"))
-        and gate.method in (None, measurement.settings.get("method"))
+        and where.subgroup == gate.subgroup
+        and gate.provider in (None, where.provider)
+        and gate.threads in (None, where.threads)
+        and gate.method in (None, where.method)
     )
 
 
-def _value(gate: Gate, found: Measurement, measurements: Sequence[Measurement]) -> tuple[float | None, str]:
+def _baseline(gate: Gate, found: Measurement, measurements: Sequence[Measurement]) -> Measurement | None:
+    """Return fp32's measurement at the same place; None where there is none, or the gate holds the value itself."""
+    if gate.relative_to_fp32 is None:
+        return None
+    same = (m for m in measurements if (m.metric, m.variant, m.where) == (found.metric, "fp32", found.where))
+    return next(same, None)
+
+
+def _value(gate: Gate, found: Measurement, baseline: Measurement | None) -> tuple[float | None, str]:
     if found.value is None:
-        return None, f"not measured: {found.settings.get('reason', 'no reason given')}"
+        return None, f"not measured: {found.reason or 'no reason given'}"
     if gate.relative_to_fp32 is None:
         return found.value, ""
-    baseline = [m for m in measurements if m.variant == "fp32" and _fits(gate, m) and _same_place(m, found)]
-    if not baseline or baseline[0].value is None:
+    if baseline is None or baseline.value is None:
         return None, "not measured for fp32, which it is held against"
     if gate.relative_to_fp32 == "difference":
         # Equal sums differ in their last bit; adding 0.0 turns the −0.0 that rounding may leave into 0.0.
-        return round(found.value - baseline[0].value, 12) + 0.0, ""
-    if baseline[0].value == 0:
+        return round(found.value - baseline.value, 12) + 0.0, ""
+    if baseline.value == 0:
         return None, "fp32's value is 0, so there is no ratio"
-    return found.value / baseline[0].value, ""
-
-
-def _same_place(one: Measurement, other: Measurement) -> bool:
-    keys = ("threads", "method", "subgroup")
-    same_settings = all(one.settings.get(key) == other.settings.get(key) for key in keys)
-    return one.provider == other.provider and one.split == other.split and same_settings
+    return found.value / baseline.value, ""
 
 
 def _detail(measurement: Measurement) -> str:
@@ -158,7 +154,7 @@ def _detail(measurement: Measurement) -> str:
         parts.append(f"95 % {measurement.ci95[0]:.4g} to {measurement.ci95[1]:.4g}")
     if measurement.n is not None:
         parts.append(f"n = {measurement.n}")
-    if "too_rare" in measurement.settings:
-        rare = ", ".join(measurement.settings["too_rare"])
-        parts.append(f"over {measurement.settings['labels']} labels, too few images of {rare}")
+    if "too_rare" in measurement.remarks:
+        rare = ", ".join(measurement.remarks["too_rare"])
+        parts.append(f"over {measurement.remarks['labels']} labels, too few images of {rare}")
     return ", ".join(parts)

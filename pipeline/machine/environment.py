@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foundation.files import JSON
 from foundation.processor import Cpu, detect_cpu
+from foundation.record import Environment
 from foundation.versions import installed_version
 from onnx_files.sessions import available_providers
 from stages.quantize.neural_compressor.environment import worker_versions
@@ -26,28 +27,23 @@ RELEVANT_FEATURES = (
 _BOARD_NAME = Path("/proc/device-tree/model")
 
 
-def describe() -> dict[str, JSON]:
-    """Return the "environment" of `run.json`: versions, processor and providers of this machine.
+def describe() -> Environment:
+    """Return the versions, the processor and the providers of this machine.
 
     Raises:
         UsageError: the environment variable for Intel Neural Compressor's worker names something unusable.
     """
     cpu = detect_cpu()
     versions = {requirement.name: installed_version(requirement.name) for requirement in requirements()}
-    return {
-        "edgeproof": installed_version(DISTRIBUTION),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpu": {
-            "model": processor_name(cpu),
-            "logical_cores": cpu.logical_cores,
-            "features": list(relevant_features(cpu)),
-            "target": cpu.target,
-        },
-        "packages": {name: found for name, found in sorted(versions.items()) if found is not None},
-        "providers": list(available_providers()),
-        "neural_compressor": worker_versions(),
-    }
+    return Environment(
+        edgeproof=installed_version(DISTRIBUTION),
+        python=platform.python_version(),
+        platform=platform.platform(),
+        cpu=replace(cpu, model=processor_name(cpu), features=relevant_features(cpu)),
+        packages={name: found for name, found in sorted(versions.items()) if found is not None},
+        providers=tuple(available_providers()),
+        neural_compressor=worker_versions(),
+    )
 
 
 def relevant_features(cpu: Cpu) -> tuple[str, ...]:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from foundation.errors import ExitCode, UsageError
-from foundation.files import JSON, read_json, sha256_of_json, write_json
+from foundation.files import JSON, sha256_of_json, write_json
+from foundation.record import RunRecord, read_record, record_adapter
 from foundation.run_folder import RunFolder
+from foundation.typed_files import CLOSED, read_typed
 from pipeline.judge.evidence import Evidence, read_evidence
 
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
 ACCEPTED_NAME = "accepted.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION: Literal[2] = 2
+"""1 held a digest of each part of the run; 2 holds its record."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,23 @@ class Accepted:
     def is_intact(self) -> bool:
         """Whether the run's folder, where it still exists, says what it said when it was accepted."""
         run = RunFolder(self.folder)
-        return not run.record.exists() or essential_sha256(run) == self.sha256
+        try:
+            return not run.record.exists() or essential_sha256(read_record(run)) == self.sha256
+        except UsageError:  # damaged since
+            return False
+
+
+@dataclass(frozen=True)
+class _File:
+    """What stands in `accepted.json`; the folder is relative to the file's own."""
+
+    evidence: Evidence
+    folder: str
+    run_sha256: str
+    reason: str | None
+    format_version: Literal[2]
+
+    __pydantic_config__ = CLOSED
 
 
 def accept(run: RunFolder, family: Path, *, reason: str | None = None) -> Accepted:
@@ -51,8 +74,9 @@ def accept(run: RunFolder, family: Path, *, reason: str | None = None) -> Accept
         UsageError: the run is no run, has no measurements, or has another exit code and no reason.
     """
     evidence = read_evidence(run)
-    if evidence.exit_code != ExitCode.PASSED and not (reason and reason.strip()):
-        found = "no exit code: it did not end" if evidence.exit_code is None else f"exit code {evidence.exit_code}"
+    exit_code = evidence.record.exit_code
+    if exit_code != ExitCode.PASSED and not (reason and reason.strip()):
+        found = "no exit code: it did not end" if exit_code is None else f"exit code {exit_code}"
         raise UsageError(
             f"{run.root}: expected a run that passed its gates (exit code 0), found {found}. "
             "Accept another run, or say why this one is acceptable with a reason."
@@ -62,17 +86,9 @@ def accept(run: RunFolder, family: Path, *, reason: str | None = None) -> Accept
             f"{run.root}: expected measurements, found none; later runs could not be compared with it. "
             "Accept a run that ended its validation."
         )
-    accepted = Accepted(evidence, run.root, essential_sha256(run), reason)
-    write_json(
-        family / ACCEPTED_NAME,
-        {
-            "format_version": FORMAT_VERSION,
-            "folder": os.path.relpath(run.root, family),
-            "run_sha256": accepted.sha256,
-            "reason": reason,
-            "evidence": evidence.as_json(),
-        },
-    )
+    accepted = Accepted(evidence, run.root, essential_sha256(evidence.record), reason)
+    stored = _File(evidence, os.path.relpath(run.root, family), accepted.sha256, reason, FORMAT_VERSION)
+    write_json(family / ACCEPTED_NAME, _adapter().dump_python(stored, mode="json"))
     return accepted
 
 
@@ -85,35 +101,26 @@ def read_accepted(family: Path) -> Accepted | None:
     path = family / ACCEPTED_NAME
     if not path.exists():
         return None
-    record = read_json(path)
-    try:
-        if record["format_version"] != FORMAT_VERSION:
-            raise KeyError("format_version")
-        evidence = Evidence.from_json(record["evidence"])
-        return Accepted(evidence, family / record["folder"], record["run_sha256"], record["reason"])
-    except (KeyError, TypeError) as error:
-        raise UsageError(
-            f"{path}: expected an accepted run of format_version {FORMAT_VERSION}, found another shape ({error!r}). "
-            "Accept a run again with `edgeproof accept RUN`."
-        ) from error
+    stored = read_typed(
+        path,
+        _adapter(),
+        f"an accepted run of format_version {FORMAT_VERSION}",
+        "Accept a run again with `edgeproof accept RUN`.",
+        FORMAT_VERSION,
+    )
+    return Accepted(stored.evidence, family / stored.folder, stored.run_sha256, stored.reason)
 
 
-def essential_sha256(run: RunFolder) -> str:
-    """Return the digest over what `run.json` says was run and came out, without times and cache.
-
-    Raises:
-        UsageError: `run.json` is missing or has another shape.
-    """
-    record = read_json(run.record)
-    try:
-        return sha256_of_json(_essentials(record))
-    except (KeyError, TypeError) as error:
-        raise UsageError(
-            f"{run.record}: expected a run record, found another shape ({error!r}). Run again."
-        ) from error
-
-
-def _essentials(record: Mapping[str, JSON]) -> dict[str, JSON]:
+def essential_sha256(record: RunRecord) -> str:
+    """Return the digest over what a record says was run and came out, without times and cache."""
+    values: dict[str, JSON] = record_adapter().dump_python(record, mode="json")
     keys = ("configuration_sha256", "gates_sha256", "environment", "variants", "verdicts", "exit_code")
-    stages = [{key: stage[key] for key in ("name", "inputs", "outputs")} for stage in record["stages"]]
-    return {**{key: record[key] for key in keys}, "stages": stages}
+    stages = [{key: stage[key] for key in ("kind", "subject", "inputs", "outputs")} for stage in values["stages"]]
+    return sha256_of_json({**{key: values[key] for key in keys}, "stages": stages})
+
+
+@cache
+def _adapter() -> TypeAdapter[_File]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(_File)

@@ -13,7 +13,7 @@ from typing import Any
 from foundation.errors import EdgeproofError, ExitCode, UsageError
 from foundation.files import write_json, write_text
 from foundation.lock import lock_folder
-from foundation.record import UNINFORMED
+from foundation.measurements import UNINFORMED
 from foundation.run_folder import RunFolder
 from pipeline.judge.comparison import Comparison, ComparisonSettings, compare
 from pipeline.judge.comparison_text import nightly_markdown
@@ -179,7 +179,7 @@ def _notes(history: History, accepted: Accepted | None, resumed: bool) -> tuple[
         notes.append("No run was accepted yet, so the gates decide alone; `edgeproof accept RUN` accepts one.")
     elif accepted.reason:
         notes.append(
-            f"The accepted run {accepted.evidence.run} ended with exit code {accepted.evidence.exit_code} "
+            f"The accepted run {accepted.evidence.run} ended with exit code {accepted.evidence.record.exit_code} "
             f"and was accepted for this reason: {accepted.reason}"
         )
     if accepted is not None and not accepted.is_intact:

@@ -114,7 +114,8 @@ def _identity(source: OnnxModel, settings: TunedSettings, data: PreparedData) ->
     """Return what tells one search from another: model, preprocessing, images, settings, processor and versions."""
     values = settings.model_dump(mode="json", exclude=_BUDGET)
     return Stage(
-        name="quantize/tuned",
+        kind="quantize",
+        subject="tuned",
         # The file itself, since its weights may have lain beside the user's and its metadata says the preprocessing.
         inputs={"parent": sha256_of_file(source.path), "data": data.sha256},
         settings={"method": values, **COMPILERS["tuned"].depends_on()},

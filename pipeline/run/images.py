@@ -34,7 +34,7 @@ def prepare_images(
     dataset = open_source(configuration.data)
     classes = _classes_of(given, configuration, dataset, observer)
     stage = Stage(
-        name="data",
+        kind="data",
         inputs={"source": source_fingerprint(configuration.data)},
         settings={**_what_changes_the_images(configuration), "training": training, "classes": classes},
         modules=("calibration_data.preparation", source_module(configuration.data)),
@@ -46,8 +46,7 @@ def prepare_images(
             lambda: prepare(dataset, configuration.data, folder, progress, training=training, classes=classes),
             lambda: read_prepared(folder),
         )
-    ledger.head |= {"synthetic": data.synthetic, "classes": list(data.classes)}
-    ledger.write()
+    ledger.describe_data(data)
     if data.skipped:
         observer.say(f"{len(data.skipped)} images could not be read and were skipped; the report lists them.")
     return data

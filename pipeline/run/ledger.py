@@ -8,20 +8,31 @@ not computed again. Failures are recorded, never reused.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from foundation.artifacts import OnnxModel
-from foundation.errors import NotMeasuredError, StageError, UsageError
-from foundation.files import JSON, read_json, sha256_of_file, sha256_of_json, write_json
-from foundation.record import StageRecord
+from foundation.errors import ExitCode, NotMeasuredError, StageError, UsageError
+from foundation.files import JSON, sha256_of_file, sha256_of_json
+from foundation.record import (
+    RunRecord,
+    StageRecord,
+    Status,
+    VariantRecord,
+    Verdict,
+    read_record,
+    stage_name,
+    write_record,
+)
 from foundation.run_folder import RunFolder
 from foundation.versions import versions_of
 from pipeline.run.sources import sources_sha256
 
-FORMAT_VERSION = 1
+if TYPE_CHECKING:
+    from calibration_data.prepared import PreparedData
+
 _COMPUTING_PACKAGES = (
     "torch", "onnx", "onnxruntime", "onnxscript", "onnx-ir", "numpy", "scipy", "scikit-learn", "pillow", "safetensors"
 )  # fmt: skip
@@ -34,18 +45,25 @@ class Stage:
     """What identifies a stage's result.
 
     Attributes:
-        name: unique in the run.
+        kind: what the stage does; unique in the run, together with the subject.
         inputs: name → sha256 of everything that comes from earlier stages or from outside.
         settings: what the configuration says about it.
         modules: of ours that compute it; what they import belongs to them.
         outputs: the files it leaves.
+        subject: the variant that it is about; None where there is one such stage in a run.
     """
 
-    name: str
+    kind: str
     inputs: Mapping[str, str]
     settings: JSON
     modules: tuple[str, ...]
     outputs: tuple[Path, ...]
+    subject: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Kind and subject in one word."""
+        return stage_name(self.kind, self.subject)
 
     @property
     def key(self) -> str:
@@ -63,43 +81,26 @@ class Stage:
 
 @dataclass
 class Ledger:
-    """`run.json` while a run is under way: a head that describes the run, and one record per stage.
+    """`run.json` while a run is under way.
 
     Attributes:
         run: the run folder.
-        head: everything in `run.json` but the stages.
-        records: the stages of this run, in order.
+        record: of this run, as far as it has come; replaced with every step.
+        earlier: what an earlier run in the same folder recorded, for reuse; None where there was none.
     """
 
     run: RunFolder
-    head: dict[str, JSON]
-    records: list[StageRecord] = field(default_factory=list)
-    _earlier: dict[str, StageRecord] = field(default_factory=dict)
+    record: RunRecord
+    earlier: RunRecord | None
 
     @classmethod
-    def open(cls, run: RunFolder, head: dict[str, JSON]) -> Ledger:
-        """Return the ledger of a run, with what an earlier run in the same folder recorded for reuse."""
-        earlier: dict[str, StageRecord] = {}
-        if run.record.exists():
-            record = read_json(run.record)
-            if not isinstance(record, dict) or record.get("format_version") != FORMAT_VERSION:
-                raise UsageError(
-                    f"{run.record}: expected the record of a run of format {FORMAT_VERSION}, found something else. "
-                    "Choose another folder for the run."
-                )
-            try:
-                earlier = {entry["name"]: StageRecord(**entry) for entry in record["stages"]}
-            except (KeyError, TypeError) as error:
-                raise UsageError(
-                    f"{run.record}: expected a record per stage, found another shape ({error}). "
-                    "Delete the file to compute everything again, or choose another folder for the run."
-                ) from error
-        return cls(run, head, [], earlier)
+    def open(cls, run: RunFolder, record: RunRecord) -> Ledger:
+        """Return the ledger of a run that begins with a record.
 
-    @property
-    def all_succeeded(self) -> bool:
-        """Whether every stage so far has a result."""
-        return all(record.status in ("done", "reused") for record in self.records)
+        Raises:
+            UsageError: the folder holds a record that is damaged or of another format.
+        """
+        return cls(run, record, read_record(run) if run.record.exists() else None)
 
     def perform(self, stage: Stage, compute: Callable[[], T], read: Callable[[], T]) -> T:
         """Return a stage's result, computed or reused, and record how it went.
@@ -119,8 +120,8 @@ class Ledger:
         try:
             result = read() if reusable else compute()
         except (StageError, UsageError) as error:
-            if self.records:  # a run whose first stage refuses its input has not begun and leaves no record
-                status = "not_measured" if isinstance(error, NotMeasuredError) else "failed"
+            if self.record.stages:  # a run whose first stage refuses its input has not begun and leaves no record
+                status: Status = "not_measured" if isinstance(error, NotMeasuredError) else "failed"
                 self._add(stage, key, status, time.perf_counter() - started, str(error))
             raise
         except OSError:
@@ -133,50 +134,56 @@ class Ledger:
         self._add(stage, key, "reused" if reusable else "done", time.perf_counter() - started, None)
         return result
 
+    def describe_data(self, data: PreparedData) -> None:
+        """Record what the images are."""
+        self.record = replace(self.record, task=data.task, synthetic=data.synthetic, classes=tuple(data.classes))
+        self.write()
+
     def add_variant(self, model: OnnxModel) -> None:
         """Record a compiled file."""
-        self.head["variants"] = [
-            *self.head["variants"],
-            {
-                "variant": model.variant,
-                "method": model.method,
-                "path": self._relative(model.path),
-                "sha256": model.sha256,
-                "size_bytes": model.size_bytes,
-                "parent_sha256": model.parent_sha256,
-                "settings": dict(model.settings),
-                "notes": model.notes.model_dump(mode="json"),
-            },
-        ]
+        variant = VariantRecord(
+            model.variant,
+            model.method,
+            self._relative(model.path),
+            model.sha256,
+            model.size_bytes,
+            model.parent_sha256,
+            model.settings,
+            model.notes,
+        )
+        self.record = replace(self.record, variants=(*self.record.variants, variant))
+        self.write()
+
+    def conclude(self, verdicts: Sequence[Verdict], exit_code: ExitCode) -> None:
+        """Record what the gates say and how the run ended."""
+        self.record = replace(self.record, verdicts=tuple(verdicts), exit_code=exit_code)
         self.write()
 
     def write(self) -> None:
         """Write `run.json`; stages that an interrupted run has not reached yet keep their earlier record."""
-        seen = {record.name for record in self.records}
-        later = [record for name, record in self._earlier.items() if name not in seen]
-        stages = [asdict(record) for record in (*self.records, *(() if self.is_finished else later))]
-        write_json(self.run.record, {"format_version": FORMAT_VERSION, **self.head, "stages": stages})
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether the run has come to its exit code."""
-        return self.head.get("exit_code") is not None
+        later: tuple[StageRecord, ...] = ()
+        if self.record.exit_code is None and self.earlier is not None:
+            seen = {stage.name for stage in self.record.stages}
+            later = tuple(stage for stage in self.earlier.stages if stage.name not in seen)
+        write_record(self.run, replace(self.record, stages=(*self.record.stages, *later)))
 
     def _is_reusable(self, stage: Stage, key: str) -> bool:
-        record = self._earlier.get(stage.name)
-        if record is None or record.key != key or record.status not in ("done", "reused"):
+        earlier = self.earlier.stages if self.earlier is not None else ()
+        record = next((one for one in earlier if one.name == stage.name), None)
+        if record is None or record.key != key or not record.succeeded:
             return False
         return bool(stage.outputs) and all(
             path.is_file() and record.outputs.get(self._relative(path)) == sha256_of_file(path)
             for path in stage.outputs
         )
 
-    def _add(self, stage: Stage, key: str, status: str, seconds: float, error: str | None) -> None:
+    def _add(self, stage: Stage, key: str, status: Status, seconds: float, error: str | None) -> None:
         succeeded = status in ("done", "reused")
         outputs = {self._relative(path): sha256_of_file(path) for path in stage.outputs} if succeeded else {}
-        self.records.append(
-            StageRecord(stage.name, status, key, dict(stage.inputs), outputs, round(seconds, 3), error)  # type: ignore[arg-type]
+        record = StageRecord(
+            stage.kind, stage.subject, status, key, dict(stage.inputs), outputs, round(seconds, 3), error
         )
+        self.record = replace(self.record, stages=(*self.record.stages, record))
         self.write()
 
     def _relative(self, path: Path) -> str:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING
 
 from foundation.artifacts import OnnxModel
 from foundation.errors import StageError, UsageError
-from foundation.files import write_json
+from foundation.measurements import Measurement, read_measurements, write_measurements
 from foundation.progress import Observer
-from foundation.record import Measurement
 from pipeline.configuration import Configuration
 from pipeline.run.ledger import Ledger, Stage
-from pipeline.run.saliency import Explaining, explain_model, read_measured
+from pipeline.run.saliency import Explaining, explain_model
 from stages.validate import METRICS
 
 if TYPE_CHECKING:
@@ -45,13 +46,13 @@ def validate_models(
         image = data.test.images[0]
         measurements += measure_latency(models, image, configuration.validation.latency, advance)
     measurements += _absent(configuration, ledger, data.task, measurements)
-    write_json(ledger.run.measurements, [measurement.as_json() for measurement in measurements])
+    write_measurements(ledger.run.measurements, measurements)
     return measurements
 
 
 def _measure_answers(
     configuration: Configuration, ledger: Ledger, data: PreparedData, fp32: OnnxModel, model: OnnxModel
-) -> list[Measurement]:
+) -> Sequence[Measurement]:
     """Answer the test images with a file and measure its size and its answers.
 
     Raises:
@@ -64,7 +65,7 @@ def _measure_answers(
     path = run.root / "validate" / "measured" / f"{model.variant}.json"
     predictions_path = run.predictions(model.variant)
 
-    def compute() -> list[Measurement]:
+    def compute() -> Sequence[Measurement]:
         predictions = predict_variant(model, data.test, settings, predictions_path)
         reference = None if is_baseline else Predictions.read("fp32", run.predictions("fp32")).logits
         found = [
@@ -80,18 +81,22 @@ def _measure_answers(
                 settings,
             ),
         ]
-        write_json(path, [measurement.as_json() for measurement in found])
+        write_measurements(path, found)
         return found
 
     stage = Stage(
-        name=f"validate/{model.variant}",
+        kind="validate",
+        subject=model.variant,
         inputs={"model": model.sha256, "fp32": fp32.sha256, "data": data.sha256},
         # Accuracy belongs to a file on a processor: another one may round or saturate otherwise.
-        settings={"accuracy": settings.model_dump(mode="json"), "processor": ledger.head["environment"]["cpu"]},
+        settings={
+            "accuracy": settings.model_dump(mode="json"),
+            "processor": asdict(ledger.record.environment.cpu),
+        },
         modules=("stages.validate.accuracy",),
         outputs=(path, predictions_path),
     )
-    return ledger.perform(stage, compute, partial(read_measured, path))
+    return ledger.perform(stage, compute, partial(read_measurements, path))
 
 
 def _absent(
@@ -99,9 +104,9 @@ def _absent(
 ) -> list[Measurement]:
     """Return an empty measurement, with the reason, for every number that a variant which failed does not have."""
     measured = {(measurement.variant, measurement.metric) for measurement in measurements}
-    reasons = {record.name.partition("/")[2]: record.error for record in ledger.records if record.error}
+    reasons = {stage.subject: stage.error for stage in ledger.record.stages if stage.error}
     return [
-        Measurement(metric, None, row.unit, variant, settings={"reason": reasons.get(variant, "unknown")})
+        Measurement(metric, None, row.unit, variant, remarks={"reason": reasons.get(variant, "unknown")})
         for variant in configuration.variants
         for metric, row in METRICS.items()
         if "/" not in metric and task in row.definitions and (variant, metric) not in measured

@@ -53,7 +53,8 @@ def take_given(configuration: Configuration, ledger: Ledger, observer: Observer)
     if not settings.path.is_file():
         raise UsageError(f"model.onnx.path: expected an ONNX file, found none at {settings.path}. Mend the path.")
     stage = Stage(
-        name="export/fp32",
+        kind="export",
+        subject="fp32",
         inputs={"given": given_sha256(settings.path)},
         settings={**without_paths(settings.model_dump()), "classes": class_names(settings), "image_size": size},
         modules=("stages.given.float_file",),
@@ -100,7 +101,7 @@ def make_checkpoint(
     assert settings is not None, "the configuration has exactly one source of the model"
     path = ledger.run.checkpoint
     stage = Stage(
-        name="network",
+        kind="network",
         inputs={
             "data": data.sha256,
             **_given_files({"torch": settings.weights}),
@@ -128,7 +129,7 @@ def _train(
     run = ledger.run
     teacher = settings.distillation.teacher if settings.distillation else None
     stage = Stage(
-        name="train",
+        kind="train",
         inputs={
             "data": data.sha256,
             **_given_files({"pretrained": settings.pretrained, "teacher": teacher}),
@@ -180,7 +181,8 @@ def export_float(
 
     path = ledger.run.fp32
     stage = Stage(
-        name="export/fp32",
+        kind="export",
+        subject="fp32",
         inputs={"checkpoint": checkpoint.sha256, **own_network_source(configuration)},
         settings=configuration.export.model_dump(mode="json"),
         modules=("stages.export.to_onnx",),

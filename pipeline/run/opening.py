@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from foundation.files import read_json, remove_leftovers
+from foundation.files import remove_leftovers
+from foundation.record import FORMAT_VERSION, RunRecord
 from foundation.run_folder import RunFolder
 from pipeline.configuration import Configuration
 from pipeline.machine.environment import describe
@@ -15,19 +16,23 @@ def open_ledger(configuration: Configuration, run: RunFolder) -> Ledger:
     What an earlier, killed process left half-written goes, and so do the measurements of another configuration.
     """
     remove_leftovers(run.root)
-    if run.record.exists() and read_json(run.record).get("configuration_sha256") != configuration.sha256:
+    record = RunRecord(
+        name=configuration.name,
+        configuration=configuration.as_json(),
+        configuration_sha256=configuration.sha256,
+        gates_sha256=configuration.gates_sha256,
+        dataset=configuration.data.source.name,
+        environment=describe(),
+        task=None,
+        synthetic=False,
+        classes=(),
+        variants=(),
+        stages=(),
+        verdicts=(),
+        exit_code=None,
+        format_version=FORMAT_VERSION,
+    )
+    ledger = Ledger.open(run, record)
+    if ledger.earlier is not None and ledger.earlier.configuration_sha256 != configuration.sha256:
         run.measurements.unlink(missing_ok=True)
-    head = {
-        "name": configuration.name,
-        "configuration": configuration.as_json(),
-        "configuration_sha256": configuration.sha256,
-        "gates_sha256": configuration.gates_sha256,
-        "dataset": configuration.data.source.name,
-        "synthetic": False,
-        "classes": [],
-        "environment": describe(),
-        "variants": [],
-        "verdicts": [],
-        "exit_code": None,
-    }
-    return Ledger.open(run, head)
+    return ledger

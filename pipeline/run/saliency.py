@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foundation.artifacts import OnnxModel
 from foundation.errors import NotMeasuredError, StageError, UsageError
-from foundation.files import read_json, sha256_of_file, write_json
+from foundation.files import sha256_of_file
+from foundation.measurements import (
+    CENTRE_PRIOR,
+    RANDOM_MAP,
+    Measurement,
+    read_measurements,
+    write_measurements,
+)
 from foundation.progress import Observer, Progress
-from foundation.record import CENTRE_PRIOR, RANDOM_MAP, Measurement
 from pipeline.run.ledger import Ledger, Stage
 
 if TYPE_CHECKING:
@@ -65,7 +71,7 @@ def explain_model(task: Explaining, without_reference: dict[str, str], observer:
 
     variant = task.model.variant
     files, reasons = _explained_files(task, observer)
-    found = []
+    found: list[Measurement] = []
     for method in task.settings.methods:
         why_not = reasons.get(method, "")
         if not why_not and method in without_reference:
@@ -96,7 +102,8 @@ def _explained_files(task: Explaining, observer: Observer) -> tuple[ExplainedFil
     for kind in ("twin", *(("grad_cam",) if "grad_cam" in runs_on.values() else ())):
         path = _twin_path(task.model.path, kind)
         stage = Stage(
-            name=f"{'twin' if kind == 'twin' else 'grad_cam_twin'}/{task.model.variant}",
+            kind="twin" if kind == "twin" else "grad_cam_twin",
+            subject=task.model.variant,
             inputs={"model": task.model.sha256},
             settings={},
             modules=("stages.saliency_twin.twin_file", "stages.saliency_twin.grad_cam"),
@@ -138,7 +145,7 @@ def _write_twin(model: Path, kind: str) -> Path:
         raise NotMeasuredError(str(error)) from error
 
 
-def _explain_by(task: Explaining, method: str, files: ExplainedFiles) -> list[Measurement]:
+def _explain_by(task: Explaining, method: str, files: ExplainedFiles) -> Sequence[Measurement]:
     """Return the measurements of a file's maps by one method; for fp32 also those of maps that know nothing.
 
     Raises:
@@ -148,7 +155,7 @@ def _explain_by(task: Explaining, method: str, files: ExplainedFiles) -> list[Me
     path = run.root / "validate" / "measured" / f"{model.variant}.{method}.json"
     maps_path = run.maps(model.variant, method)
 
-    def compute() -> list[Measurement]:
+    def compute() -> Sequence[Measurement]:
         from stages.validate.fidelity import measure_saliency
         from stages.validate.maps.methods import open_method
         from stages.validate.saliency import Explanations, explain
@@ -161,11 +168,12 @@ def _explain_by(task: Explaining, method: str, files: ExplainedFiles) -> list[Me
         found = measure_saliency(model.variant, maps, images, against, method, settings)
         if task.is_baseline:
             found += _uninformed(explainer, maps, images, against, settings)
-        write_json(path, [measurement.as_json() for measurement in found])
+        write_measurements(path, found)
         return found
 
     stage = Stage(
-        name=f"{method}/{model.variant}",
+        kind=method,
+        subject=model.variant,
         inputs={
             "model": model.sha256,
             "fp32": task.fp32.sha256,
@@ -174,12 +182,12 @@ def _explain_by(task: Explaining, method: str, files: ExplainedFiles) -> list[Me
         },
         settings={
             "saliency": settings.model_dump(mode="json", exclude={"methods"}),
-            "processor": task.ledger.head["environment"]["cpu"],
+            "processor": asdict(task.ledger.record.environment.cpu),
         },
         modules=("stages.validate.fidelity", "stages.validate.maps.methods", "stages.saliency_twin.twin_file"),
         outputs=(path, maps_path),
     )
-    return task.ledger.perform(stage, compute, partial(read_measured, path))
+    return task.ledger.perform(stage, compute, partial(read_measurements, path))
 
 
 def _explained(task: Explaining) -> tuple[NDArray[np.int64], ExplainedImages]:
@@ -266,8 +274,3 @@ def _uninformed(
         for name, of_name in know_nothing.items()
         for row in measure_saliency(name, of_name, images, beside, explainer.method, settings)
     ]
-
-
-def read_measured(path: Path) -> list[Measurement]:
-    """Return the measurements that a stage left."""
-    return [Measurement.from_json(record) for record in read_json(path)]

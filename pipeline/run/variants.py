@@ -72,7 +72,8 @@ def _stage(
 
         inputs["given"] = given_sha256(given_paths(configuration)[variant])
     return Stage(
-        name=f"quantize/{variant}",
+        kind="quantize",
+        subject=variant,
         inputs=inputs,
         settings={
             "variant": variant,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,7 @@ from pydantic import Field
 from calibration_data.prepared import PreparedSplit
 from foundation.artifacts import OnnxModel
 from foundation.errors import StageError
-from foundation.files import JSON
-from foundation.record import Measurement
+from foundation.measurements import Measurement, Where
 from foundation.settings import Settings
 from onnx_files.sessions import open_session, predict
 from stages.validate import METRICS, Definition, Metric, resampling, statistics
@@ -27,6 +26,9 @@ Labels = NDArray[np.int64]
 Logits = NDArray[np.float32]
 Part = tuple[Callable[..., Floats], int | None]
 """A metric's function and the class that it is asked of; a metric is the mean of its parts."""
+
+ON_TEST = Where(provider="cpu", split="test")
+"""Where a file answers: accuracy is measured on the provider that every machine has."""
 
 RARE_RESAMPLES = "most resamples lack a class or label that is counted"
 """Why a bootstrap has no interval where labels are rarer than an interval needs."""
@@ -141,11 +143,11 @@ def measure_accuracy(
     units = resampling.units_of(groups)
     answers = Answers(variant, logits, labels, tuple(classes), reference_logits, units, settings.min_positives)
     rows = [row for name, metric in METRICS.items() for row in _rows(name, metric, answers)]
-    found = _measure(rows, answers, settings, {})
+    found = _measure(rows, answers, settings, ON_TEST)
     for subgroup in sorted(set(subgroups) - {""}):
         of_subgroup = answers.of_images(np.asarray(subgroups) == subgroup)
         accuracy = _rows("accuracy", METRICS["accuracy"], of_subgroup)
-        found += _measure(accuracy, of_subgroup, settings, {"subgroup": subgroup})
+        found += _measure(accuracy, of_subgroup, settings, replace(ON_TEST, subgroup=subgroup))
     return found
 
 
@@ -180,9 +182,7 @@ def _rows(name: str, metric: Metric, answers: Answers) -> list[_Row]:
             return []
 
 
-def _measure(
-    rows: Sequence[_Row], answers: Answers, settings: AccuracySettings, tag: dict[str, JSON]
-) -> list[Measurement]:
+def _measure(rows: Sequence[_Row], answers: Answers, settings: AccuracySettings, where: Where) -> list[Measurement]:
     sound = [row for row in rows if not answers.why_not(row.metric, row.class_index)]
     draws = _draws(sound, answers, settings)
     in_groups = resampling.come_in_groups(answers.units)
@@ -190,20 +190,20 @@ def _measure(
     for row in rows:
         reason = answers.why_not(row.metric, row.class_index)
         if reason:
-            found.append(not_measured(row.name, answers.variant, reason, "cpu", "test", tag))
+            found.append(not_measured(row.name, answers.variant, reason, where, {}))
             continue
         once = np.ones((1, len(answers.labels)))
         value = float(np.mean([_statistic(row.metric, part, answers)(once)[0] for part in row.parts]))
         sample = answers.sample(row.definition, row.class_index)
         of_row = draws.get(row.name)
-        described = {**tag, **answers.remarks(row.metric)}
+        remarks = answers.remarks(row.metric)
         if in_groups and row.definition.interval is not None:
-            described["resampled"] = f"{len(np.unique(answers.units[sample]))} groups"
+            remarks["resampled"] = f"{len(np.unique(answers.units[sample]))} groups"
         if of_row is not None and resampling.mostly_undefined(of_row):
-            described["no_interval"] = RARE_RESAMPLES
+            remarks["no_interval"] = RARE_RESAMPLES
         interval = _interval(row, answers, value, sample, of_row)
         estimate = statistics.Estimate(value, interval, int(sample.sum()))
-        found.append(measured(row.name, answers.variant, estimate, "cpu", "test", described))
+        found.append(measured(row.name, answers.variant, estimate, where, remarks))
     return found
 
 

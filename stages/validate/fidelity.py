@@ -6,7 +6,8 @@ masks, there by lesion size too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from calibration_data.prepared import PreparedSplit, Task
 from foundation.files import JSON
-from foundation.record import Measurement
+from foundation.measurements import Measurement, Where
 from stages.validate import METRICS, Definition, Inputs, label_metrics, metrics, resampling, statistics
 from stages.validate.deletion import Probability
 from stages.validate.lesion_size import lesion_sizes
@@ -98,7 +99,7 @@ def measure_saliency(
         method: a key of `SALIENCY_METHODS`; it tells two measurements of a metric apart.
         settings: resamples and seed.
     """
-    tag: dict[str, JSON] = {"method": method}
+    where = _where(method)
     rows = []
     for name, metric in METRICS.items():
         definition = metric.definitions.get(explained.task)
@@ -106,20 +107,20 @@ def measure_saliency(
             continue
         counted, reason = _sample(metric.inputs, variant, explained, against)
         if reason:
-            rows.append(not_measured(name, variant, reason, "cpu", "test", tag))
+            rows.append(not_measured(name, variant, reason, where, {}))
             continue
         values = _values(metric.inputs, definition, maps, explained, against, counted)
         groups = [explained.groups[index] for index in np.flatnonzero(counted).tolist()]
-        rows.append(_mean(name, variant, definition, values, groups, tag, settings))
+        rows.append(_mean(name, variant, definition, values, groups, where, {}, settings))
         if metric.inputs == "masks":
-            rows += _by_size(name, variant, definition, values, groups, explained.masks[counted], tag, settings)
+            rows += _by_size(name, variant, definition, values, groups, explained.masks[counted], where, settings)
     return rows
 
 
 def unmeasured_saliency(variant: str, reason: str, task: Task, method: str) -> list[Measurement]:
     """Return every saliency measurement without a value, with the reason."""
     return [
-        not_measured(name, variant, reason, "cpu", "test", {"method": method})
+        not_measured(name, variant, reason, _where(method), {})
         for name, metric in METRICS.items()
         if task in metric.definitions and metric.inputs in FROM_MAPS
     ]
@@ -140,6 +141,11 @@ def probability_of(session: InferenceSession, task: Task, batch_size: int) -> Pr
         return shares[np.arange(len(targets)), targets]
 
     return probability
+
+
+def _where(method: str) -> Where:
+    """Return where maps by a method are measured."""
+    return Where(provider="cpu", split="test", method=method)
 
 
 def _sample(inputs: Inputs, variant: str, explained: ExplainedImages, against: Counterparts) -> tuple[Masks, str]:
@@ -192,19 +198,19 @@ def _by_size(
     values: NDArray[np.float64],
     groups: list[str],
     masks: Masks,
-    tag: dict[str, JSON],
+    where: Where,
     settings: SaliencySettings,
 ) -> list[Measurement]:
     """Return the metric of small, medium and large lesions, as subgroups; a size with too few masks says so."""
     rows = []
     for size in lesion_sizes(masks):
-        tagged = {**tag, "subgroup": size.name}
+        of_size = replace(where, subgroup=size.name)
         if size.reason:
-            rows.append(not_measured(name, variant, size.reason, "cpu", "test", tagged))
+            rows.append(not_measured(name, variant, size.reason, of_size, {}))
             continue
         members = [groups[index] for index in np.flatnonzero(size.members).tolist()]
-        described = {**tagged, "mask_share": size.mask_share}
-        rows.append(_mean(name, variant, definition, values[size.members], members, described, settings))
+        remarks = {"mask_share": size.mask_share}
+        rows.append(_mean(name, variant, definition, values[size.members], members, of_size, remarks, settings))
     return rows
 
 
@@ -214,12 +220,13 @@ def _mean(
     definition: Definition,
     values: NDArray[np.float64],
     groups: list[str],
-    tag: dict[str, JSON],
+    where: Where,
+    remarks: Mapping[str, JSON],
     settings: SaliencySettings,
 ) -> Measurement:
     """Return the mean of one value per map with the interval that the table names."""
     units = resampling.units_of(groups)
-    described = dict(tag)
+    described = dict(remarks)
     if resampling.come_in_groups(units):
         described["resampled"] = f"{int(units.max()) + 1} groups"
     estimate = statistics.mean_estimate(
@@ -230,4 +237,4 @@ def _mean(
         is_share=definition.interval == "bootstrap_or_wilson",
         wilson=definition.interval == "wilson",
     )
-    return measured(name, variant, estimate, "cpu", "test", described)
+    return measured(name, variant, estimate, where, described)

@@ -6,7 +6,7 @@ round; so a change of the clock or a busy neighbour meets all variants alike. A 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,8 @@ from pydantic import Field, field_validator
 from foundation.artifacts import OnnxModel
 from foundation.errors import StageError
 from foundation.files import JSON
-from foundation.record import Measurement
+from foundation.measurements import Measurement, Where
+from foundation.progress import Progress, no_progress
 from foundation.settings import Settings
 from onnx_files.sessions import PROVIDERS
 from stages.validate import METRICS, statistics
@@ -32,10 +33,6 @@ _TIMING_METRICS = tuple(name for name, row in METRICS.items() if row.inputs == "
 
 _BLOCK_WARMUP = 2
 """Queries at the start of each block that are not counted: they bring the caches back from the variant before."""
-
-
-def _silent(done: int, total: int) -> None:
-    pass
 
 
 class LatencySettings(Settings):
@@ -86,7 +83,7 @@ def measure_latency(
     models: Sequence[OnnxModel],
     image: NDArray[np.uint8],
     settings: LatencySettings,
-    progress: Callable[[int, int], None] = _silent,
+    progress: Progress = no_progress,
 ) -> list[Measurement]:
     """Time every model on every provider and thread count, one image per query.
 
@@ -103,14 +100,15 @@ def measure_latency(
     total = len(configurations) * settings.rounds * len(models)
     rows: list[Measurement] = []
     for index, (provider, threads) in enumerate(configurations):
-        advance = partial(_advance, progress, index * settings.rounds * len(models), total)
-        timings = time_in_turns(models, image, provider, threads, settings, advance)
+        of_all = partial(_tell, progress, index * settings.rounds * len(models), total)
+        timings = time_in_turns(models, image, provider, threads, settings, of_all)
         for variant, timing in timings.items():
             rows += _measurements(variant, timing, timings.get(REFERENCE), provider, threads, settings)
     return rows
 
 
-def _advance(progress: Callable[[int, int], None], before: int, total: int, done: int) -> None:
+def _tell(progress: Progress, before: int, total: int, done: int, of_these: int) -> None:
+    """Tell the progress of one place as that of all."""
     progress(before + done, total)
 
 
@@ -125,10 +123,10 @@ def _measurements(
     threads: int,
     settings: LatencySettings,
 ) -> list[Measurement]:
-    tag: dict[str, JSON] = {"threads": threads, "batch_size": 1}
+    where = Where(provider=provider, split="test", threads=threads, batch_size=1)
     if timing.durations_ms is None:
-        return [not_measured(name, variant, timing.reason, provider, "test", tag) for name in _TIMING_METRICS]
-    tag |= {
+        return [not_measured(name, variant, timing.reason, where, {}) for name in _TIMING_METRICS]
+    remarks: dict[str, JSON] = {
         "nodes_on_provider": timing.nodes_on_provider,
         "rounds": settings.rounds,
         "queries_per_round": settings.queries_per_round,
@@ -140,37 +138,29 @@ def _measurements(
         if estimate is None:
             needed = statistics.smallest_sample(quantile)
             reason = f"{timing.durations_ms.size} queries are too few for this percentile: it takes {needed}"
-            rows.append(not_measured(name, variant, reason, provider, "test", tag))
+            rows.append(not_measured(name, variant, reason, where, remarks))
         else:
-            rows.append(measured(name, variant, estimate, provider, "test", tag))
-    rows.append(_speedup(variant, timing.durations_ms, reference, provider, tag, settings))
-    peak = Measurement(
-        "peak_memory_bytes",
-        float(timing.peak_memory_bytes),
-        METRICS["peak_memory_bytes"].unit,
-        variant,
-        provider,
-        "test",
-        settings=tag,
-    )
-    return [*rows, peak]
+            rows.append(measured(name, variant, estimate, where, remarks))
+    rows.append(_speedup(variant, timing.durations_ms, reference, where, remarks, settings))
+    peak, unit = float(timing.peak_memory_bytes), METRICS["peak_memory_bytes"].unit
+    return [*rows, Measurement("peak_memory_bytes", peak, unit, variant, where, remarks=remarks)]
 
 
 def _speedup(
     variant: str,
     durations_ms: NDArray[np.float64],
     reference: _Timing | None,
-    provider: str,
-    tag: Mapping[str, JSON],
+    where: Where,
+    remarks: Mapping[str, JSON],
     settings: LatencySettings,
 ) -> Measurement:
     if reference is None or reference.durations_ms is None:
         reason = f"{REFERENCE} has no latency here: {reference.reason if reference else 'it is not among the models'}"
-        return not_measured("latency_speedup", variant, reason, provider, "test", tag)
+        return not_measured("latency_speedup", variant, reason, where, remarks)
     estimate = statistics.paired_ratio_estimate(
         np.median(reference.durations_ms, axis=1), np.median(durations_ms, axis=1), settings.resamples, settings.seed
     )
-    return measured("latency_speedup", variant, estimate, provider, "test", tag)
+    return measured("latency_speedup", variant, estimate, where, remarks)
 
 
 # --- turns ---
@@ -182,7 +172,7 @@ def time_in_turns(
     provider: str,
     threads: int,
     settings: LatencySettings,
-    progress: Callable[[int], None],
+    progress: Progress,
 ) -> dict[str, _Timing]:
     """Time every file in a process of its own, a block of queries each in every round, in a rotating order.
 
@@ -192,7 +182,7 @@ def time_in_turns(
         provider: where they run.
         threads: of each session.
         settings: rounds and queries.
-        progress: called with the rounds done.
+        progress: called with (blocks done, blocks in all).
     """
     first = {"provider": provider, "threads": threads, "image": encoded(image[None])}
     workers: dict[str, Worker] = {}
@@ -225,7 +215,7 @@ def time_in_turns(
                 variant = models[(turn + place) % len(models)].variant
                 answer = ask(variant, {"queries": _BLOCK_WARMUP + settings.queries_per_round})
                 blocks[variant].append(answer.get("durations_ns", [])[_BLOCK_WARMUP:])
-                progress(turn * len(models) + place + 1)
+                progress(turn * len(models) + place + 1, settings.rounds * len(models))
         for model in models:
             peaks[model.variant] = ask(model.variant, None).get("peak_memory_bytes", 0)
     return {

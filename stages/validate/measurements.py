@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from foundation.files import JSON
-from foundation.record import Measurement
+from foundation.measurements import Measurement, Where
 from stages.validate import METRICS, row_name
 from stages.validate.statistics import Estimate
 
@@ -17,28 +17,18 @@ def measured(
     metric: str,
     variant: str,
     estimate: Estimate,
-    provider: str | None,
-    split: str | None,
-    settings: Mapping[str, JSON],
+    where: Where,
+    remarks: Mapping[str, JSON],
 ) -> Measurement:
     """Return the measurement of an estimate, with a word on why it has no interval where that is so."""
     row = METRICS[row_name(metric)]
-    described: dict[str, JSON] = {**row.settings, **settings}
+    described: dict[str, JSON] = {**row.settings, **remarks}
     if row.inputs not in ("file", "timing") and estimate.ci95 is None:
         described.setdefault("no_interval", NO_SPREAD)
-    return Measurement(
-        metric, estimate.value, row.unit, variant, provider, split, estimate.n, estimate.ci95, described
-    )
+    return Measurement(metric, estimate.value, row.unit, variant, where, estimate.n, estimate.ci95, described)
 
 
-def not_measured(
-    metric: str,
-    variant: str,
-    reason: str,
-    provider: str | None,
-    split: str | None,
-    settings: Mapping[str, JSON],
-) -> Measurement:
+def not_measured(metric: str, variant: str, reason: str, where: Where, remarks: Mapping[str, JSON]) -> Measurement:
     """Return the measurement that is absent, with the reason why."""
     unit = METRICS[row_name(metric)].unit
-    return Measurement(metric, None, unit, variant, provider, split, settings={**settings, "reason": reason})
+    return Measurement(metric, None, unit, variant, where, remarks={**remarks, "reason": reason})

@@ -11,7 +11,6 @@ from foundation.artifacts import OnnxModel
 from foundation.errors import UsageError
 from foundation.files import atomic_path, read_json, sha256_of_file, sha256_of_json, write_bytes, write_json
 from foundation.notes import GivenNotes
-from foundation.record import Measurement
 from foundation.run_folder import RunFolder
 
 
@@ -100,15 +99,6 @@ def test_a_damaged_record_is_told_in_one_sentence(damage, said, tmp_path):
     model.record_path.write_text("[]")
     with pytest.raises(UsageError, match=r"v\.json: expected the record of a compiled file"):
         OnnxModel.read(path)
-
-
-def test_a_measurement_survives_its_json():
-    full = Measurement("accuracy", 0.5, "share", "fp32", "cpu", "test", 10, (0.2, 0.8), {"threads": 1})
-    absent = Measurement("accuracy", None, "share", "inc-int8", settings={"reason": "not installed"})
-    for one in (full, absent):
-        assert Measurement.from_json(json.loads(json.dumps(one.as_json()))) == one
-    assert absent.as_json()["ci95"] is None
-    assert set(full.as_json()) == {"metric", "value", "unit", "variant", "provider", "split", "n", "ci95", "settings"}
 
 
 def test_every_path_of_a_run_is_inside_it(tmp_path):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from foundation.files import JSON, write_json
-from foundation.record import Measurement
+from foundation.errors import ExitCode
+from foundation.measurements import Measurement, Where, write_measurements
+from foundation.processor import Cpu
+from foundation.record import FORMAT_VERSION, Environment, RunRecord, StageRecord, write_record
 from foundation.run_folder import RunFolder
 
 CPU = "AMD EPYC"
@@ -13,7 +16,7 @@ VARIANT = "static-int8"
 
 
 def accuracy(value: float | None = 0.9, variant: str = VARIANT) -> Measurement:
-    return Measurement("accuracy", value, "share", variant, "cpu", "test", 200, (0.85, 0.94))
+    return Measurement("accuracy", value, "share", variant, Where("cpu", "test"), 200, (0.85, 0.94))
 
 
 def size(value: float | None = 1_000_000) -> Measurement:
@@ -22,17 +25,50 @@ def size(value: float | None = 1_000_000) -> Measurement:
 
 def latency(value: float | None = 10.0, threads: int = 1, half_width: float = 0.1) -> Measurement:
     interval = None if value is None else (value - half_width, value + half_width)
-    settings = {"threads": threads, "batch_size": 1, "rounds": 32}
-    return Measurement("latency_p50_ms", value, "ms", VARIANT, "cpu", "test", 1024, interval, settings)
+    where = Where("cpu", "test", threads=threads, batch_size=1)
+    return Measurement("latency_p50_ms", value, "ms", VARIANT, where, 1024, interval, {"rounds": 32})
 
 
 def speedup(value: float | None = 3.0, half_width: float = 0.05) -> Measurement:
     interval = None if value is None else (value - half_width, value + half_width)
-    settings = {"threads": 1, "batch_size": 1}
-    return Measurement("latency_speedup", value, "×", VARIANT, "cpu", "test", 32, interval, settings)
+    where = Where("cpu", "test", threads=1, batch_size=1)
+    return Measurement("latency_speedup", value, "×", VARIANT, where, 32, interval)
 
 
 MEASUREMENTS = (accuracy(0.91, "fp32"), accuracy(), size(), latency(), speedup())
+
+
+def environment(cpu: str = CPU, onnxruntime: str = "1.31.1") -> Environment:
+    return Environment(
+        edgeproof="0.1.0",
+        python="3.12.0",
+        platform="Linux-6.1-x86_64",
+        cpu=Cpu(cpu, 2, ("avx2",), "x86-avx2"),
+        packages={"onnxruntime": onnxruntime},
+        providers=("cpu",),
+        neural_compressor={"onnx": "1.18.0"},
+    )
+
+
+def small_record(**changes: Any) -> RunRecord:
+    """Return the record of a run that has only begun, with some of its fields changed."""
+    values: dict[str, Any] = {
+        "name": "small",
+        "configuration": {},
+        "configuration_sha256": "c" * 64,
+        "gates_sha256": "g" * 64,
+        "dataset": "digits",
+        "environment": environment(),
+        "task": None,
+        "synthetic": False,
+        "classes": (),
+        "variants": (),
+        "stages": (),
+        "verdicts": (),
+        "exit_code": None,
+        "format_version": FORMAT_VERSION,
+    }
+    return RunRecord(**(values | changes))
 
 
 def write_run(
@@ -47,35 +83,14 @@ def write_run(
     onnxruntime: str = "1.31.1",
 ) -> RunFolder:
     run = RunFolder(root)
-    stages: list[JSON] = [
-        {
-            "name": "data",
-            "status": "done",
-            "key": "k",
-            "inputs": {},
-            "outputs": {"data/test.images.npy": data},
-            "seconds": 1.5,
-        }
-    ]
-    write_json(run.measurements, [one.as_json() for one in measurements])
-    write_json(
-        run.record,
-        {
-            "format_version": 1,
-            "name": "small",
-            "configuration_sha256": configuration,
-            "gates_sha256": gates,
-            "environment": {
-                "edgeproof": "0.1.0",
-                "python": "3.12.0",
-                "cpu": {"model": cpu},
-                "packages": {"onnxruntime": onnxruntime},
-                "neural_compressor": {"onnx": "1.18.0"},
-            },
-            "stages": stages,
-            "variants": [],
-            "verdicts": [],
-            "exit_code": exit_code,
-        },
+    stage = StageRecord("data", None, "done", "k", {}, {"data/test.images.npy": data}, 1.5, None)
+    write_measurements(run.measurements, measurements)
+    record = small_record(
+        configuration_sha256=configuration,
+        gates_sha256=gates,
+        environment=environment(cpu, onnxruntime),
+        stages=(stage,),
+        exit_code=None if exit_code is None else ExitCode(exit_code),
     )
+    write_record(run, record)
     return run

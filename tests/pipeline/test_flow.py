@@ -16,7 +16,9 @@ import pytest
 from foundation.errors import ExitCode, UsageError
 from foundation.files import read_json, sha256_of_file
 from foundation.lock import lock_folder
+from foundation.measurements import read_measurements
 from foundation.progress import Silent
+from foundation.record import read_record
 from foundation.run_folder import RunFolder
 from pipeline.configuration_file import parse_configuration, read_configuration
 from pipeline.flow import compile_and_validate, run_one_night, run_until
@@ -73,11 +75,11 @@ def finished(tmp_path_factory):
 
 
 def statuses(run):
-    return {stage["name"]: stage["status"] for stage in read_json(run.record)["stages"]}
+    return {stage.name: stage.status for stage in read_record(run).stages}
 
 
 def output_hashes(run):
-    return {path: sha for stage in read_json(run.record)["stages"] for path, sha in stage["outputs"].items()}
+    return dict(read_record(run).outputs)
 
 
 def test_what_is_missing_makes_the_evidence_incomplete_and_nothing_else(finished):
@@ -85,19 +87,22 @@ def test_what_is_missing_makes_the_evidence_incomplete_and_nothing_else(finished
     assert outcome.exit_code == ExitCode.INCOMPLETE == 3
     assert statuses(run)["quantize/inc-int8"] == "not_measured"
     assert {status for name, status in statuses(run).items() if name != "quantize/inc-int8"} == {"done"}
-    record = read_json(run.record)
-    (error,) = [stage["error"] for stage in record["stages"] if stage["error"]]
+    record = read_record(run)
+    (error,) = [stage.error for stage in record.stages if stage.error]
     assert "edgeproof doctor --create-neural-compressor" in error
-    assert [verdict["status"] for verdict in record["verdicts"]][0::2] == ["passed", "missing"]
-    assert record["exit_code"] == 3
+    assert [verdict.status for verdict in record.verdicts][0::2] == ["passed", "missing"]
+    assert (record.exit_code, record.task) == (3, "multi_class")
+    first, _, last = record.verdicts
+    assert first.measurement.value == first.value
+    assert (last.measurement.value, last.measurement.reason) == (None, error)
     assert "not measured" in (run.report / "index.html").read_text()
 
 
 def test_every_number_is_there_for_every_other_variant(finished):
     run, _ = finished
-    rows = read_json(run.measurements)
+    rows = read_measurements(run.measurements)
     for variant in ("fp32", "fp16", "static-int8", "pact-int8"):
-        found = {row["metric"]: row for row in rows if row["variant"] == variant and row["value"] is not None}
+        found = {row.metric: row for row in rows if row.variant == variant and row.value is not None}
         expected = {"accuracy", "balanced_accuracy", "auroc_macro", "size_bytes", "latency_p50_ms", "latency_p90_ms"}
         if variant != "fp32":
             expected |= {
@@ -110,27 +115,25 @@ def test_every_number_is_there_for_every_other_variant(finished):
             expected |= {"deletion_auc", "insertion_auc"}
             expected |= {"latency_speedup"}
         assert expected <= set(found)
-        assert all(found[metric]["ci95"] for metric in expected - {"size_bytes"})
-    gradient = {
-        row["variant"] for row in rows if row["settings"].get("method") == "gradient" and row["value"] is not None
-    }
+        assert all(found[metric].ci95 for metric in expected - {"size_bytes"})
+    gradient = {row.variant for row in rows if row.where.method == "gradient" and row.value is not None}
     assert {"pact-int8", "random-map", "centre-prior"} <= gradient
-    absent = [row for row in rows if row["variant"] == "inc-int8"]
+    absent = [row for row in rows if row.variant == "inc-int8"]
     assert absent
-    assert all(row["value"] is None and "create-neural-compressor" in row["settings"]["reason"] for row in absent)
+    assert all(row.value is None and "create-neural-compressor" in row.reason for row in absent)
 
 
 def test_the_record_says_what_everything_was_made_from(finished):
     run, _ = finished
-    record = read_json(run.record)
-    assert record["configuration_sha256"] == configuration().sha256
-    assert record["gates_sha256"] == configuration().gates_sha256
-    assert record["environment"]["neural_compressor"] is None
+    record = read_record(run)
+    assert record.configuration_sha256 == configuration().sha256
+    assert record.gates_sha256 == configuration().gates_sha256
+    assert record.environment.neural_compressor is None
     for path, sha256 in output_hashes(run).items():
         assert sha256_of_file(run.root / path) == sha256
-    by_name = {variant["variant"]: variant for variant in record["variants"]}
-    assert by_name["static-int8"]["parent_sha256"] == by_name["fp32"]["sha256"]
-    assert by_name["fp32"]["parent_sha256"] == by_name["pact-int8"]["parent_sha256"] == sha256_of_file(run.checkpoint)
+    by_name = {variant.variant: variant for variant in record.variants}
+    assert by_name["static-int8"].parent_sha256 == by_name["fp32"].sha256
+    assert by_name["fp32"].parent_sha256 == by_name["pact-int8"].parent_sha256 == sha256_of_file(run.checkpoint)
     report = read_json(run.report / "report.json")
     assert set(report) == {
         "format_version", "run", "environment", "stages", "variants", "measurements", "verdicts"
@@ -152,14 +155,15 @@ def test_measurements_of_another_configuration_are_not_shown(finished, tmp_path,
     changed = configuration(train={**VALUES["train"], "seed": 7, "epochs": 1})
     run_until("train", changed, run, None, Silent())
     assert not run.measurements.exists()
-    assert read_json(run.record)["exit_code"] is None
+    assert read_record(run).exit_code is None
 
 
 def test_another_processor_measures_again(finished, tmp_path, without_compressor, monkeypatch):
     run = RunFolder(tmp_path / "run")
     shutil.copytree(finished[0].root, run.root)
     here = describe()
-    elsewhere = {**here, "cpu": {**here["cpu"], "model": "another", "features": ["avx2", "avx512_vnni"]}}
+    another = dataclasses.replace(here.cpu, model="another", features=("avx2", "avx512_vnni"))
+    elsewhere = dataclasses.replace(here, cpu=another)
     monkeypatch.setattr("pipeline.run.opening.describe", lambda: elsewhere)
     run_until("validate", configuration(), run, None, Silent())
     assert statuses(run)["validate/fp32"] == statuses(run)["validate/pact-int8"] == "done"
@@ -187,7 +191,7 @@ def test_a_variant_that_breaks_unexpectedly_costs_only_itself(tmp_path, monkeypa
     code = run_until("quantize", configuration(variants=variants, gates=[], train=train), run, None, Silent())
     assert code == ExitCode.INCOMPLETE
     assert (statuses(run)["quantize/fp16"], statuses(run)["quantize/dynamic-int8"]) == ("failed", "done")
-    (error,) = [stage["error"] for stage in read_json(run.record)["stages"] if stage["error"]]
+    (error,) = [stage.error for stage in read_record(run).stages if stage.error]
     assert "a kernel is missing" in error
 
 
@@ -286,4 +290,4 @@ def test_the_digits_example_passes_all_its_gates(tmp_path):
     outcome = compile_and_validate(read_configuration(ROOT / "examples/digits.yaml"), RunFolder(tmp_path), Silent())
     assert [verdict.status for verdict in outcome.verdicts] == ["passed"] * 5
     assert outcome.exit_code == 0
-    assert read_json(outcome.run.record)["environment"]["neural_compressor"]["neural_compressor"] == "3.7.1"
+    assert read_record(outcome.run).environment.neural_compressor["neural_compressor"] == "3.7.1"

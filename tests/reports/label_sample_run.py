@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +11,9 @@ from sample_run import NOISE, SIZE, VARIANTS, saliency_rows, write_data, write_j
 from scipy.ndimage import gaussian_filter
 
 from calibration_data.prepared_folder import read_prepared
-from foundation.record import Measurement
+from foundation.errors import ExitCode
+from foundation.measurements import Measurement, read_measurements, write_measurements
+from foundation.record import read_record, record_adapter
 from foundation.run_folder import RunFolder
 from pipeline.judge.gates import Gate, judge
 from stages.validate.accuracy import AccuracySettings, measure_accuracy
@@ -55,14 +55,10 @@ def write_label_sample_run(root: Path) -> Path:
         measured += measure_accuracy(
             variant, logits[variant], labels, tuple(FINDINGS), reference, test.groups, test.subgroups, accuracy
         )
-    measured += [Measurement.from_json(row) for row in saliency_rows(maps, explained)]
-    kept = [
-        Measurement.from_json(record)
-        for record in json.loads(run.measurements.read_text(encoding="utf-8"))
-        if record["metric"].startswith(("size", "latency", "peak"))
-    ]
-    measured += kept
-    write_json(run.measurements, [measurement.as_json() for measurement in measured])
+    measured += saliency_rows(maps, explained)
+    of_files = ("size", "latency", "peak")
+    measured += [row for row in read_measurements(run.measurements) if row.metric.startswith(of_files)]
+    write_measurements(run.measurements, measured)
     _rewrite_record(run, measured)
     return run.root
 
@@ -103,7 +99,7 @@ def _maps(rng: np.random.Generator, masks: NDArray[np.bool_]) -> dict[str, NDArr
 
 
 def _rewrite_record(run: RunFolder, measured: list[Measurement]) -> None:
-    record: dict[str, Any] = json.loads(run.record.read_text(encoding="utf-8"))
+    record = read_record(run)
     gates = [
         Gate(metric="auroc_macro", variant="fp32", at_least=0.8),
         Gate(metric="auroc_macro", variant="pact-int8", at_least=-0.02, relative_to_fp32="difference"),
@@ -111,13 +107,17 @@ def _rewrite_record(run: RunFolder, measured: list[Measurement]) -> None:
         Gate(metric="auroc/Hernia", variant="static-int8", at_least=0.8),
         Gate(metric="pointing_game", variant="static-int8", at_least=0.3),
     ]
-    verdicts = judge(gates, measured)
-    record |= {
-        "name": "chest-demo",
-        "dataset": "chest",
-        "classes": list(FINDINGS),
-        "verdicts": [asdict(verdict) for verdict in verdicts],
-        "exit_code": 3,
-    }
-    record["configuration"] |= {"name": "chest-demo", "gates": [gate.model_dump(mode="json") for gate in gates]}
-    write_json(run.record, record)
+    configuration = {
+        **record.configuration, "name": "chest-demo", "gates": [gate.model_dump(mode="json") for gate in gates]
+    }  # fmt: skip
+    changed = replace(
+        record,
+        name="chest-demo",
+        configuration=configuration,
+        dataset="chest",
+        task="multi_label",
+        classes=tuple(FINDINGS),
+        verdicts=judge(gates, measured),
+        exit_code=ExitCode.INCOMPLETE,
+    )
+    write_json(run.record, record_adapter().dump_python(changed, mode="json"))

@@ -15,7 +15,21 @@ from scipy.ndimage import gaussian_filter
 
 from calibration_data.prepared import SPLITS, SplitName
 from calibration_data.prepared_folder import Columns, Head, Rows, write_prepared
-from foundation.record import CENTRE_PRIOR, RANDOM_MAP
+from foundation.measurements import CENTRE_PRIOR, RANDOM_MAP, Measurement, Where, write_measurements
+from foundation.notes import ExportNotes, NeuralCompressorNotes, Notes
+from foundation.processor import Cpu
+from foundation.record import (
+    FORMAT_VERSION,
+    Environment,
+    RunRecord,
+    StageRecord,
+    Status,
+    VariantRecord,
+    Verdict,
+    exit_code_of,
+    record_adapter,
+    stage_name,
+)
 from stages.validate.fidelity import Counterparts, ExplainedImages, measure_saliency
 from stages.validate.maps.baselines import centre_prior
 from stages.validate.saliency import SaliencySettings
@@ -37,6 +51,7 @@ SIZES = (1_168_412, 588_120, 318_226, 331_870, 329_004, 317_902)
 P50 = {"fp32": 4.12, "fp16": 4.61, "dynamic-int8": 5.96, "static-int8": 2.31, "inc-int8": 2.38, "pact-int8": 2.22}
 SIZE = 64
 PER_CLASS = 6
+ON_CPU = Where("cpu", "test")
 
 
 def write_sample_run(root: Path, classes: Sequence[str] = CLASSES) -> Path:
@@ -58,9 +73,9 @@ def write_sample_run(root: Path, classes: Sequence[str] = CLASSES) -> Path:
             target=logits["fp32"].argmax(axis=1).astype(np.int64),
         )
     measurements = _measurements(classes, labels, logits, maps, images, masks)
-    write_json(root / "validate" / "measurements.json", measurements)
+    write_measurements(root / "validate" / "measurements.json", measurements)
     write_json(root / "train" / "history.json", _history())
-    write_json(root / "run.json", _record(classes, measurements))
+    write_json(root / "run.json", record_adapter().dump_python(_record(classes, measurements), mode="json"))
     return root
 
 
@@ -145,20 +160,26 @@ def _maps(rng: np.random.Generator, masks: NDArray[np.bool_]) -> dict[str, NDArr
 
 @dataclass
 class Measured:
-    """The rows of `measurements.json` as they are collected."""
+    """The measurements as they are collected."""
 
     images: int
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[Measurement] = field(default_factory=list)
 
     def add(
-        self, metric: str, value: float | None, unit: str, variant: str, half: float | None = None, **more: Any
+        self,
+        metric: str,
+        value: float | None,
+        unit: str,
+        variant: str,
+        half: float | None = None,
+        where: Where = ON_CPU,
+        **more: Any,
     ) -> None:
         """Add a row; `half` is half the width of its interval, which is cut off where a share ends."""
         ci95 = None
         if value is not None and half is not None:
-            ci95 = [max(0.0, value - half), min(value + half, 1.0) if unit == "share" else value + half]
-        self.rows.append({"metric": metric, "value": value, "unit": unit, "variant": variant, "provider": None,
-                          "split": "test", "n": self.images, "ci95": ci95, "settings": {}} | more)  # fmt: skip
+            ci95 = (max(0.0, value - half), min(value + half, 1.0) if unit == "share" else value + half)
+        self.rows.append(Measurement(metric, value, unit, variant, where, **{"n": self.images, "ci95": ci95} | more))
 
 
 def _measurements(
@@ -168,7 +189,7 @@ def _measurements(
     maps: dict[str, NDArray[np.float32]],
     images: NDArray[np.uint8],
     masks: NDArray[np.bool_],
-) -> list[dict[str, Any]]:
+) -> list[Measurement]:
     found = Measured(len(labels))
     for index, variant in enumerate(VARIANTS):
         _add_answers(found, index, classes, labels, logits[variant])
@@ -190,34 +211,34 @@ def _add_answers(
     labels: NDArray[np.int64],
     logits: NDArray[np.float32],
 ) -> None:
-    variant, on_cpu = VARIANTS[index], {"provider": "cpu"}
+    variant = VARIANTS[index]
     answers = logits.argmax(axis=1)
     right = answers == labels
     recalls = [float((answers[labels == k] == k).mean()) for k in range(len(classes))]
     spares = [float((answers[labels != k] != k).mean()) for k in range(len(classes))]
     narrow = np.arange(len(labels)) % 3 == 0  # as in write_data
-    found.add("accuracy", float(right.mean()), "share", variant, 0.07, **on_cpu)
-    found.add("balanced_accuracy", float(np.mean(recalls)), "share", variant, 0.07, **on_cpu)
-    found.add("auroc_macro", 0.981 - 0.004 * index, "share", variant, 0.012, **on_cpu)
+    found.add("accuracy", float(right.mean()), "share", variant, 0.07)
+    found.add("balanced_accuracy", float(np.mean(recalls)), "share", variant, 0.07)
+    found.add("auroc_macro", 0.981 - 0.004 * index, "share", variant, 0.012)
     for k, name in enumerate(classes):
-        found.add(f"sensitivity/{name}", recalls[k], "share", variant, 0.15, **on_cpu)
-        found.add(f"specificity/{name}", spares[k], "share", variant, 0.03, **on_cpu)
+        found.add(f"sensitivity/{name}", recalls[k], "share", variant, 0.15)
+        found.add(f"specificity/{name}", spares[k], "share", variant, 0.03)
     for name, members in (("narrow-band", narrow), ("white light", ~narrow)):
-        of_subgroup = on_cpu | {"n": int(members.sum()), "settings": {"subgroup": name}}
-        found.add("accuracy", float(right[members].mean()), "share", variant, 0.1, **of_subgroup)
-    found.add("ece", 0.031 + 0.004 * index, "share", variant, **on_cpu)
-    found.add("brier", 0.21 + 0.01 * index, "squared distance", variant, 0.03, **on_cpu)
-    found.add("size_bytes", SIZES[index], "bytes", variant, n=None, split=None)
+        share, where = float(right[members].mean()), replace(ON_CPU, subgroup=name)
+        found.add("accuracy", share, "share", variant, 0.1, where, n=int(members.sum()))
+    found.add("ece", 0.031 + 0.004 * index, "share", variant)
+    found.add("brier", 0.21 + 0.01 * index, "squared distance", variant, 0.03)
+    found.add("size_bytes", SIZES[index], "bytes", variant, None, Where(), n=None)
 
 
 def _add_likeness(found: Measured, variant: str, logits: NDArray[np.float32], reference: NDArray[np.float32]) -> None:
     same = float((logits.argmax(axis=1) == reference.argmax(axis=1)).mean())
     sqnr = 10 * np.log10(float(np.square(reference).sum()) / float(np.square(logits - reference).sum()))
-    found.add("agreement", same, "share", variant, 0.04, provider="cpu")
-    found.add("logits_sqnr_db", sqnr, "dB", variant, 0.6, provider="cpu")
+    found.add("agreement", same, "share", variant, 0.04)
+    found.add("logits_sqnr_db", sqnr, "dB", variant, 0.6)
 
 
-def saliency_rows(maps: dict[str, NDArray[np.float32]], explained: ExplainedImages) -> list[dict[str, Any]]:
+def saliency_rows(maps: dict[str, NDArray[np.float32]], explained: ExplainedImages) -> list[Measurement]:
     """Return what the maps of each variant are worth, and beside them those that know nothing, by occlusion.
 
     The "file" is surer of its answer the brighter the lesion is, and where there is none the brighter the image is.
@@ -234,31 +255,33 @@ def saliency_rows(maps: dict[str, NDArray[np.float32]], explained: ExplainedImag
 
     against = Counterparts(probability, np.full(explained.images.shape[1], 70, np.uint8))
     shape = (len(masks), SIZE, SIZE)
-    rows = []
+    rows: list[Measurement] = []
     for variant, of_variant in {**maps, RANDOM_MAP: smooth(), CENTRE_PRIOR: centre_prior(shape)}.items():
         others = {} if variant in VARIANTS[1:] else {"randomised": maps["fp32"] * 0.2 + smooth()}
         reference = None if variant == "fp32" else maps["fp32"]
         held = replace(against, reference=reference, **others)
         settings = SaliencySettings(resamples=1000)
         rows += measure_saliency(variant, of_variant, explained, held, "occlusion", settings)
-    return [row.as_json() for row in rows]
+    return rows
 
 
 def _add_latency(found: Measured, provider: str, threads: int, factor: float) -> None:
+    where = Where(provider, threads=threads)
     for variant in VARIANTS:
-        where = {"provider": provider, "split": None, "n": 1024, "settings": {"threads": threads}}
         if (provider, variant) == ("openvino", "dynamic-int8"):
-            refused = where | {"n": None, "settings": {
-                "threads": threads, "reason": "OpenVINO does not support DynamicQuantizeLinear"}}  # fmt: skip
+            refused: dict[str, Any] = {
+                "n": None, "remarks": {"reason": "OpenVINO does not support DynamicQuantizeLinear"}
+            }  # fmt: skip
             for metric, unit in (("latency_p50_ms", "ms"), ("latency_p90_ms", "ms"), ("latency_speedup", "×")):
-                found.add(metric, None, unit, variant, **refused)
+                found.add(metric, None, unit, variant, None, where, **refused)
             continue
         memory = 61_000_000.0 - 9 * SIZES[0] + 9 * SIZES[VARIANTS.index(variant)]
-        found.add("latency_p50_ms", P50[variant] * factor, "ms", variant, 0.02 * P50[variant], **where)
-        found.add("latency_p90_ms", P50[variant] * factor * 1.09, "ms", variant, 0.04 * P50[variant], **where)
-        found.add("peak_memory_bytes", memory, "bytes", variant, **where)
+        p50 = P50[variant]
+        found.add("latency_p50_ms", p50 * factor, "ms", variant, 0.02 * p50, where, n=1024)
+        found.add("latency_p90_ms", p50 * factor * 1.09, "ms", variant, 0.04 * p50, where, n=1024)
+        found.add("peak_memory_bytes", memory, "bytes", variant, None, where, n=1024)
         if variant != "fp32":
-            found.add("latency_speedup", P50["fp32"] / P50[variant], "×", variant, 0.12, **where)
+            found.add("latency_speedup", P50["fp32"] / p50, "×", variant, 0.12, where, n=1024)
 
 
 def _names(what: str, of: Sequence[Any] | NDArray[Any]) -> tuple[str, ...]:
@@ -277,94 +300,112 @@ def _history() -> list[dict[str, float]]:
     ]
 
 
-def _record(classes: Sequence[str], measurements: list[dict[str, Any]]) -> dict[str, Any]:
-    value = {
-        (m["metric"], m["variant"], m["provider"], m["settings"].get("threads")): m["value"] for m in measurements
-    }
-    static, pact = (value["balanced_accuracy", name, "cpu", None] for name in ("static-int8", "pact-int8"))
-    fp32 = value["balanced_accuracy", "fp32", "cpu", None]
-
-    def gate(name: str, measured: float, limit: float, detail: str) -> dict[str, Any]:
-        passed = measured <= limit if "≤" in name else measured >= limit
-        return {"gate": f"{name} {limit:g}", "status": "passed" if passed else "failed", "value": measured,
-                "limit": limit, "detail": detail}  # fmt: skip
-
-    rho = value["saliency_spearman", "static-int8", "cpu", None]
-    speedup = value["latency_speedup", "static-int8", "cpu", 1]
-    verdicts = [
-        gate("fp32: balanced_accuracy ≥", fp32, 0.85, f"{fp32:.6g} share, n = 48"),
-        gate("static-int8: balanced_accuracy − fp32 ≥", static - fp32, -0.02, f"{static:.6g} share, n = 48"),
-        gate("pact-int8: balanced_accuracy − fp32 ≥", pact - fp32, -0.02, f"{pact:.6g} share, n = 48"),
-        gate("static-int8: saliency_spearman ≥", rho, 0.5, f"{rho:.6g} correlation, n = 48"),
-        gate("static-int8: size_bytes / fp32 ≤", SIZES[3] / SIZES[0], 0.3, f"{SIZES[3]} bytes"),
-        gate("static-int8: latency_speedup (cpu, 1 thr.) ≥", speedup, 1.0, f"{speedup:.6g} ×, n = 1024"),
-    ]
-    return {
-        "format_version": 1,
-        "name": "endoscopy-demo",
-        "configuration": {
+def _record(classes: Sequence[str], measurements: list[Measurement]) -> RunRecord:
+    verdicts = _verdicts(measurements)
+    return RunRecord(
+        name="endoscopy-demo",
+        configuration={
             "name": "endoscopy-demo",
             "data": {"source": {"name": "endoscopy", "images_per_class": 120}, "image_size": SIZE, "channels": 3},
             "train": {"network": "resnet20", "epochs": 12, "pact_bits": 8, "saliency_guided": True},
             "variants": [{"name": name, "method": method} for name, method in zip(VARIANTS, METHODS, strict=True)],
         },
-        "configuration_sha256": _sha("configuration"),
-        "gates_sha256": _sha("gates"),
-        "dataset": "endoscopy",
-        "synthetic": True,
-        "classes": list(classes),
-        "environment": {
-            "edgeproof": "0.1.0",
-            "python": "3.11.2",
-            "platform": "Linux-6.1-x86_64",
-            "cpu": {
-                "model": "AMD EPYC 7B13",
-                "logical_cores": 2,
-                "features": ["avx", "avx2", "fma"],
-                "target": "avx2",
-            },
-            "packages": {"numpy": "2.4.6", "onnx": "1.23.2", "onnxruntime": "1.31.1", "torch": "2.13.0+cpu"},
-            "providers": ["CPUExecutionProvider", "OpenVINOExecutionProvider"],
-            "neural_compressor": {"neural-compressor": "3.7.1", "onnx": "1.18.0", "numpy": "1.26.4"},
-        },
-        "stages": _stages(),
-        "variants": [
-            {
-                "variant": name,
-                "method": method,
-                "path": "export/fp32.onnx" if name == "fp32" else f"quantize/{name}.onnx",
-                "sha256": _sha(name),
-                "size_bytes": SIZES[index],
-                "parent_sha256": _sha("checkpoint") if name in ("fp32", "pact-int8") else _sha("fp32"),
-                "settings": {"per_channel": True, "calibration": "minmax", "images": 128} if "int8" in name else {},
-                "notes": _notes(name),
-            }
+        configuration_sha256=_sha("configuration"),
+        gates_sha256=_sha("gates"),
+        dataset="endoscopy",
+        environment=Environment(
+            edgeproof="0.1.0",
+            python="3.11.2",
+            platform="Linux-6.1-x86_64",
+            cpu=Cpu("AMD EPYC 7B13", 2, ("avx", "avx2", "fma"), "x86-avx2"),
+            packages={"numpy": "2.4.6", "onnx": "1.23.2", "onnxruntime": "1.31.1", "torch": "2.13.0+cpu"},
+            providers=("CPUExecutionProvider", "OpenVINOExecutionProvider"),
+            neural_compressor={"neural-compressor": "3.7.1", "onnx": "1.18.0", "numpy": "1.26.4"},
+        ),
+        task="multi_class",
+        synthetic=True,
+        classes=tuple(classes),
+        variants=tuple(
+            VariantRecord(
+                variant=name,
+                method=method,
+                path="export/fp32.onnx" if name == "fp32" else f"quantize/{name}.onnx",
+                sha256=_sha(name),
+                size_bytes=SIZES[index],
+                parent_sha256=_sha("checkpoint") if name in ("fp32", "pact-int8") else _sha("fp32"),
+                settings={"per_channel": True, "calibration": "minmax", "images": 128} if "int8" in name else {},
+                notes=_notes(name),
+            )
             for index, (name, method) in enumerate(zip(VARIANTS, METHODS, strict=True))
-        ],
-        "verdicts": verdicts,
-        "exit_code": 0 if all(entry["status"] == "passed" for entry in verdicts) else 1,
-    }
+        ),
+        stages=_stages(),
+        verdicts=verdicts,
+        exit_code=exit_code_of(verdicts, all_stages_succeeded=True),
+        format_version=FORMAT_VERSION,
+    )
 
 
-def _notes(variant: str) -> dict[str, Any]:
+def _notes(variant: str) -> Notes:
     if variant != "inc-int8":
-        return {"method": "export"}
-    return {"method": "neural_compressor", "worker": {}, "reduce_range": False, "layers": 9, "calibration_images": [],
-            "float_layers": ["head/MatMul"], "tuning": None}  # fmt: skip
+        return ExportNotes()
+    return NeuralCompressorNotes(
+        worker={}, reduce_range=False, layers=9, calibration_images=(), float_layers=("head/MatMul",), tuning=None
+    )
 
 
-def _stages() -> list[dict[str, Any]]:
-    def stage(name: str, seconds: float, *outputs: str, status: str = "done") -> dict[str, Any]:
-        return {"name": name, "status": status, "key": _sha(name), "inputs": {}, "seconds": seconds, "error": None,
-                "outputs": {path: _sha(path) for path in outputs}}  # fmt: skip
+def _verdicts(measurements: list[Measurement]) -> tuple[Verdict, ...]:
+    whole = [m for m in measurements if m.where.subgroup is None]
+    found = {(m.metric, m.variant, m.where.provider, m.where.threads): m for m in whole}
+    fp32, static, pact = (
+        found["balanced_accuracy", name, "cpu", None] for name in ("fp32", "static-int8", "pact-int8")
+    )
+    rho = found["saliency_spearman", "static-int8", "cpu", None]
+    speedup = found["latency_speedup", "static-int8", "cpu", 1]
+    size, float_size = (found["size_bytes", name, None, None] for name in ("static-int8", "fp32"))
 
-    return [
+    def gate(
+        name: str, value: float, limit: float, detail: str, judged: Measurement, against: Measurement | None = None
+    ) -> Verdict:
+        passed = value <= limit if "≤" in name else value >= limit
+        return Verdict(f"{name} {limit:g}", "passed" if passed else "failed", value, limit, detail, judged, against)
+
+    baseline, lost = _value(fp32), [_value(one) - _value(fp32) for one in (static, pact)]
+    share = "{:.6g} share, n = 48".format
+    return (
+        gate("fp32: balanced_accuracy ≥", baseline, 0.85, share(baseline), fp32),
+        gate("static-int8: balanced_accuracy − fp32 ≥", lost[0], -0.02, share(_value(static)), static, fp32),
+        gate("pact-int8: balanced_accuracy − fp32 ≥", lost[1], -0.02, share(_value(pact)), pact, fp32),
+        gate("static-int8: saliency_spearman ≥", _value(rho), 0.5, f"{_value(rho):.6g} correlation, n = 48", rho),
+        gate("static-int8: size_bytes / fp32 ≤", SIZES[3] / SIZES[0], 0.3, f"{SIZES[3]} bytes", size, float_size),
+        gate(
+            "static-int8: latency_speedup (cpu, 1 thr.) ≥",
+            _value(speedup),
+            1.0,
+            f"{_value(speedup):.6g} ×, n = 1024",
+            speedup,
+        ),
+    )
+
+
+def _value(measurement: Measurement) -> float:
+    assert measurement.value is not None
+    return measurement.value
+
+
+def _stages() -> tuple[StageRecord, ...]:
+    def stage(
+        kind: str, seconds: float, *outputs: str, subject: str | None = None, status: Status = "done"
+    ) -> StageRecord:
+        of = {path: _sha(path) for path in outputs}
+        return StageRecord(kind, subject, status, _sha(stage_name(kind, subject)), {}, of, seconds, None)
+
+    return (
         stage("prepare", 2.81, "data/train.npz", "data/validation.npz", "data/test.npz", "data/manifest.json"),
         stage("train", 94.2, "train/checkpoint.safetensors", "train/history.json", status="reused"),
         stage("export", 6.4, "export/fp32.onnx"),
-        *(stage(f"quantize/{name}", 3.3, f"quantize/{name}.onnx") for name in VARIANTS[1:]),
+        *(stage("quantize", 3.3, f"quantize/{name}.onnx", subject=name) for name in VARIANTS[1:]),
         stage("validate", 71.0, "validate/measurements.json"),
-    ]
+    )
 
 
 def _sha(text: str) -> str:

@@ -3,10 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from small_run import small_record
 
 from foundation.notes import ExportNotes
+from foundation.record import VariantRecord
 from reports.disagreements import changes, disagreements
-from reports.facts import Facts, Predictions, VariantRecord
+from reports.facts import Facts, Predictions
 
 
 def predictions(answers: list[int], labels: list[int], sureness: list[float]) -> Predictions:
@@ -15,11 +17,14 @@ def predictions(answers: list[int], labels: list[int], sureness: list[float]) ->
     return Predictions(logits, np.array(labels))
 
 
+def variants(*names: str) -> tuple[VariantRecord, ...]:
+    return tuple(VariantRecord(name, name, "", "", 1, None, {}, ExportNotes()) for name in names)
+
+
 def facts() -> Facts:
     labels = [0, 1, 2, 0, 1]
     return Facts(
-        {"classes": ["a", "b", "c"]},
-        variants=tuple(VariantRecord(name, name, "", "", 1, None, {}, ExportNotes()) for name in ("fp16", "fp32")),
+        small_record(classes=("a", "b", "c"), variants=variants("fp16", "fp32")),
         predictions={
             "fp32": predictions([0, 1, 2, 1, 2], labels, [1, 2, 3, 4, 5]),
             "fp16": predictions([1, 2, 2, 0, 0], labels, [1, 1, 1, 1, 1]),
@@ -41,15 +46,14 @@ def test_what_fp32_had_right_comes_first_the_surest_first() -> None:
 
 
 def test_without_fp32_nothing_is_compared() -> None:
-    assert disagreements(Facts({})) == changes(Facts({})) == ()
+    assert disagreements(Facts(small_record())) == changes(Facts(small_record())) == ()
 
 
 def label_facts() -> Facts:
     labels = np.array([[1, 0], [0, 0]])
     logits = {"fp32": [[2.0, -1.0], [-3.0, 1.0]], "fp16": [[-0.5, -1.0], [-3.0, -2.0]]}
     return Facts(
-        {"classes": ["mass", "edema"]},
-        variants=tuple(VariantRecord(name, name, "", "", 1, None, {}, ExportNotes()) for name in logits),
+        small_record(classes=("mass", "edema"), variants=variants(*logits), task="multi_label"),
         predictions={name: Predictions(np.array(of, np.float32), labels) for name, of in logits.items()},
     )
 

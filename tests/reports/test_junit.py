@@ -4,6 +4,7 @@ from xml.etree import ElementTree
 
 from hypothesis import given
 from hypothesis import strategies as st
+from small_run import small_record
 
 from foundation.record import StageRecord, Verdict
 from reports import junit
@@ -14,10 +15,10 @@ from reports.facts import Facts
 def test_counts_are_right_and_any_text_parses(text: str, statuses: list[str]) -> None:
     verdicts = tuple(Verdict(text, status, None, 0.5, text) for status in statuses)  # type: ignore[arg-type]
     stages = (
-        StageRecord(text, "failed", "", {}, {}, None, text),
-        StageRecord("train", "reused", "", {}, {}, 1.5, None),
+        StageRecord(text, None, "failed", "", {}, {}, None, text),
+        StageRecord("train", None, "reused", "", {}, {}, 1.5, None),
     )
-    root = ElementTree.fromstring(junit.render(Facts({"name": text}, stages=stages, verdicts=verdicts)))
+    root = ElementTree.fromstring(junit.render(Facts(small_record(name=text, stages=stages, verdicts=verdicts))))
     gates, stage_suite = root.findall("testsuite")
     assert len(gates.findall("testcase")) == int(gates.attrib["tests"]) == len(statuses)
     assert len(gates.findall("testcase/failure")) == int(gates.attrib["failures"]) == statuses.count("failed")

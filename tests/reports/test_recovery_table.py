@@ -31,9 +31,10 @@ NOTES = StaticNotes(
 def with_notes(run: RunFolder) -> Facts:
     facts = read_facts(run)
     variants = tuple(
-        replace(record, notes=NOTES) if record.variant == "static-int8" else record for record in facts.variants
+        replace(record, notes=NOTES) if record.variant == "static-int8" else record
+        for record in facts.record.variants
     )
-    return replace(facts, variants=variants)
+    return replace(facts, record=replace(facts.record, variants=variants))
 
 
 def test_each_step_is_a_row_with_what_it_changed(reported_run: RunFolder) -> None:

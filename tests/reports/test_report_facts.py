@@ -6,8 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from sample_run import VARIANTS
+from small_run import small_record
 
 from foundation.errors import UsageError
+from foundation.measurements import Measurement, Where, read_measurements, write_measurements
 from foundation.run_folder import RunFolder
 from reports.facts import Predictions, read_facts
 
@@ -29,7 +31,7 @@ def test_a_missing_record_is_a_usage_error(tmp_path: object, run: RunFolder) -> 
 
 
 @pytest.mark.parametrize(
-    "record", [{"format_version": 2}, {}, [], {"format_version": 1, "stages": [{"status": "x"}]}]
+    "record", [{"format_version": 1}, {}, [], {"format_version": 2, "stages": [{"status": "x"}]}]
 )
 def test_a_record_of_another_shape_is_a_usage_error(run: RunFolder, record: object) -> None:
     run.record.write_text(json.dumps(record), encoding="utf-8")
@@ -56,12 +58,11 @@ def test_damaged_files_are_left_out_and_told(run: RunFolder) -> None:
 
 def test_the_maps_shown_are_those_of_the_first_method_that_fp32_has(run: RunFolder) -> None:
     """Names that are no method's lead nowhere, whatever the file says."""
-    measured = json.loads(run.measurements.read_text(encoding="utf-8"))
-    for position, method in enumerate(("../../predictions", "a\0b", "rise", "grad_cam")):
-        row = {"metric": "deletion_auc", "value": 0.5, "unit": "probability", "variant": "fp32", "provider": "cpu",
-               "split": "test", "n": 1, "ci95": None, "settings": {"method": method}}  # fmt: skip
-        measured.insert(position, row)
-    run.measurements.write_text(json.dumps(measured), encoding="utf-8")
+    hostile = [
+        Measurement("deletion_auc", 0.5, "probability", "fp32", Where("cpu", "test", method=method))
+        for method in ("../../predictions", "a\0b", "rise", "grad_cam")
+    ]
+    write_measurements(run.measurements, [*hostile, *read_measurements(run.measurements)])
     assert read_facts(run).saliency_method == "occlusion"
     path = run.maps("fp32", "grad_cam")
     path.parent.mkdir()
@@ -79,7 +80,7 @@ def test_probabilities_sum_to_1_even_for_huge_logits() -> None:
 def test_the_task_is_the_datas_or_that_of_the_answers(labelled_run: RunFolder) -> None:
     facts = read_facts(labelled_run)
     assert facts.task == replace(facts, data=None).task == "multi_label"
-    assert replace(facts, data=None, predictions={}).task == "multi_class"
+    assert replace(facts, record=small_record()).task == "multi_class"
     assert facts.unreadable == ()
 
 

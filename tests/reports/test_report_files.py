@@ -15,12 +15,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from small_run import environment, small_record
 
+from foundation.errors import ExitCode, UsageError
+from foundation.measurements import Measurement, Where, read_measurements, write_measurements
 from foundation.notes import Fp16Notes
-from foundation.record import Measurement, StageRecord, Verdict
+from foundation.record import StageRecord, VariantRecord, Verdict, read_record, write_record
 from foundation.run_folder import RunFolder
 from reports import html, write_report
-from reports.facts import Facts, VariantRecord, read_facts
+from reports.facts import Facts, read_facts
 
 GOLD = Path(__file__).parent / "gold"
 FILES = ("index.html", "report.json", "junit.xml", "summary.md", "model_card.md")
@@ -111,7 +114,34 @@ def test_the_same_run_gives_the_same_bytes(run: RunFolder, reported_run: RunFold
 def test_report_json_has_the_promised_keys_and_every_measurement(reported_run: RunFolder) -> None:
     report = json.loads((reported_run.report / "report.json").read_text(encoding="utf-8"))
     Draft202012Validator(REPORT_SCHEMA).validate(report)
-    assert report["measurements"] == json.loads(reported_run.measurements.read_text(encoding="utf-8"))
+    found = {key: report["measurements"][0][key] for key in ("metric", "provider", "split", "n", "settings")}
+    assert found == {"metric": "accuracy", "provider": "cpu", "split": "test", "n": 48, "settings": {}}
+    settings = [row["settings"] for row in report["measurements"]]
+    assert {"subgroup": "narrow-band"} in settings
+    assert {"threads": 1, "reason": "OpenVINO does not support DynamicQuantizeLinear"} in settings
+    written = read_measurements(reported_run.measurements)
+    keys = ("metric", "value", "unit", "variant", "n")
+    assert [[row[key] for key in keys] for row in report["measurements"]] == [
+        [getattr(one, key) for key in keys] for one in written
+    ]
+    assert [row["ci95"] and tuple(row["ci95"]) for row in report["measurements"]] == [one.ci95 for one in written]
+
+
+def test_report_json_says_the_same_as_ever_of_stages_and_verdicts(reported_run: RunFolder) -> None:
+    report = json.loads((reported_run.report / "report.json").read_text(encoding="utf-8"))
+    assert set(report["run"]) == {
+        "name", "configuration", "configuration_sha256", "gates_sha256", "dataset", "synthetic", "classes",
+        "exit_code",
+    }  # fmt: skip
+    quantized = next(stage for stage in report["stages"] if stage["name"] == "quantize/fp16")
+    assert set(quantized) == {"name", "status", "key", "inputs", "outputs", "seconds", "error"}
+    assert set(report["environment"]["cpu"]) == {"model", "logical_cores", "features", "target"}
+    assert set(report["variants"][0]) == {
+        "variant", "method", "path", "sha256", "size_bytes", "parent_sha256", "settings", "notes",
+    }  # fmt: skip
+    verdict = next(one for one in report["verdicts"] if one["gate"].startswith("static-int8: saliency_spearman"))
+    assert verdict["measurement"]["settings"] == {"method": "occlusion"}
+    assert verdict["value"] == verdict["measurement"]["value"]
 
 
 def test_the_page_is_self_contained_and_its_ids_are_unique(reported_run: RunFolder) -> None:
@@ -148,20 +178,26 @@ def hostile_facts(text: str) -> Facts:
     """A small run in which every text is the given one."""
     name = f"{text}-variant"
     measurements = (
-        Measurement("balanced_accuracy", 0.9, "share", name, "cpu", "test", 5, (0.8, 1.0), {text: text}),
-        Measurement("saliency_ssim", None, "similarity", name, settings={"method": text, "reason": text}),
-        Measurement("latency_p50_ms", 2.0, "ms", name, text, settings={"threads": 1, "nodes_on_provider": 0.1}),
+        Measurement("balanced_accuracy", 0.9, "share", name, Where("cpu", "test"), 5, (0.8, 1.0), {text: text}),
+        Measurement("saliency_ssim", None, "similarity", name, Where(method=text), remarks={"reason": text}),
+        Measurement("latency_p50_ms", 2.0, "ms", name, Where(text, threads=1), remarks={"nodes_on_provider": 0.1}),
         Measurement(f"sensitivity/{text}", 0.5, text, name),
     )
-    return Facts(
-        {"name": text, "dataset": text, "classes": [text], "configuration": {text: [text]}, "gates_sha256": text,
-         "environment": {"cpu": {"model": text, "features": [text]}, "packages": {text: text}}, "synthetic": True},
-        stages=(StageRecord(text, "failed", text, {}, {text: text}, 1.0, text),),
+    record = small_record(
+        name=text,
+        dataset=text,
+        classes=(text,),
+        configuration={text: [text]},
+        gates_sha256=text,
+        environment=replace(
+            environment(text), edgeproof=text, python=text, platform=text, packages={text: text}, providers=(text,)
+        ),
+        synthetic=True,
+        stages=(StageRecord("train", text, "failed", text, {}, {text: text}, 1.0, text),),
         variants=(VariantRecord(name, text, text, text, 2048, text, {text: text}, hostile_notes(text)),),
-        measurements=measurements,
         verdicts=(Verdict(text, "failed", 1.0, 2.0, text),),
-        unreadable=(text,),
-    )  # fmt: skip
+    )
+    return Facts(record, measurements=measurements, unreadable=(text,))
 
 
 HOSTILE = st.one_of(
@@ -246,9 +282,9 @@ def test_a_run_that_lost_files_is_still_reported(run: RunFolder, lost: list[str]
     assert said in Outline(page).text
 
 
-def test_the_barest_record_gives_a_report(tmp_path: Path) -> None:
+def test_a_run_that_has_only_begun_gives_a_report(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    run.record.write_text('{"format_version": 1, "name": "bare"}', encoding="utf-8")
+    write_record(run, small_record(name="bare"))
     text = Outline(write_report(run).read_text(encoding="utf-8")).text
     assert [
         said in text for said in ("The run did not end", "No variant was compiled.", "Saliency: not measured.")
@@ -256,25 +292,24 @@ def test_the_barest_record_gives_a_report(tmp_path: Path) -> None:
 
 
 def test_a_stage_that_failed_is_told_first_and_its_variant_is_not_measured(run: RunFolder) -> None:
-    record = json.loads(run.record.read_text(encoding="utf-8"))
-    record["variants"] = [entry for entry in record["variants"] if entry["variant"] != "inc-int8"]
-    for stage in record["stages"]:
-        if stage["name"] == "quantize/inc-int8":
-            stage |= {"status": "not_measured", "outputs": {}, "error": "its environment is missing; run `make inc`"}
-    record |= {"exit_code": 3}
-    run.record.write_text(json.dumps(record), encoding="utf-8")
-    kept = [m for m in json.loads(run.measurements.read_text(encoding="utf-8")) if m["variant"] != "inc-int8"]
-    run.measurements.write_text(json.dumps(kept), encoding="utf-8")
+    record = read_record(run)
+    error = "its environment is missing; run `make inc`"
+    stages = tuple(
+        replace(stage, status="not_measured", outputs={}, error=error) if stage.subject == "inc-int8" else stage
+        for stage in record.stages
+    )
+    variants = tuple(variant for variant in record.variants if variant.variant != "inc-int8")
+    write_record(run, replace(record, stages=stages, variants=variants, exit_code=ExitCode.INCOMPLETE))
+    kept = [one for one in read_measurements(run.measurements) if one.variant != "inc-int8"]
+    write_measurements(run.measurements, kept)
     text = Outline(write_report(run).read_text(encoding="utf-8")).text
     assert "Evidence incomplete" in text
-    assert text.index("its environment is missing; run `make inc`") < text.index("At a glance")
+    assert text.index(error) < text.index("At a glance")
     assert read_facts(run).variant_names[-1] == "inc-int8"
     assert "Evidence incomplete" in (run.report / "summary.md").read_text(encoding="utf-8")
 
 
 def test_nothing_is_written_when_the_record_is_missing(tmp_path: Path) -> None:
-    from foundation.errors import UsageError
-
     with pytest.raises(UsageError):
         write_report(RunFolder(tmp_path))
     assert list(tmp_path.iterdir()) == []

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
+from small_run import small_record
 
-from foundation.record import UNINFORMED, Measurement, StageRecord
+from foundation.measurements import UNINFORMED, Measurement, Where
+from foundation.record import StageRecord
 from reports.facts import METHOD_NAME, Facts
 from reports.measured import (
     LATENCY_METRICS,
@@ -37,12 +39,12 @@ def test_the_report_knows_the_names_that_the_measurements_carry() -> None:
 
 def test_the_test_split_on_the_cpu_is_taken_and_subgroups_are_not() -> None:
     facts = Facts(
-        {},
+        small_record(),
         measurements=(
-            Measurement("accuracy", 0.1, "share", "fp16", "cpu", "validation"),
-            Measurement("accuracy", 0.2, "share", "fp16", "cpu", "test", settings={"subgroup": "white light"}),
-            Measurement("accuracy", 0.3, "share", "fp16", "openvino", "test"),
-            Measurement("accuracy", 0.4, "share", "fp16", "cpu", "test"),
+            Measurement("accuracy", 0.1, "share", "fp16", Where("cpu", "validation")),
+            Measurement("accuracy", 0.2, "share", "fp16", Where("cpu", "test", subgroup="white light")),
+            Measurement("accuracy", 0.3, "share", "fp16", Where("openvino", "test")),
+            Measurement("accuracy", 0.4, "share", "fp16", Where("cpu", "test")),
         ),
     )
     assert find(facts, "accuracy", "fp16").value == 0.4
@@ -50,9 +52,11 @@ def test_the_test_split_on_the_cpu_is_taken_and_subgroups_are_not() -> None:
 
 def test_a_latency_is_taken_from_its_provider_and_threads() -> None:
     def latency(provider: str, threads: int, value: float) -> Measurement:
-        return Measurement("latency_p50_ms", value, "ms", "fp16", provider, "test", settings={"threads": threads})
+        return Measurement("latency_p50_ms", value, "ms", "fp16", Where(provider, "test", threads=threads))
 
-    facts = Facts({}, measurements=(latency("openvino", 1, 3.0), latency("cpu", 2, 2.0), latency("cpu", 1, 1.0)))
+    facts = Facts(
+        small_record(), measurements=(latency("openvino", 1, 3.0), latency("cpu", 2, 2.0), latency("cpu", 1, 1.0))
+    )
     cpu_1, cpu_2, openvino_1 = latency_settings(facts)
     assert (cpu_1, openvino_1) == (LatencySetting("cpu", 1), LatencySetting("openvino", 1))
     assert find(facts, "latency_p50_ms", "fp16", latency=cpu_2).value == 2.0
@@ -60,9 +64,9 @@ def test_a_latency_is_taken_from_its_provider_and_threads() -> None:
 
 def test_saliency_is_taken_from_its_method() -> None:
     facts = Facts(
-        {},
+        small_record(),
         measurements=tuple(
-            Measurement("saliency_ssim", value, "similarity", "fp16", settings={"method": method})
+            Measurement("saliency_ssim", value, "similarity", "fp16", Where(method=method))
             for method, value in (("occlusion", 0.8), ("gradient", 0.7))
         ),
     )
@@ -71,9 +75,9 @@ def test_saliency_is_taken_from_its_method() -> None:
 
 
 def test_an_absence_gives_the_stage_s_reason() -> None:
-    stage = StageRecord("quantize/inc-int8", "not_measured", "", {}, {}, None, "run `make inc` first")
-    told = Measurement("accuracy", None, "share", "fp16", settings={"reason": "no labels"})
-    facts = Facts({}, stages=(stage,), measurements=(told,))
+    stage = StageRecord("quantize", "inc-int8", "not_measured", "", {}, {}, None, "run `make inc` first")
+    told = Measurement("accuracy", None, "share", "fp16", remarks={"reason": "no labels"})
+    facts = Facts(small_record(stages=(stage,)), measurements=(told,))
     assert reason_of(find(facts, "accuracy", "inc-int8")) == "run `make inc` first"
     assert reason_of(find(facts, "accuracy", "fp16")) == "no labels"
     assert reason_of(find(facts, "accuracy", "static-int8")) == "the run holds no such measurement"

@@ -3,9 +3,13 @@ from __future__ import annotations
 from typing import Literal
 
 import pytest
+from small_run import small_record
 
-from foundation.record import Measurement, StageRecord, Verdict
-from reports.decision import gate_measurement, outcome
+from foundation.errors import ExitCode
+from foundation.measurements import Measurement
+from foundation.record import StageRecord, Verdict
+from pipeline.judge.gates import Gate, judge
+from reports.decision import judged_as_it_stands, outcome
 from reports.facts import Facts
 
 GateStatus = Literal["passed", "failed", "missing"]
@@ -19,9 +23,10 @@ def facts_with(
     configured: int | None = None,
 ) -> Facts:
     verdicts = tuple(Verdict(f"gate-{k}", status, 1.0, 1.0, "") for k, status in enumerate(gates))
-    stages = (StageRecord("train", stage, "", {}, {}, 1.0, "out of memory" if stage == "failed" else None),)
+    stages = (StageRecord("train", None, stage, "", {}, {}, 1.0, "out of memory" if stage == "failed" else None),)
     configuration = {"gates": [{}] * (len(gates) if configured is None else configured)}
-    return Facts({"exit_code": exit_code, "configuration": configuration}, stages=stages, verdicts=verdicts)
+    code = None if exit_code is None else ExitCode(exit_code)
+    return Facts(small_record(exit_code=code, configuration=configuration, stages=stages, verdicts=verdicts))
 
 
 @pytest.mark.parametrize(
@@ -55,23 +60,18 @@ def test_the_sentence_names_what_is_wrong() -> None:
     assert "2 gates of the configuration were not judged." in killed
 
 
-def test_a_gate_finds_its_own_measurement_and_a_relative_gate_finds_none() -> None:
-    measured = [
-        Measurement(metric, 0.9, "share", "fp16", ci95=ci95)
-        for metric, ci95 in (("accuracy", (0.1, 0.2)), ("balanced_accuracy", (0.8, 1.0)))
-    ]
-    facts = Facts({}, measurements=tuple(measured))
-    absolute = Verdict("fp16: balanced_accuracy ≥ 0.85", "passed", 0.9, 0.85, "")
-    relative = Verdict("fp16: balanced_accuracy − fp32 ≥ -0.02", "passed", -0.01, -0.02, "")
-    assert gate_measurement(absolute, facts) is measured[1]
-    assert gate_measurement(relative, facts) is None
-
-
-@pytest.mark.parametrize("relation", ["− fp32", "/ fp32", "/ fp32 (cpu, 1 thr.)"])
-def test_a_relative_gate_borrows_nothing_even_where_its_value_is_the_measurements(relation: str) -> None:
+@pytest.mark.parametrize("relation", [None, "difference", "ratio"])
+def test_a_relative_gate_borrows_nothing_even_where_its_value_is_the_measurements(relation: str | None) -> None:
     """fp32's accuracy is 1, so the ratio 0.9 equals the accuracy; the interval of a ratio is another one."""
     measured = Measurement("accuracy", 0.9, "share", "fp16", ci95=(0.8, 0.95))
-    facts = Facts({}, measurements=(measured,))
-    assert gate_measurement(Verdict(f"fp16: accuracy {relation} ≥ 0.85", "passed", 0.9, 0.85, ""), facts) is None
-    for plain in ("≥", "≤", "(cpu) ≥"):
-        assert gate_measurement(Verdict(f"fp16: accuracy {plain} 0.85", "passed", 0.9, 0.85, ""), facts) is measured
+    fp32 = Measurement("accuracy", 1.0, "share", "fp32")
+    gate = Gate(metric="accuracy", variant="fp16", at_least=-0.5, relative_to_fp32=relation)
+    (verdict,) = judge([gate], [fp32, measured])
+    assert judged_as_it_stands(verdict) is (measured if relation is None else None)
+
+
+def test_a_gate_without_a_number_shows_none() -> None:
+    absent = Measurement("accuracy", None, "share", "fp16", remarks={"reason": "no labels"})
+    (verdict,) = judge([Gate(metric="accuracy", variant="fp16", at_least=0.5)], [absent])
+    assert verdict.measurement is absent
+    assert judged_as_it_stands(verdict) is None

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from foundation.record import Measurement
+from small_run import small_record
+
+from foundation.measurements import Measurement, Where
 from foundation.run_folder import RunFolder
 from reports.facts import Facts, read_facts
 from reports.saliency_tables import saliency_tables
@@ -24,7 +26,7 @@ def test_every_variant_has_a_row_and_the_maps_that_know_nothing_the_last(reporte
 def test_numbers_stand_in_their_own_cells(reported_run: RunFolder) -> None:
     """Each cell against the run's own measurement: fp32's deletion AUC, and small lesions apart from all of them."""
     facts = read_facts(reported_run)
-    value = {(m.metric, m.variant, m.settings.get("subgroup")): m.value for m in facts.measurements}
+    value = {(m.metric, m.variant, m.where.subgroup): m.value for m in facts.measurements}
     table, sizes, sanity = saliency_tables(facts)
     fp32 = table.rows[0].cells
     assert [cell.text for cell in fp32[:3]] == ["reference"] * 3
@@ -37,34 +39,34 @@ def test_numbers_stand_in_their_own_cells(reported_run: RunFolder) -> None:
 
 def test_each_method_has_its_own_table_with_the_variants_it_was_measured_on() -> None:
     measured = [
-        Measurement("saliency_ssim", 0.5, "similarity", variant, settings={"method": method})
+        Measurement("saliency_ssim", 0.5, "similarity", variant, Where(method=method))
         for method, variants in (("occlusion", ("fp16", "pact-int8")), ("smooth_grad", ("pact-int8",)))
         for variant in variants
     ]
-    first, second = saliency_tables(Facts({}, measurements=tuple(measured)))
+    first, second = saliency_tables(Facts(small_record(), measurements=tuple(measured)))
     assert [row.name for row in first.rows] == ["fp16", "pact-int8"]
     assert [row.name for row in second.rows] == ["pact-int8"]
     assert second.caption == "Saliency by SmoothGrad"
 
 
 def test_a_run_without_masks_says_why_it_has_no_columns_for_them() -> None:
-    tag = {"method": "gradient"}
+    where = Where(method="gradient")
     reason = "none of the explained images has a mask"
     measured = (
-        Measurement("saliency_ssim", 0.5, "similarity", "fp16", settings=tag),
-        Measurement("deletion_auc", 0.2, "probability", "fp16", settings=tag),
+        Measurement("saliency_ssim", 0.5, "similarity", "fp16", where),
+        Measurement("deletion_auc", 0.2, "probability", "fp16", where),
         *(
-            Measurement(metric, None, "share", "fp16", settings={**tag, "reason": reason})
+            Measurement(metric, None, "share", "fp16", where, remarks={"reason": reason})
             for metric in ("pointing_game", "mass_in_mask", "iou_at_mask_area")
         ),
     )
-    (table,) = saliency_tables(Facts({}, measurements=measured))
+    (table,) = saliency_tables(Facts(small_record(), measurements=measured))
     assert [column.heading for column in table.columns][3:] == ["Deletion AUC", "Insertion AUC"]
     assert f"Pointing game, mass and IoU are not measured: {reason}." in table.legend
 
 
 def test_too_few_masks_make_no_table_by_size() -> None:
-    tag = {"method": "gradient", "subgroup": "small lesions", "reason": "only 4"}
-    row = Measurement("mass_in_mask", None, "share", "fp16", settings=tag)
-    (table,) = saliency_tables(Facts({}, measurements=(row,)))
+    where = Where(method="gradient", subgroup="small lesions")
+    row = Measurement("mass_in_mask", None, "share", "fp16", where, remarks={"reason": "only 4"})
+    (table,) = saliency_tables(Facts(small_record(), measurements=(row,)))
     assert "by size" not in table.caption

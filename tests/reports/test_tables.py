@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from foundation.record import Measurement
+from foundation.measurements import Measurement, Where
 from reports import markdown
 from reports.tables import Cell, Column, Row, Table, absent, cell, speedup_cell
 
@@ -16,8 +16,8 @@ def test_footnotes_are_numbered_in_reading_order_and_shared() -> None:
 
 def test_a_latency_that_is_mostly_the_cpus_says_so() -> None:
     def p50(provider: str, share: float) -> Cell:
-        settings = {"threads": 1, "nodes_on_provider": share}
-        return cell(Measurement("latency_p50_ms", 2.0, "ms", "fp16", provider, settings=settings))
+        where, remarks = Where(provider, threads=1), {"nodes_on_provider": share}
+        return cell(Measurement("latency_p50_ms", 2.0, "ms", "fp16", where, remarks=remarks))
 
     shared = p50("cuda", 0.12)
     said = "12.0\N{NARROW NO-BREAK SPACE}% of the nodes ran on cuda, the rest on cpu"
@@ -26,7 +26,7 @@ def test_a_latency_that_is_mostly_the_cpus_says_so() -> None:
     assert "(a)" in markdown.table(table)
     assert [p50(*of).footnote for of in (("cuda", 0.5), ("cpu", 0.0), ("openvino", 1.0))] == ["", "", ""]
     speedup = Measurement(
-        "latency_speedup", 2.0, "×", "x", "cuda", ci95=(1.9, 2.1), settings={"nodes_on_provider": 0.1}
+        "latency_speedup", 2.0, "×", "x", Where("cuda"), ci95=(1.9, 2.1), remarks={"nodes_on_provider": 0.1}
     )
     assert (speedup_cell(speedup).remark, speedup_cell(speedup).footnote[:4]) == ("faster", "10.0")
 
@@ -46,5 +46,5 @@ def test_grouped_columns_share_a_heading() -> None:
 def test_a_cell_shows_value_interval_and_what_may_be_said() -> None:
     faster = speedup_cell(Measurement("latency_speedup", 1.78, "×", "x", ci95=(1.66, 1.9)))
     assert (faster.text, faster.interval, faster.remark) == ("1.78×", "1.66–1.90×", "faster")
-    missing = cell(Measurement("ece", None, "share", "x", settings={"reason": "no labels"}))
+    missing = cell(Measurement("ece", None, "share", "x", remarks={"reason": "no labels"}))
     assert (missing.text, missing.reason) == ("not measured", "no labels")

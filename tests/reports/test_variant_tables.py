@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from small_run import small_record
+
 from foundation.run_folder import RunFolder
 from reports.facts import Facts, read_facts
 from reports.saliency_tables import saliency_tables
@@ -26,4 +28,9 @@ def test_latency_is_grouped_by_provider_and_threads(reported_run: RunFolder) -> 
 
 
 def test_a_run_without_measurements_has_no_saliency_and_no_latency() -> None:
-    assert saliency_tables(Facts({})) == latency_tables(Facts({})) == accuracy_table(Facts({})).rows == ()
+    assert (
+        saliency_tables(Facts(small_record()))
+        == latency_tables(Facts(small_record()))
+        == accuracy_table(Facts(small_record())).rows
+        == ()
+    )

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from rich.console import Console
-from small_run import VARIANT, accuracy, latency, size, speedup, write_run
+from small_run import VARIANT, accuracy, environment, latency, size, small_record, speedup, write_run
 
 from foundation.errors import ExitCode, UsageError
-from foundation.record import Measurement
+from foundation.measurements import Measurement, Where
 from pipeline.judge.comparison import Comparison, ComparisonSettings, Difference, compare
 from pipeline.judge.comparison_text import comparison_table
 from pipeline.judge.evidence import Evidence, read_evidence
@@ -20,7 +20,7 @@ DEFAULT = ComparisonSettings(tolerances={"latency_p50_ms": 0.15})
 
 
 def evidence(*measurements: Measurement, cpu: str = "AMD EPYC") -> Evidence:
-    return Evidence("run", "c" * 64, "g" * 64, "d" * 64, 0, cpu, {"onnxruntime": "1.31.1"}, measurements)
+    return Evidence("run", small_record(environment=environment(cpu), exit_code=ExitCode.PASSED), measurements)
 
 
 def judged(old: Measurement, new: Measurement, settings: ComparisonSettings = DEFAULT) -> Difference:
@@ -86,7 +86,7 @@ def test_latencies_of_another_processor_are_not_compared_but_speedups_are() -> N
 
 @pytest.mark.parametrize("cpu", ["AMD EPYC", "Cortex-A72"])
 def test_missing_now_is_incomplete_and_outranks_a_regression(cpu: str) -> None:
-    absent = Measurement("latency_p50_ms", None, "ms", "static-int8", settings={"reason": "worker killed"})
+    absent = Measurement("latency_p50_ms", None, "ms", "static-int8", remarks={"reason": "worker killed"})
     comparison = compare(evidence(accuracy(0.9), latency(10.0)), evidence(accuracy(0.5), absent, cpu=cpu), DEFAULT)
     assert [one.status for one in comparison.differences] == ["regressed", "missing"]
     assert comparison.differences[1].detail == "worker killed"
@@ -120,13 +120,13 @@ def test_measurements_pair_by_subgroup_whatever_their_order() -> None:
     """Another split of the same classes lists its subgroups in another order, and one may be gone."""
 
     def of(subgroup: str, value: float) -> Measurement:
-        return Measurement("accuracy", value, "share", "fp32", "cpu", "test", settings={"subgroup": subgroup})
+        return Measurement("accuracy", value, "share", "fp32", Where("cpu", "test", subgroup=subgroup))
 
     old = evidence(of("narrow-band", 0.6), of("white light", 0.9))
     swapped = compare(old, evidence(of("white light", 0.9), of("narrow-band", 0.6)), DEFAULT)
     assert {one.status for one in swapped.differences} == {"unchanged"}
     (missing, same) = compare(old, evidence(of("white light", 0.9)), DEFAULT).differences
-    assert (missing.status, missing.settings) == ("missing", {"subgroup": "narrow-band"})
+    assert (missing.status, missing.where.subgroup) == ("missing", "narrow-band")
     assert same.status == "unchanged"
 
 
@@ -160,12 +160,12 @@ def test_what_rises_by_more_than_its_tolerance(metric: str, unit: str, status: s
 
     def of(every: float, small: float) -> tuple[Measurement, ...]:
         return (
-            Measurement(metric, every, unit, VARIANT, settings={"method": "gradient"}),
-            Measurement(metric, small, unit, VARIANT, settings={"method": "gradient", "subgroup": "small lesions"}),
+            Measurement(metric, every, unit, VARIANT, Where(method="gradient")),
+            Measurement(metric, small, unit, VARIANT, Where(method="gradient", subgroup="small lesions")),
         )
 
     comparison = compare(evidence(*of(0.30, 0.50)), evidence(*of(0.31, 0.53)), DEFAULT)
-    assert [(one.settings.get("subgroup"), one.status) for one in comparison.differences] == [
+    assert [(one.where.subgroup, one.status) for one in comparison.differences] == [
         ("small lesions", status),
         (None, "unchanged"),
     ]
@@ -240,10 +240,10 @@ def test_evidence_of_a_run_that_ended_early_and_of_no_run(tmp_path: Path) -> Non
     run.measurements.unlink()
     assert read_evidence(run).measurements == ()
     run.record.write_text('{"name": "early"}')
-    with pytest.raises(UsageError, match="expected the files of a run"):
+    with pytest.raises(UsageError, match="expected the record of a run"):
         read_evidence(run)
     run.record.write_text("[]")
-    with pytest.raises(UsageError, match="expected the files of a run"):
+    with pytest.raises(UsageError, match="expected the record of a run"):
         read_evidence(run)
 
 
@@ -269,4 +269,6 @@ def test_table_fits_80_columns_and_shows_what_is_red() -> None:
 def test_json_carries_the_whole_comparison() -> None:
     record = compare(evidence(accuracy()), evidence(accuracy(0.5)), DEFAULT).as_json()
     assert (record["format_version"], record["exit_code"], record["counts"]) == (1, 1, {"regressed": 1})
-    assert record["differences"][0]["current"] == 0.5
+    (difference,) = record["differences"]
+    assert difference["current"] == 0.5
+    assert [difference[key] for key in ("provider", "split", "settings")] == ["cpu", "test", {}]

@@ -6,12 +6,15 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from foundation.errors import ExitCode
-from foundation.record import Measurement
-from pipeline.judge.gates import Gate, exit_code_of, judge
+from foundation.measurements import Measurement, Where
+from foundation.record import exit_code_of
+from pipeline.judge.gates import Gate, judge
 
 
-def measurement(value, variant="pact-int8", metric="balanced_accuracy", **more):
-    return Measurement(metric, value, "share", variant, **{"provider": None, "split": "test", "n": 100, **more})
+def measurement(value, variant="pact-int8", metric="balanced_accuracy", remarks=None, **where):
+    return Measurement(
+        metric, value, "share", variant, Where(**{"split": "test", **where}), n=100, remarks=remarks or {}
+    )
 
 
 def only(gate, *measurements):
@@ -57,7 +60,7 @@ def test_difference_and_ratio_are_taken_against_fp32_at_the_same_place():
     assert verdict.value == pytest.approx(-0.03)
     assert verdict.status == "failed"
     times = [
-        measurement(value, variant, "latency_p50_ms", provider="cpu", settings={"threads": threads})
+        measurement(value, variant, "latency_p50_ms", provider="cpu", threads=threads)
         for value, variant, threads in (
             (8.0, "fp32", 1),
             (2.0, "pact-int8", 1),
@@ -72,7 +75,7 @@ def test_difference_and_ratio_are_taken_against_fp32_at_the_same_place():
 
 def test_a_gate_can_name_the_place():
     rows = [
-        measurement(value, metric="latency_speedup", provider="cpu", settings={"threads": threads})
+        measurement(value, metric="latency_speedup", provider="cpu", threads=threads)
         for value, threads in ((2.0, 1), (0.8, 2))
     ]
     gate = Gate(metric="latency_speedup", variant="pact-int8", at_least=1.0, provider="cpu", threads=1)
@@ -81,15 +84,33 @@ def test_a_gate_can_name_the_place():
     assert only(gate.model_copy(update={"provider": "cuda"}), *rows).status == "missing"
 
 
+def test_a_verdict_holds_what_it_judged_and_what_that_was_held_against():
+    """The worst of the fitting ones, and fp32's at the same place; the ratio is theirs."""
+    rows = [
+        measurement(value, variant, "latency_p50_ms", provider="cpu", threads=threads)
+        for variant, values in {"fp32": (8.0, 4.0), "pact-int8": (2.0, 3.0)}.items()
+        for threads, value in enumerate(values, start=1)
+    ]
+    slower = Gate(metric="latency_p50_ms", variant="pact-int8", at_most=0.5, relative_to_fp32="ratio")
+    verdict = only(slower, *rows)
+    assert (verdict.measurement, verdict.against) == (rows[3], rows[1])
+    assert verdict.value == rows[3].value / rows[1].value
+    plain = only(slower.model_copy(update={"relative_to_fp32": None, "at_most": 9.0}), *rows)
+    assert (plain.measurement, plain.against) == (rows[3], None)
+    absent = measurement(None, remarks={"reason": "no such environment"})
+    gate = Gate(metric="balanced_accuracy", variant="pact-int8", at_least=0.1)
+    assert (only(gate, absent).measurement, only(gate).measurement) == (absent, None)
+
+
 def test_subgroups_are_not_the_variant():
-    rows = [measurement(0.95), measurement(0.1, settings={"subgroup": "dim"})]
+    rows = [measurement(0.95), measurement(0.1, subgroup="dim")]
     assert only(Gate(metric="balanced_accuracy", variant="pact-int8", at_least=0.9), *rows).status == "passed"
 
 
 def test_a_subgroup_has_a_gate_of_its_own():
     """Small lesions fail where all of them together pass; each is held against fp32's own small lesions."""
     rows = [
-        measurement(value, variant, "mass_in_mask", settings={"method": "gradient", **group})
+        measurement(value, variant, "mass_in_mask", method="gradient", **group)
         for variant, values in {"fp32": (0.6, 0.4), "pact-int8": (0.5, 0.1)}.items()
         for value, group in zip(values, ({}, {"subgroup": "small lesions"}), strict=True)
     ]
@@ -105,7 +126,7 @@ def test_a_subgroup_has_a_gate_of_its_own():
 
 def test_a_subgroup_with_too_few_masks_is_missing_and_says_so():
     reason = "only 4 of the explained images have a mask of this size; a figure by size needs 10"
-    row = measurement(None, metric="mass_in_mask", settings={"subgroup": "large lesions", "reason": reason})
+    row = measurement(None, metric="mass_in_mask", subgroup="large lesions", remarks={"reason": reason})
     gate = Gate(metric="mass_in_mask", variant="pact-int8", at_least=0.1, subgroup="large lesions")
     assert (only(gate, row).status, only(gate, row).detail) == ("missing", f"not measured: {reason}")
 
@@ -113,7 +134,7 @@ def test_a_subgroup_with_too_few_masks_is_missing_and_says_so():
 def test_what_was_not_measured_is_missing_and_says_why():
     gate = Gate(metric="balanced_accuracy", variant="pact-int8", at_least=0.1)
     assert only(gate).status == "missing"
-    absent = only(gate, measurement(None, settings={"reason": "no such environment"}))
+    absent = only(gate, measurement(None, remarks={"reason": "no such environment"}))
     assert (absent.status, absent.value) == ("missing", None)
     assert "no such environment" in absent.detail
     relative = gate.model_copy(update={"relative_to_fp32": "difference"})
@@ -125,11 +146,11 @@ def test_what_was_not_measured_is_missing_and_says_why():
 def test_a_label_that_is_too_rare_is_missing_and_a_mean_says_what_it_leaves_out():
     reason = "only 3 positive images in the test split; min_positives asks for 10"
     gate = Gate(metric="auroc/hernia", variant="pact-int8", at_least=0.7)
-    rare = only(gate, measurement(None, metric="auroc/hernia", settings={"reason": reason}))
+    rare = only(gate, measurement(None, metric="auroc/hernia", remarks={"reason": reason}))
     assert (rare.status, rare.detail) == ("missing", f"not measured: {reason}")
     macro = only(
         gate.model_copy(update={"metric": "auroc_macro"}),
-        measurement(0.8, metric="auroc_macro", settings={"labels": "2 of 3", "too_rare": ["hernia"]}),
+        measurement(0.8, metric="auroc_macro", remarks={"labels": "2 of 3", "too_rare": ["hernia"]}),
     )
     assert macro.detail == "0.8, n = 100, over 2 of 3 labels, too few images of hernia"
 
@@ -152,7 +173,7 @@ def test_incomplete_evidence_outranks_a_failed_gate():
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.floats(0, 1))
 def test_a_gate_passes_exactly_if_every_measurement_does(values, limit):
-    rows = [measurement(v, metric="mass_in_mask", settings={"method": str(i)}) for i, v in enumerate(values)]
+    rows = [measurement(v, metric="mass_in_mask", method=str(i)) for i, v in enumerate(values)]
     gate = Gate(metric="mass_in_mask", variant="pact-int8", at_least=limit)
     verdict = only(gate, *rows)
     assert (verdict.status == "passed") == all(value >= limit - 1e-9 for value in values)

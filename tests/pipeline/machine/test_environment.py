@@ -1,60 +1,54 @@
 from __future__ import annotations
 
-import json
 import os
 import platform
 from pathlib import Path
 
 import numpy
 import pytest
+from small_run import small_record
 
 from foundation.processor import Cpu, parse_cpu
+from foundation.record import Environment, read_record, write_record
+from foundation.run_folder import RunFolder
 from foundation.versions import installed_version
 from pipeline.machine.environment import describe, processor_name, relevant_features, requirements
 
 
 @pytest.fixture(scope="module")
-def environment() -> dict[str, object]:
+def environment() -> Environment:
     return describe()
 
 
-def test_environment_has_the_keys_of_the_run_record(environment: dict[str, object]) -> None:
-    assert list(environment) == [
-        "edgeproof",
-        "python",
-        "platform",
-        "cpu",
-        "packages",
-        "providers",
-        "neural_compressor",
-    ]
-    assert json.loads(json.dumps(environment)) == environment
-    assert environment["python"] == platform.python_version()
-    assert environment["edgeproof"] == installed_version("edgeproof")
+def test_environment_is_that_of_this_process(environment: Environment) -> None:
+    assert environment.python == platform.python_version()
+    assert environment.edgeproof == installed_version("edgeproof")
+    assert environment.platform == platform.platform()
 
 
-def test_processor_is_this_machines(environment: dict[str, object]) -> None:
-    cpu = environment["cpu"]
-    assert isinstance(cpu, dict)
-    assert list(cpu) == ["model", "logical_cores", "features", "target"]
-    assert cpu["logical_cores"] == os.cpu_count()
+def test_a_record_with_it_survives_the_disk(environment: Environment, tmp_path: Path) -> None:
+    record = small_record(environment=environment)
+    write_record(RunFolder(tmp_path), record)
+    assert read_record(RunFolder(tmp_path)) == record
+
+
+def test_processor_is_this_machines(environment: Environment) -> None:
+    cpu = environment.cpu
+    assert cpu.logical_cores == os.cpu_count()
     if platform.machine() == "x86_64":
-        assert cpu["target"] == ("x86-vnni" if {"avx512_vnni", "avx_vnni"} & set(cpu["features"]) else "x86-avx2")
+        assert cpu.target == ("x86-vnni" if {"avx512_vnni", "avx_vnni"} & set(cpu.features) else "x86-avx2")
 
 
-def test_packages_carry_their_own_versions_and_no_test_tools(environment: dict[str, object]) -> None:
-    packages = environment["packages"]
-    assert isinstance(packages, dict)
+def test_packages_carry_their_own_versions_and_no_test_tools(environment: Environment) -> None:
+    packages = environment.packages
     assert packages["numpy"] == numpy.__version__
     assert {"torch", "onnx", "onnxruntime", "pydantic"} <= set(packages)
     assert "pytest" not in packages
     assert list(packages) == sorted(packages)
 
 
-def test_the_cpu_provider_is_always_there(environment: dict[str, object]) -> None:
-    providers = environment["providers"]
-    assert isinstance(providers, list)
-    assert "cpu" in providers
+def test_the_cpu_provider_is_always_there(environment: Environment) -> None:
+    assert "cpu" in environment.providers
 
 
 def test_features_keep_what_matters_to_inference() -> None:

@@ -66,12 +66,16 @@ def test_the_digest_sees_what_matters_and_not_the_time_it_took(tmp_path: Path) -
     record["stages"][0]["outputs"]["data/test.images.npy"] = "0" * 64
     write_json(run.record, record)
     assert not accepted.is_intact
+    run.record.write_text("{")
+    assert not accepted.is_intact
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"format_version": 2}', '{"format_version": 1, "evidence": {}}'])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "7", '{"format_version": 1, "evidence": {}}', '{"format_version": 2, "evidence": {}}']
+)
 def test_a_broken_acceptance_says_how_to_mend_it(tmp_path: Path, content: str) -> None:
     (tmp_path / "accepted.json").write_text(content)
-    with pytest.raises(UsageError, match=r"accepted\.json: expected"):
+    with pytest.raises(UsageError, match=r"accepted\.json: expected .* Accept a run again with"):
         read_accepted(tmp_path)
 
 

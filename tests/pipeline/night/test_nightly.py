@@ -12,7 +12,7 @@ import pytest
 from small_run import MEASUREMENTS, accuracy, write_run
 
 from foundation.errors import ExitCode, StageError, UsageError
-from foundation.record import Measurement
+from foundation.measurements import Measurement
 from foundation.run_folder import RunFolder
 from pipeline.judge.comparison import ComparisonSettings
 from pipeline.night.accepted import accept

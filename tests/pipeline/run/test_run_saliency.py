@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from foundation.errors import ExitCode, UsageError
-from foundation.files import read_json
+from foundation.measurements import read_measurements
 from foundation.progress import Silent
+from foundation.record import read_record
 from foundation.run_folder import RunFolder
 from pipeline.configuration_file import parse_configuration
 from pipeline.flow import compile_and_validate
@@ -54,7 +55,7 @@ def explained(tmp_path_factory):
 
 
 def rows_of(run, method):
-    return [row for row in read_json(run.measurements) if row["settings"].get("method") == method]
+    return [row for row in read_measurements(run.measurements) if row.where.method == method]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -62,8 +63,8 @@ def test_every_method_gives_every_number_of_every_file_and_of_the_maps_that_know
     run, _ = explained
     found = {}
     for row in rows_of(run, method):
-        if row["value"] is not None:
-            found.setdefault(row["variant"], set()).add(row["metric"])
+        if row.value is not None:
+            found.setdefault(row.variant, set()).add(row.metric)
     uninformed = FROM_EVERY_FILE | AGAINST_FP32 | {"sanity_spearman"}
     assert found == {
         "fp32": FROM_EVERY_FILE | {"sanity_spearman"},
@@ -73,14 +74,14 @@ def test_every_method_gives_every_number_of_every_file_and_of_the_maps_that_know
     }
     with np.load(run.maps("dynamic-int8", method)) as stored:
         assert stored["maps"].shape == (10, 12, 12)
-    statuses = {stage["name"]: stage["status"] for stage in read_json(run.record)["stages"]}
+    statuses = {stage.name: stage.status for stage in read_record(run).stages}
     assert statuses[f"{method}/dynamic-int8"] == "done"
 
 
 def test_a_random_map_knows_less_than_the_files_own(explained):
     """Integrated gradients of a digit: without its pixels the answer goes, and with them it comes."""
     run, _ = explained
-    value = {(row["metric"], row["variant"]): row["value"] for row in rows_of(run, "integrated_gradients")}
+    value = {(row.metric, row.variant): row.value for row in rows_of(run, "integrated_gradients")}
     assert value["deletion_auc", "fp32"] < value["deletion_auc", "random-map"]
     assert value["insertion_auc", "fp32"] > value["insertion_auc", "random-map"]
     assert value["sanity_spearman", "random-map"] == pytest.approx(0, abs=0.1)
@@ -116,11 +117,11 @@ def test_a_file_without_a_twin_keeps_what_needs_none(tmp_path, monkeypatch):
     run = RunFolder(tmp_path)
     outcome = compile_and_validate(configuration(("occlusion", "gradient"), gates=[]), run, Silent())
     assert outcome.exit_code == ExitCode.INCOMPLETE
-    statuses = {stage["name"]: stage["status"] for stage in read_json(run.record)["stages"]}
+    statuses = {stage.name: stage.status for stage in read_record(run).stages}
     assert statuses["twin/dynamic-int8"] == "not_measured"
     assert statuses["occlusion/dynamic-int8"] == "done"
-    gradient = [row for row in rows_of(run, "gradient") if row["variant"] == "dynamic-int8"]
-    assert {row["settings"]["reason"] for row in gradient} == {"no rule for Einsum of node 'head'"}
-    assert {"deletion_auc", "saliency_spearman"} <= {row["metric"] for row in gradient}
-    occlusion = {row["metric"]: row["value"] for row in rows_of(run, "occlusion") if row["variant"] == "dynamic-int8"}
+    gradient = [row for row in rows_of(run, "gradient") if row.variant == "dynamic-int8"]
+    assert {row.reason for row in gradient} == {"no rule for Einsum of node 'head'"}
+    assert {"deletion_auc", "saliency_spearman"} <= {row.metric for row in gradient}
+    occlusion = {row.metric: row.value for row in rows_of(run, "occlusion") if row.variant == "dynamic-int8"}
     assert occlusion["saliency_spearman"] is not None

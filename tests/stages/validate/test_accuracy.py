@@ -13,7 +13,7 @@ from sklearn import metrics as sklearn_metrics
 from calibration_data.prepared import PreparedSplit
 from foundation.artifacts import OnnxModel
 from foundation.errors import StageError, UsageError
-from foundation.record import Measurement
+from foundation.measurements import Measurement
 from stages.validate import METRICS, Definition, Metric, metrics, resampling
 from stages.validate.accuracy import AccuracySettings, Predictions, measure_accuracy, measure_size, predict_variant
 
@@ -73,7 +73,7 @@ def test_values_against_scikit_learn_and_intervals_against_scipy() -> None:
         if row.value is not None and row.metric != "ece":
             assert row.ci95 is not None
             assert row.ci95[0] <= row.value <= row.ci95[1]
-            assert (row.provider, row.split) == ("cpu", "test")
+            assert (row.where.provider, row.where.split) == ("cpu", "test")
 
 
 def test_bootstrap_interval_of_auroc_is_near_delongs() -> None:
@@ -103,7 +103,7 @@ def test_ece_has_no_interval_because_its_bootstrap_may_not_hold_it() -> None:
     assert bootstrap is not None
     assert 0 < ece.value < bootstrap[0]
     assert (ece.ci95, ece.n) == (None, 1000)
-    assert ece.settings == {"bins": 15, "binning": "equal-width", "no_interval": "a bootstrap of ECE is biased"}
+    assert ece.remarks == {"bins": 15, "binning": "equal-width", "no_interval": "a bootstrap of ECE is biased"}
 
 
 def test_perfect_separation_has_an_auroc_of_1_and_no_interval() -> None:
@@ -113,7 +113,7 @@ def test_perfect_separation_has_an_auroc_of_1_and_no_interval() -> None:
     rows = measure(logits, labels)
     for name in ("auroc_macro", "auroc/polyp", "auroc/mucosa", "auroc/ulcer"):
         assert (rows[name].value, rows[name].ci95, rows[name].n) == (1.0, None, 12)
-        assert rows[name].settings["no_interval"] == "every resample gives the same value"
+        assert rows[name].remarks["no_interval"] == "every resample gives the same value"
     assert rows["accuracy"].ci95 == pytest.approx(binomtest(12, 12).proportion_ci(0.95, "wilson"))
 
 
@@ -144,7 +144,7 @@ def test_fp32_itself_has_nothing_to_agree_with() -> None:
     rows = measure(*logits_and_labels())
     for name in ("agreement", "logits_sqnr_db"):
         assert rows[name].value is None
-        assert rows[name].settings == {"reason": "int8 is the reference itself"}
+        assert rows[name].remarks == {"reason": "int8 is the reference itself"}
 
 
 def test_a_class_without_test_images_is_a_reason_not_a_crash() -> None:
@@ -153,8 +153,8 @@ def test_a_class_without_test_images_is_a_reason_not_a_crash() -> None:
     rows = measure(logits[kept], labels[kept])
     for name in ("balanced_accuracy", "auroc_macro", "auroc/ulcer", "sensitivity/ulcer"):
         assert rows[name].value is None
-        assert rows[name].settings["reason"]
-    assert "ulcer" in str(rows["balanced_accuracy"].settings["reason"])
+        assert rows[name].remarks["reason"]
+    assert "ulcer" in str(rows["balanced_accuracy"].remarks["reason"])
     assert rows["auroc/polyp"].value == pytest.approx(0.8, abs=0.2)
     assert rows["specificity/ulcer"].n == 60
 
@@ -171,7 +171,7 @@ def test_accuracy_of_each_known_subgroup() -> None:
     logits, labels = logits_and_labels()
     subgroups = ["dim"] * 30 + ["bright"] * 40 + [""] * 20
     rows = measure_accuracy("fp32", logits, labels, CLASSES, None, alone(90), subgroups, SETTINGS)
-    found = {row.settings["subgroup"]: row for row in rows if "subgroup" in row.settings}
+    found = {row.where.subgroup: row for row in rows if row.where.subgroup is not None}
     correct = logits.argmax(axis=1) == labels
     assert list(found) == ["bright", "dim"]
     assert (found["dim"].value, found["dim"].n) == (pytest.approx(correct[:30].mean()), 30)

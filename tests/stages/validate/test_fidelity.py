@@ -10,7 +10,7 @@ from scipy.stats import binomtest, bootstrap
 
 from calibration_data.prepared import PreparedSplit
 from foundation.artifacts import OnnxModel
-from foundation.record import Measurement
+from foundation.measurements import Measurement, Where
 from onnx_files.sessions import open_session, predict
 from stages.validate.fidelity import (
     Counterparts,
@@ -52,7 +52,7 @@ def scores(
     """Return the measurements of all images by their metric."""
     counterparts = Counterparts(**{"probability": half_sure, "fill": BLACK, **against})
     rows = measure_saliency(variant, maps, images, counterparts, "occlusion", SETTINGS)
-    return {row.metric: row for row in rows if "subgroup" not in row.settings}
+    return {row.metric: row for row in rows if row.where.subgroup is None}
 
 
 def left_half(m: int, size: int = 16) -> np.ndarray:
@@ -81,8 +81,9 @@ def test_the_map_of_a_model_that_reads_one_corner(
     assert rows["saliency_ssim"].value == pytest.approx(1.0)
     assert rows["saliency_top10_overlap"].value == 1.0
     assert rows["sanity_spearman"].value == pytest.approx(1.0)  # a turned sign is no other map
-    assert rows["mass_in_mask"].settings == {"method": "occlusion"}
-    assert rows["deletion_auc"].settings == {"method": "occlusion", "steps": 20, "fill": "mean colour"}
+    assert rows["mass_in_mask"].where == Where("cpu", "test", method="occlusion")
+    assert rows["mass_in_mask"].remarks == {}
+    assert rows["deletion_auc"].remarks == {"steps": 20, "fill": "mean colour"}
     elsewhere = scores(maps, replace(images, masks=~images.masks))
     assert elsewhere["pointing_game"].value == 0.0
 
@@ -136,12 +137,12 @@ def test_what_cannot_be_said_has_a_reason() -> None:
     every, none = np.ones((4, 8, 8), bool), np.zeros((4, 8, 8), bool)
     for images in (explained_with(every, has_mask=False), explained_with(none)):
         rows = scores(maps, images, variant="fp32")
-        assert rows["saliency_ssim"].settings == {"method": "occlusion", "reason": "fp32 is the reference itself"}
-        assert rows["sanity_spearman"].settings["reason"] == "the sanity check is made of fp32"
+        assert rows["saliency_ssim"].remarks == {"reason": "fp32 is the reference itself"}
+        assert rows["sanity_spearman"].remarks["reason"] == "the sanity check is made of fp32"
         for metric in ("pointing_game", "mass_in_mask", "iou_at_mask_area"):
             assert rows[metric].value is None
-            assert "mask" in str(rows[metric].settings["reason"])
-        assert rows["saliency_ssim"].provider == "cpu"
+            assert "mask" in str(rows[metric].remarks["reason"])
+        assert rows["saliency_ssim"].where.provider == "cpu"
         assert rows["deletion_auc"].value == pytest.approx(0.5)
 
 
@@ -154,7 +155,7 @@ def test_a_network_that_died_with_its_weights_proves_nothing() -> None:
     assert scores(maps, images, randomised=randomised)["sanity_spearman"].n == 3
     dead = scores(maps, images, randomised=np.zeros_like(maps))["sanity_spearman"]
     assert dead.value is None
-    assert "answers nothing" in str(dead.settings["reason"])
+    assert "answers nothing" in str(dead.remarks["reason"])
 
 
 def test_a_map_that_does_not_see_the_weights_fails_the_sanity_check() -> None:
@@ -168,7 +169,7 @@ def test_identical_maps_claim_no_certainty() -> None:
     maps = random_maps(0, (10, 8, 8), 3, 1)
     rows = scores(maps, explained_with(np.zeros((10, 8, 8), bool)), reference=maps)
     assert (rows["saliency_ssim"].value, rows["saliency_ssim"].ci95) == (pytest.approx(1.0), None)
-    assert rows["saliency_ssim"].settings["no_interval"] == "every resample gives the same value"
+    assert rows["saliency_ssim"].remarks["no_interval"] == "every resample gives the same value"
     wilson = binomtest(10, 10).proportion_ci(0.95, "wilson")
     assert rows["saliency_top10_overlap"].ci95 == pytest.approx((wilson.low, wilson.high))
 
@@ -192,7 +193,7 @@ def squares(sides: list[int], size: int = 16) -> np.ndarray:
 
 def by_size(maps: np.ndarray, images: ExplainedImages) -> dict[tuple[str, str], Measurement]:
     rows = measure_saliency("fp16", maps, images, Counterparts(half_sure, BLACK), "gradient", SETTINGS)
-    return {(row.metric, str(row.settings["subgroup"])): row for row in rows if "subgroup" in row.settings}
+    return {(row.metric, row.where.subgroup): row for row in rows if row.where.subgroup is not None}
 
 
 def test_a_map_that_misses_only_small_lesions_shows_it() -> None:
@@ -203,9 +204,9 @@ def test_a_map_that_misses_only_small_lesions_shows_it() -> None:
         row = rows["mass_in_mask", f"{name} lesions"]
         assert row.value == pytest.approx(share)
         assert row.n == n
-        assert row.settings["method"] == "gradient"
+        assert row.where.method == "gradient"
         assert rows["iou_at_mask_area", f"{name} lesions"].value == pytest.approx(share / (2 - share))
-    assert rows["mass_in_mask", "medium lesions"].settings["mask_share"] == "above 1.56 %, at most 14.06 %"
+    assert rows["mass_in_mask", "medium lesions"].remarks["mask_share"] == "above 1.56 %, at most 14.06 %"
     assert {metric for metric, _ in rows} == {"pointing_game", "mass_in_mask", "iou_at_mask_area"}
 
 
@@ -213,13 +214,13 @@ def test_sizes_count_whole_patients_too() -> None:
     sides = [2] * 20 + [6] * 20 + [12] * 20
     images = explained_with(squares(sides), groups=tuple(f"patient-{index // 2}" for index in range(60)))
     row = by_size(random_maps(0, (60, 16, 16), 4, 2), images)["mass_in_mask", "large lesions"]
-    assert (row.n, row.settings["resampled"]) == (20, "10 groups")
+    assert (row.n, row.remarks["resampled"]) == (20, "10 groups")
 
 
 def test_too_few_masks_of_a_size_are_not_measured() -> None:
     rows = by_size(random_maps(0, (12, 16, 16), 4, 2), explained_with(squares([2] * 4 + [6] * 4 + [12] * 4)))
     assert {row.value for row in rows.values()} == {None}
-    reason = rows["mass_in_mask", "small lesions"].settings["reason"]
+    reason = rows["mass_in_mask", "small lesions"].remarks["reason"]
     assert reason == f"only 4 of the explained images have a mask of this size; a figure by size needs {LEAST_MASKS}"
 
 
@@ -233,7 +234,7 @@ def test_maps_of_one_patient_count_together() -> None:
     for metric in ("saliency_spearman", "saliency_ssim", "pointing_game", "mass_in_mask", "iou_at_mask_area"):
         assert twice[metric].value == pytest.approx(once[metric].value)
         assert twice[metric].ci95 == pytest.approx(once[metric].ci95, abs=0.02)
-        assert (twice[metric].n, twice[metric].settings["resampled"]) == (60, "30 groups")
+        assert (twice[metric].n, twice[metric].remarks["resampled"]) == (60, "30 groups")
 
 
 def test_a_file_without_maps_lacks_every_number_that_maps_give() -> None:
@@ -241,5 +242,5 @@ def test_a_file_without_maps_lacks_every_number_that_maps_give() -> None:
     images = explained_with(left_half(2), task="multi_label")
     measured = scores(random_maps(0, (2, 16, 16), 1, 1), images)
     assert [row.metric for row in rows] == list(measured)
-    assert {row.settings["reason"] for row in rows} == {"no rule for Einsum"}
-    assert {row.settings["method"] for row in rows} == {"gradient"}
+    assert {row.remarks["reason"] for row in rows} == {"no rule for Einsum"}
+    assert {row.where.method for row in rows} == {"gradient"}

@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 from sklearn import metrics as sklearn_metrics
 
 from foundation.errors import StageError
-from foundation.record import Measurement
+from foundation.measurements import Measurement
 from stages.validate.accuracy import RARE_RESAMPLES, AccuracySettings, measure_accuracy
 
 LABELS = ("effusion", "mass", "hernia")
@@ -59,7 +59,7 @@ def test_values_against_scikit_learn() -> None:
         interval = rows[name].ci95
         assert interval is not None
         assert interval[0] < rows[name].value < interval[1]
-        assert (rows[name].n, rows[name].provider) == (200, "cpu")
+        assert (rows[name].n, rows[name].where.provider) == (200, "cpu")
 
 
 def test_the_interval_of_auroc_is_near_delongs() -> None:
@@ -76,10 +76,10 @@ def test_rare_labels_are_named_and_left_out_of_the_means() -> None:
     rows = measure(*logits_and_labels())
     for name in ("auroc/hernia", "average_precision/hernia"):
         assert rows[name].value is None
-        assert rows[name].settings["reason"] == "only 3 positive images in the test split; min_positives asks for 10"
+        assert rows[name].remarks["reason"] == "only 3 positive images in the test split; min_positives asks for 10"
     for name in ("auroc_macro", "average_precision_macro", "balanced_accuracy"):
-        assert rows[name].settings["labels"] == "2 of 3"
-        assert rows[name].settings["too_rare"] == ["hernia"]
+        assert rows[name].remarks["labels"] == "2 of 3"
+        assert rows[name].remarks["too_rare"] == ["hernia"]
     assert rows["sensitivity/hernia"].n == 3
     assert rows["accuracy"].n == 200
 
@@ -87,22 +87,22 @@ def test_rare_labels_are_named_and_left_out_of_the_means() -> None:
 def test_a_label_that_nearly_all_images_have_is_as_rare() -> None:
     logits, labels = logits_and_labels()
     rows = measure(logits, 1 - labels)
-    assert str(rows["auroc/hernia"].settings["reason"]).startswith("only 3 negative images")
+    assert str(rows["auroc/hernia"].remarks["reason"]).startswith("only 3 negative images")
     none = measure(logits * np.array([1, 1, 0], np.float32), labels * np.array([1, 1, 0]))
-    assert str(none["auroc/hernia"].settings["reason"]).startswith("no positive image in")
+    assert str(none["auroc/hernia"].remarks["reason"]).startswith("no positive image in")
     assert none["sensitivity/hernia"].value is None
 
 
 def test_no_label_often_enough_leaves_no_mean() -> None:
     rows = measure(*logits_and_labels(), settings=AccuracySettings(resamples=1000, min_positives=150))
-    assert "no label has 150 positive" in str(rows["auroc_macro"].settings["reason"])
+    assert "no label has 150 positive" in str(rows["auroc_macro"].remarks["reason"])
 
 
 def test_a_lower_bound_lets_a_rare_label_in() -> None:
     logits, labels = logits_and_labels()
     rows = measure(logits, labels, settings=AccuracySettings(resamples=1000, min_positives=3))
     assert rows["auroc/hernia"].value == pytest.approx(sklearn_metrics.roc_auc_score(labels[:, 2], logits[:, 2]))
-    assert "too_rare" not in rows["auroc_macro"].settings
+    assert "too_rare" not in rows["auroc_macro"].remarks
     assert rows["auroc/hernia"].ci95 is not None
 
 
@@ -118,7 +118,7 @@ def test_labels_too_rare_for_a_bootstrap_say_so() -> None:
     alone = measure_accuracy("int8", logits, labels, names, None, [*map(str, range(40))], [""] * 40, settings)
     assert macro.value is not None
     macro = next(row for row in alone if row.metric == "auroc_macro")
-    assert (macro.ci95, macro.settings["no_interval"]) == (None, RARE_RESAMPLES)
+    assert (macro.ci95, macro.remarks["no_interval"]) == (None, RARE_RESAMPLES)
 
 
 def test_full_agreement_keeps_an_interval() -> None:
@@ -138,10 +138,10 @@ def test_images_of_one_patient_count_together() -> None:
     for name in ("accuracy", "balanced_accuracy", "auroc_macro", "average_precision/mass", "brier", "logits_sqnr_db"):
         assert twice[name].value == pytest.approx(alone[name].value)
         assert twice[name].ci95 == pytest.approx(alone[name].ci95)
-        assert (twice[name].n, twice[name].settings["resampled"]) == (400, "200 groups")
+        assert (twice[name].n, twice[name].remarks["resampled"]) == (400, "200 groups")
     assert twice["sensitivity/mass"].ci95 == pytest.approx(alone["sensitivity/mass"].ci95, abs=0.02)
-    assert "resampled" not in alone["accuracy"].settings
-    assert "resampled" not in twice["ece"].settings
+    assert "resampled" not in alone["accuracy"].remarks
+    assert "resampled" not in twice["ece"].remarks
 
 
 def test_patients_with_images_of_several_classes() -> None:
@@ -157,14 +157,14 @@ def test_patients_with_images_of_several_classes() -> None:
         interval = rows[name].ci95
         assert interval is not None
         assert interval[0] < rows[name].value < interval[1]
-    assert rows["accuracy"].settings["resampled"] == "30 groups"
+    assert rows["accuracy"].remarks["resampled"] == "30 groups"
 
 
 def test_a_subgroups_accuracy_is_the_share_of_its_decisions() -> None:
     logits, labels = logits_and_labels()
     subgroups = ["child"] * 50 + ["adult"] * 150
     rows = measure_accuracy("fp32", logits, labels, LABELS, None, subgroups, subgroups, SETTINGS)
-    child = next(row for row in rows if row.settings.get("subgroup") == "child")
+    child = next(row for row in rows if row.where.subgroup == "child")
     assert (child.value, child.n) == (pytest.approx(np.mean((logits > 0)[:50] == labels[:50])), 50)
 
 

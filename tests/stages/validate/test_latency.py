@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from foundation.artifacts import OnnxModel
-from foundation.record import Measurement
+from foundation.measurements import Measurement, Where
 from onnx_files import sessions
 from stages.validate import METRICS, latency, latency_processes
 from stages.validate.settings import ValidateSettings
@@ -47,9 +47,8 @@ def test_every_variant_gets_every_figure(make_model: Make) -> None:
         assert found["latency_speedup"].n == 6
         # A Python process with ONNX Runtime in it: more than 20 MB, and surely less than 2 GB.
         assert 20e6 < found["peak_memory_bytes"].value < 2e9
-        assert found["latency_p50_ms"].settings == {
-            "threads": 1,
-            "batch_size": 1,
+        assert found["latency_p50_ms"].where == Where("cpu", "test", threads=1, batch_size=1)
+        assert found["latency_p50_ms"].remarks == {
             "nodes_on_provider": 1.0,
             "rounds": 6,
             "queries_per_round": 6,
@@ -63,7 +62,7 @@ def test_too_few_queries_for_p90_are_said_not_guessed(make_model: Make) -> None:
     settings = latency.LatencySettings(rounds=5, queries_per_round=2, warmup_queries=0, resamples=1000)
     found = by_variant(latency.measure_latency([make_model()], image(), settings), "fp32")
     assert found["latency_p90_ms"].value is None
-    assert found["latency_p90_ms"].settings["reason"] == "10 queries are too few for this percentile: it takes 36"
+    assert found["latency_p90_ms"].remarks["reason"] == "10 queries are too few for this percentile: it takes 36"
     assert found["latency_p50_ms"].n == 10
 
 
@@ -74,14 +73,14 @@ def test_a_broken_file_costs_its_own_figures_only(make_model: Make) -> None:
     assert set(by_variant(rows, "broken")) == TIMING
     for row in by_variant(rows, "broken").values():
         assert row.value is None
-        assert "broken.onnx: expected an ONNX model" in str(row.settings["reason"])
+        assert "broken.onnx: expected an ONNX model" in str(row.remarks["reason"])
     assert all(row.value is not None for row in by_variant(rows, "fp32").values())
 
 
 def test_without_fp32_there_is_no_speedup(make_model: Make) -> None:
     rows = by_variant(latency.measure_latency([make_model("int8")], image(), QUICK), "int8")
     assert rows["latency_speedup"].value is None
-    assert "fp32" in str(rows["latency_speedup"].settings["reason"])
+    assert "fp32" in str(rows["latency_speedup"].remarks["reason"])
     assert rows["latency_p50_ms"].value is not None
 
 
@@ -93,12 +92,12 @@ def test_each_provider_and_thread_count_has_its_rows(make_model: Make) -> None:
         providers=("cpu", missing), threads=(1, 2), rounds=6, queries_per_round=6, resamples=1000
     )
     rows = latency.measure_latency([make_model()], image(), settings)
-    keys = {(row.metric, row.provider, row.settings["threads"]) for row in rows}
+    keys = {(row.metric, row.where.provider, row.where.threads) for row in rows}
     assert keys == {(name, provider, t) for name in TIMING for provider in ("cpu", missing) for t in (1, 2)}
     for row in rows:
-        assert (row.value is None) == (row.provider == missing)
+        assert (row.value is None) == (row.where.provider == missing)
         if row.value is None:
-            assert str(row.settings["reason"]).startswith(f"{missing}: expected")
+            assert str(row.remarks["reason"]).startswith(f"{missing}: expected")
 
 
 @pytest.mark.parametrize(
@@ -118,7 +117,7 @@ def test_a_worker_that_dies_or_hangs_gives_a_reason(
     assert {row.metric for row in rows} == TIMING
     for row in rows:
         assert row.value is None
-        assert reason in str(row.settings["reason"])
+        assert reason in str(row.remarks["reason"])
 
 
 def test_a_provider_that_runs_no_node_has_no_latency(make_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +135,7 @@ def test_a_provider_that_runs_no_node_has_no_latency(make_model: Make, monkeypat
     assert {row.metric for row in rows} == TIMING
     for row in rows:
         assert row.value is None
-        assert "cuda: expected it to run some of the graph" in str(row.settings["reason"])
+        assert "cuda: expected it to run some of the graph" in str(row.remarks["reason"])
 
 
 def test_the_worker_imports_nothing_heavy() -> None:

@@ -1,0 +1,110 @@
+"""A measurement: one number, where it belongs, and how it was measured; and the file that holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from foundation.files import JSON, write_json
+from foundation.typed_files import CLOSED, read_typed
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+RANDOM_MAP = "random-map"
+CENTRE_PRIOR = "centre-prior"
+UNINFORMED = (RANDOM_MAP, CENTRE_PRIOR)
+"""The names under which maps that know nothing of the image are measured beside the variants: a floor to read their
+saliency against, not variants that could pass, fail or get worse."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """What tells two measurements of one metric and variant apart; None: does not apply.
+
+    Attributes:
+        provider: the execution provider that ran the file.
+        split: the images.
+        threads: of the session, where time or memory was measured.
+        batch_size: images per query, likewise.
+        method: how the saliency maps were made.
+        subgroup: the images of the split that count; None: all of them.
+    """
+
+    provider: str | None = None
+    split: str | None = None
+    threads: int | None = None
+    batch_size: int | None = None
+    method: str | None = None
+    subgroup: str | None = None
+
+    __pydantic_config__ = CLOSED
+
+    @property
+    def settings(self) -> dict[str, str | int]:
+        """What applies beside provider and split, by name."""
+        named = {
+            "threads": self.threads,
+            "batch_size": self.batch_size,
+            "method": self.method,
+            "subgroup": self.subgroup,
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One number with its unit, its sample size and its 95 % interval; `value` None means not measured.
+
+    Attributes:
+        metric: its name; the part behind a slash is a class's or a label's.
+        value: in `unit`.
+        unit: as its row of `METRICS` has it.
+        variant: the file, or one of `UNINFORMED`.
+        where: what tells it from other measurements of the metric and the variant.
+        n: size of the sample; None where there is none.
+        ci95: lower and upper bound; None where there is no sound interval.
+        remarks: how it was measured (`bins`, `draws`, `rounds`, `mask_share`…), what its sample leaves out (`labels`,
+            `too_rare`), and why there is no value (`reason`) or no interval (`no_interval`).
+    """
+
+    metric: str
+    value: float | None
+    unit: str
+    variant: str
+    where: Where = Where()  # frozen
+    n: int | None = None
+    ci95: tuple[float, float] | None = None
+    remarks: Mapping[str, JSON] = field(default_factory=dict)
+
+    __pydantic_config__ = CLOSED
+
+    @property
+    def reason(self) -> str | None:
+        """Why there is no value; None where nothing was said."""
+        reason = self.remarks.get("reason")
+        return None if reason is None else str(reason)
+
+
+def write_measurements(path: Path, measurements: Iterable[Measurement]) -> None:
+    """Write measurements as a JSON list, atomically."""
+    write_json(path, _adapter().dump_python(tuple(measurements), mode="json"))
+
+
+def read_measurements(path: Path) -> tuple[Measurement, ...]:
+    """Return what `write_measurements` wrote.
+
+    Raises:
+        UsageError: the file is missing or holds something else.
+    """
+    return read_typed(path, _adapter(), "a list of measurements", "Delete it and run `edgeproof validate` again.")
+
+
+@cache
+def _adapter() -> TypeAdapter[tuple[Measurement, ...]]:
+    from pydantic import FailFast, TypeAdapter
+
+    return TypeAdapter(Annotated[tuple[Measurement, ...], FailFast()])
