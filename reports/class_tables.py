@@ -2,57 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from calibration_data.prepared import Task
+from foundation.metrics import Metric, rows_of
 from reports import formats
 from reports.facts import Facts
 from reports.measured import find, rare_labels
 from reports.tables import Column, Row, Table, cell
-
-CLASS_METRICS: Mapping[Task, Mapping[str, tuple[str, str]]] = {
-    "multi_class": {
-        "sensitivity": ("Sensitivity", "Share of a class's images that were called that class."),
-        "specificity": ("Specificity", "Share of the other classes' images that were not called that class."),
-        "auroc": ("AUROC", "One class against all others; no interval where the sample separates them perfectly."),
-        "average_precision": (
-            "Average precision",
-            "Mean precision over a class's images, one class against all others; chance scores the class's share. "
-            "With few images an interval covers a little less than 95 %.",
-        ),
-    },
-    "multi_label": {
-        "auroc": ("AUROC", "Images with the label against images without; chance scores 0.5."),
-        "average_precision": (
-            "Average precision",
-            "Mean precision over the images with the label; chance scores the label's share of the images. With few "
-            "images an interval covers a little less than 95 %.",
-        ),
-        "sensitivity": ("Sensitivity", "Share of the images with the label that were answered yes (above 0.5)."),
-        "specificity": ("Specificity", "Share of the images without the label that were answered no."),
-    },
-}
 
 
 def class_tables(facts: Facts) -> tuple[Table, ...]:
     """Return each measure per class or label; a metric that the run does not list is left out."""
     tables = []
     kind = "Label" if facts.task == "multi_label" else "Class"
-    for metric, (heading, meaning) in CLASS_METRICS[facts.task].items():
-        if not any(m.metric.startswith(f"{metric}/") for m in facts.measurements):
+    for name, row in _in_order(facts):
+        family, definition = name.removesuffix("/CLASS"), row.definitions[facts.task]
+        if not any(m.metric.startswith(f"{family}/") for m in facts.measurements):
             continue
         rows = tuple(
             Row(
-                name,
-                tuple(cell(find(facts, f"{metric}/{name}", variant)) for variant in facts.variant_names),
-                _images(facts, index, others=metric == "specificity"),
+                of_class,
+                tuple(cell(find(facts, f"{family}/{of_class}", variant)) for variant in facts.variant_names),
+                _images(facts, index, others=definition.sample == "others"),
             )
-            for index, name in enumerate(facts.record.classes)
+            for index, of_class in enumerate(facts.record.classes)
         )
         columns = tuple(Column(variant) for variant in facts.variant_names)
-        caption = f"{heading} per {kind.lower()}"
-        tables.append(Table(f"class-{metric}", caption, kind, columns, rows, meaning))
+        caption = f"{row.heading} per {kind.lower()}"
+        tables.append(Table(f"class-{family}", caption, kind, columns, rows, definition.legend))
     return tuple(tables)
+
+
+def _in_order(facts: Facts) -> list[tuple[str, Metric]]:
+    """Return the metrics: of classes the shares that are answered right first, of labels how they are ordered.
+
+    Most labels are too rare to reach probability 0.5.
+    """
+    rows = rows_of("classes", facts.task).items()
+    answers_first = facts.task == "multi_class"
+    return sorted(rows, key=lambda one: (one[1].definitions[facts.task].sample == "all") == answers_first)
 
 
 def rare_sentence(facts: Facts) -> str:

@@ -82,7 +82,7 @@ def render(facts: Facts) -> str:
         changes=changes(facts),
         changed=shown,
         changed_total=changed_total,
-        deciding=headline(facts).heading,
+        deciding=headline(facts).row.heading,
         class_tables=class_tables(facts),
         rare=rare_sentence(facts),
         subgroups=subgroup_table(facts),
@@ -174,8 +174,8 @@ def _trade_offs(facts: Facts) -> list[tuple[str, Markup]]:
     """Return the charts of the headline against latency and against size, each with its title."""
     drawn = []
     settings = latency_settings(facts)
-    heading = headline(facts).heading
-    label = _first_lower(heading) + (", %" if headline(facts).unit == "share" else "")
+    heading = headline(facts).row.heading
+    label = _first_lower(heading) + (", %" if headline(facts).is_share else "")
     if settings:
         p50 = {
             variant: find(facts, "latency_p50_ms", variant, latency=settings[0]) for variant in facts.variant_names
@@ -205,7 +205,7 @@ def _first_lower(text: str) -> str:
 def _points(facts: Facts, horizontal: dict[str, Measurement]) -> list[charts.Point]:
     points = []
     shown = headline(facts)
-    factor = 100 if shown.unit == "share" else 1
+    factor = 100 if shown.is_share else 1
     for variant in facts.variant_names:
         x, y = horizontal.get(variant), find(facts, shown.metric, variant)
         if x is None or x.value is None or y.value is None:
@@ -216,7 +216,7 @@ def _points(facts: Facts, horizontal: dict[str, Measurement]) -> list[charts.Poi
 
 
 def _told(facts: Facts, title: str, points: list[charts.Point], unit: str) -> str:
-    share = headline(facts).unit == "share"
+    share = headline(facts).is_share
     parts = (
         f"{p.name} {f'{p.y:.1f} %' if share else formats.score(p.y)} at {formats.significant(p.x)} {unit}"
         for p in points

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from foundation.measurements import Measurement
+from foundation.metrics import HEADLINES, METRICS, Metric, TableName, row_of, rows_of
 from reports.facts import Facts
 
-LATENCY_METRICS = ("latency_p50_ms", "latency_p90_ms", "latency_speedup", "peak_memory_bytes")
-SALIENCY_METRICS = (
-    "saliency_spearman",
-    "saliency_ssim",
-    "saliency_top10_overlap",
-    "sanity_spearman",
-    "deletion_auc",
-    "insertion_auc",
-    "pointing_game",
-    "mass_in_mask",
-    "iou_at_mask_area",
-)
+SALIENCY_TABLES: tuple[TableName, ...] = ("likeness", "faithfulness", "in_mask", "sanity")
+"""The tables, or parts of one, in which metrics of saliency maps stand."""
+
 METHOD_NAMES = {
     "gradient_x_input": "gradient × input",
     "smooth_grad": "SmoothGrad",
@@ -32,18 +24,37 @@ METHOD_NAMES = {
 
 @dataclass(frozen=True)
 class Headline:
-    """The one measure of the answers that stands beside size and latency."""
+    """The one measure of the answers that stands beside size and latency, with its row of `METRICS`."""
 
     metric: str
-    heading: str
-    unit: str
+    row: Metric
+
+    @property
+    def is_share(self) -> bool:
+        """Whether its numbers are read as percentages."""
+        return (self.row.shown_as or self.row.unit) == "share"
 
 
 def headline(facts: Facts) -> Headline:
-    """Return the headline of a run: for labels the AUROC, because most are too rare to reach probability 0.5."""
-    if facts.task == "multi_label":
-        return Headline("auroc_macro", "AUROC, macro", "probability")
-    return Headline("balanced_accuracy", "Balanced accuracy", "share")
+    """Return the headline of a run."""
+    metric = HEADLINES[facts.task]
+    return Headline(metric, METRICS[metric])
+
+
+def columns_of(facts: Facts, table: TableName) -> dict[str, Metric]:
+    """Return the metrics that are columns of a table, by name.
+
+    A metric that the run does not list is younger than the run, and left out; but where it lists none of the table's,
+    all of them stand there as not measured.
+    """
+    rows = rows_of(table, facts.task)
+    listed = {m.metric for m in facts.measurements}
+    return {name: row for name, row in rows.items() if name in listed} or rows
+
+
+def legend_of(facts: Facts, rows: Mapping[str, Metric]) -> str:
+    """Return what stands below a table of metrics: their legends, in the order of the rows."""
+    return " ".join(legend for row in rows.values() if (legend := row.definitions[facts.task].legend))
 
 
 @dataclass(frozen=True, order=True)
@@ -106,7 +117,7 @@ def latency_setting(measurement: Measurement) -> LatencySetting | None:
 
 def latency_settings(facts: Facts) -> tuple[LatencySetting, ...]:
     """Return every provider and thread count that was timed or meant to be, the cpu provider first."""
-    found = {latency_setting(m) for m in facts.measurements if m.metric in LATENCY_METRICS}
+    found = {latency_setting(m) for m in facts.measurements if stands_in(m, "latency")}
     return tuple(
         sorted((setting for setting in found if setting is not None), key=lambda s: (s.provider != "cpu", s))
     )
@@ -114,7 +125,7 @@ def latency_settings(facts: Facts) -> tuple[LatencySetting, ...]:
 
 def saliency_methods(facts: Facts) -> tuple[str, ...]:
     """Return the saliency methods in the order in which they were measured."""
-    methods = (m.where.method for m in facts.measurements if m.metric in SALIENCY_METRICS)
+    methods = (m.where.method for m in facts.measurements if stands_in(m, *SALIENCY_TABLES))
     return tuple(dict.fromkeys(method for method in methods if method is not None))
 
 
@@ -123,10 +134,10 @@ def method_name(method: str) -> str:
     return METHOD_NAMES.get(method, method)
 
 
-def any_measured(facts: Facts, metrics: Iterable[str]) -> bool:
-    """Return whether one of the metrics has a value."""
-    wanted = frozenset(metrics)
-    return any(m.value is not None for m in facts.measurements if m.metric in wanted)
+def stands_in(measurement: Measurement, *tables: TableName) -> bool:
+    """Return whether a measurement belongs into one of the report's tables."""
+    row = row_of(measurement.metric)
+    return row is not None and row.table in tables
 
 
 def rare_labels(facts: Facts) -> tuple[str, ...]:
@@ -143,8 +154,9 @@ def _belongs_to(measurement: Measurement, latency: LatencySetting) -> bool:
 
 
 def shown_unit(measurement: Measurement) -> str:
-    """Return the unit to write: the measurement's own, but areas under a curve are read as numbers from 0 to 1."""
-    return "probability" if measurement.metric.startswith(("auroc", "average_precision")) else measurement.unit
+    """Return the unit to write: the one that the metric's row asks for, or the measurement's own."""
+    row = row_of(measurement.metric)
+    return (row.shown_as if row else None) or measurement.unit
 
 
 def _why_absent(facts: Facts, variant: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from foundation.measurements import Measurement
+from foundation.metrics import row_of
 from reports import formats, markdown
 from reports.class_tables import class_tables, rare_sentence, subgroup_table
 from reports.decision import outcome
@@ -11,7 +12,7 @@ from reports.facts import BASELINE, Facts
 from reports.measured import rare_labels
 from reports.saliency_tables import saliency_tables
 from reports.tables import Table
-from reports.variant_tables import COMPARED_WITH_BASELINE, accuracy_table, latency_tables
+from reports.variant_tables import accuracy_table, latency_tables
 
 
 def render(facts: Facts) -> str:
@@ -127,6 +128,7 @@ def _limits(facts: Facts) -> str:
 
 def _asks_nothing(measurement: Measurement) -> bool:
     """Return whether nobody would ask for it: fp32 against itself, and the sanity check of another file than fp32."""
+    row = row_of(measurement.metric)
     if measurement.variant == BASELINE:
-        return measurement.metric in COMPARED_WITH_BASELINE
-    return measurement.metric == "sanity_spearman"
+        return row is not None and row.against_fp32
+    return row is not None and row.table == "sanity"

@@ -6,19 +6,15 @@ from collections.abc import Mapping, Sequence
 
 from calibration_data.prepared import Task
 from foundation.measurements import CENTRE_PRIOR, RANDOM_MAP, UNINFORMED, Measurement
+from foundation.metrics import TableName, rows_of
 from reports import formats
 from reports.facts import BASELINE, Facts
-from reports.measured import SALIENCY_METRICS, find, method_name, reason_of, saliency_methods
+from reports.measured import SALIENCY_TABLES, find, legend_of, method_name, reason_of, saliency_methods, stands_in
 from reports.tables import Cell, Column, Row, Table, cell
 from reports.variant_tables import against_baseline, variant_row
 
-LIKENESS = {
-    "saliency_spearman": "Spearman",
-    "saliency_ssim": "SSIM",
-    "saliency_top10_overlap": "Top-10 % overlap",
-}
-FAITHFULNESS = {"deletion_auc": "Deletion AUC", "insertion_auc": "Insertion AUC"}
-IN_MASK = {"pointing_game": "Pointing game", "mass_in_mask": "Mass in mask", "iou_at_mask_area": "IoU at mask area"}
+GROUPS: tuple[TableName, ...] = ("likeness", "faithfulness", "in_mask")
+"""The parts of a method's table, in their order."""
 SIZES = ("small", "medium", "large")
 SUBGROUPS = tuple(f"{size} lesions" for size in SIZES)
 
@@ -40,7 +36,7 @@ def saliency_tables(facts: Facts) -> tuple[Table, ...]:
 
     The maps that know nothing come last in each; the tuple is empty where no saliency was asked for.
     """
-    if not any(m.metric in SALIENCY_METRICS for m in facts.measurements):
+    if not any(stands_in(m, *SALIENCY_TABLES) for m in facts.measurements):
         return ()
     methods: tuple[str | None, ...] = saliency_methods(facts) or (None,)
     tables = [
@@ -51,18 +47,18 @@ def saliency_tables(facts: Facts) -> tuple[Table, ...]:
 
 
 def _method_table(facts: Facts, method: str | None, *, first: bool, last: bool) -> Table:
-    wanted = {**LIKENESS, **FAITHFULNESS, **IN_MASK}
-    of_method = [m for m in facts.measurements if m.metric in wanted and m.where.method in (method, None)]
+    of_method = [m for m in facts.measurements if stands_in(m, *GROUPS) and m.where.method in (method, None)]
     whole = [m for m in of_method if m.where.subgroup is None]
-    groups = {
-        f"Likeness to {BASELINE}'s map": LIKENESS,
-        "Faithfulness": FAITHFULNESS,
-        f"Meeting the {LESION[facts.task]}": IN_MASK,
+    headings: Mapping[TableName, str] = {
+        "likeness": f"Likeness to {BASELINE}'s map",
+        "faithfulness": "Faithfulness",
+        "in_mask": f"Meeting the {LESION[facts.task]}",
     }
-    # Faithfulness is younger than the format of a run, and not every data set has masks.
-    shown = {group: metrics for group, metrics in groups.items() if _any(whole, metrics) or metrics is LIKENESS}
-    columns = tuple(Column(heading, group) for group, metrics in shown.items() for heading in metrics.values())
-    names = [metric for metrics in shown.values() for metric in metrics]
+    # Not every data set has masks.
+    shown: list[TableName] = [group for group in GROUPS if group == "likeness" or _any(whole, group)]
+    metrics = {group: rows_of(group, facts.task) for group in shown}
+    columns = tuple(Column(row.heading, headings[group]) for group in shown for row in metrics[group].values())
+    names = [name for group in shown for name in metrics[group]]
     rows = []
     for variant in _variants(facts, whole, every=first):
         cells = tuple(against_baseline(facts, metric, variant, saliency_method=method) for metric in names)
@@ -79,22 +75,10 @@ def _method_table(facts: Facts, method: str | None, *, first: bool, last: bool) 
     )
 
 
-def _legend(facts: Facts, shown: Mapping[str, Mapping[str, str]], measured: Sequence[Measurement]) -> str:
-    lesion = LESION[facts.task]
-    parts = []
-    if FAITHFULNESS in shown.values():
-        parts.append(
-            "Deletion AUC, low is good, and insertion AUC, high is good: mean probability that the file itself gives "
-            "the explained class while the map's highest pixels go first, or come first."
-        )
-    if IN_MASK in shown.values():
-        parts.append(
-            f"Pointing game: share of images whose map peaks inside the {lesion}. Mass in mask: share of the map's "
-            f"weight inside the {lesion}. IoU at mask area: of the {lesion} and as many of the map's highest pixels "
-            "as it has."
-        )
-    else:
-        reasons = dict.fromkeys(reason_of(m) for m in measured if m.metric in IN_MASK)
+def _legend(facts: Facts, shown: Sequence[TableName], measured: Sequence[Measurement]) -> str:
+    parts = [legend_of(facts, rows_of(group, facts.task)) for group in shown]
+    if "in_mask" not in shown:
+        reasons = dict.fromkeys(reason_of(m) for m in measured if stands_in(m, "in_mask"))
         parts.append(f"Pointing game, mass and IoU are not measured: {'; '.join(reasons)}." if reasons else "")
     parts.append(f"{EXPLAINED[facts.task]} Read each number against those of the maps that know nothing.")
     return " ".join(part for part in parts if part)
@@ -102,10 +86,11 @@ def _legend(facts: Facts, shown: Mapping[str, Mapping[str, str]], measured: Sequ
 
 def _size_tables(facts: Facts, methods: Sequence[str | None]) -> tuple[Table, ...]:
     """Return one table per method by lesion size, for the methods where a size has enough masks."""
-    of_size = [m for m in facts.measurements if m.metric in IN_MASK and m.where.subgroup in SUBGROUPS]
+    of_size = [m for m in facts.measurements if stands_in(m, "in_mask") and m.where.subgroup in SUBGROUPS]
     measured = {method: [m for m in of_size if m.where.method == method] for method in methods}
-    shown = [method for method in methods if _any(measured[method], IN_MASK)]
-    columns = tuple(Column(size.capitalize(), heading) for heading in IN_MASK.values() for size in SIZES)
+    shown = [method for method in methods if _any(measured[method], "in_mask")]
+    metrics = rows_of("in_mask", facts.task)
+    columns = tuple(Column(size.capitalize(), row.heading) for row in metrics.values() for size in SIZES)
     tables = []
     for method in shown:
         rows = tuple(
@@ -114,7 +99,7 @@ def _size_tables(facts: Facts, methods: Sequence[str | None]) -> tuple[Table, ..
                 variant,
                 tuple(
                     cell(find(facts, metric, variant, saliency_method=method, subgroup=subgroup))
-                    for metric in IN_MASK
+                    for metric in metrics
                     for subgroup in SUBGROUPS
                 ),
             )
@@ -140,36 +125,30 @@ def _bounds(measured: Sequence[Measurement]) -> str:
 
 
 def _sanity_tables(facts: Facts, methods: Sequence[str | None]) -> tuple[Table, ...]:
-    """Return the table of the sanity check, one row per method; none where the run did not make it."""
-    checked = [
-        m for m in facts.measurements if m.metric == "sanity_spearman" and m.variant in (BASELINE, *UNINFORMED)
-    ]
-    if not checked:
-        return ()
+    """Return a table per sanity check, one row per method; none where the run did not make it."""
     variants = {BASELINE: BASELINE, RANDOM_MAP: "Random map", CENTRE_PRIOR: "Centre prior"}
-    rows = tuple(
-        Row(
-            method_name(method) if method else "maps",
-            tuple(cell(find(facts, "sanity_spearman", variant, saliency_method=method)) for variant in variants),
+    tables: list[Table] = []
+    for metric, row in rows_of("sanity", facts.task).items():
+        if not any(m.metric == metric and m.variant in variants for m in facts.measurements):
+            continue
+        rows = tuple(
+            Row(
+                method_name(method) if method else "maps",
+                tuple(cell(find(facts, metric, variant, saliency_method=method)) for variant in variants),
+            )
+            for method in methods
         )
-        for method in methods
-    )
-    legend = (
-        "fp32's weights are put in a random order, layer by layer, and the maps of both files compared: the mean "
-        "over the images of the rank correlation of the maps' magnitudes; low is good. A method that stays near 1 "
-        "shows the image and not what the network learned. Random map and centre prior are held against the same "
-        "maps: what a map scores that knows neither. Intervals are those of the images, for one such order."
-    )
-    return (
-        Table(
-            "saliency-sanity",
-            "Sanity check: likeness to the maps of random weights",
-            "Method",
-            tuple(Column(heading) for heading in variants.values()),
-            rows,
-            legend,
-        ),
-    )
+        tables.append(
+            Table(
+                "saliency-sanity" if not tables else f"saliency-{metric}",
+                f"{row.heading}: likeness to the maps of random weights",
+                "Method",
+                tuple(Column(heading) for heading in variants.values()),
+                rows,
+                row.definitions[facts.task].legend,
+            )
+        )
+    return tuple(tables)
 
 
 def _variants(facts: Facts, measured: Sequence[Measurement], *, every: bool) -> tuple[str, ...]:
@@ -186,5 +165,5 @@ def _row(facts: Facts, variant: str, cells: tuple[Cell, ...]) -> Row:
     return variant_row(facts, variant, cells)
 
 
-def _any(measured: Sequence[Measurement], metrics: Mapping[str, str]) -> bool:
-    return any(m.value is not None and m.metric in metrics for m in measured)
+def _any(measured: Sequence[Measurement], group: TableName) -> bool:
+    return any(m.value is not None and stands_in(m, group) for m in measured)

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from calibration_data.prepared import Task
+from foundation.metrics import METRICS
 from reports import formats
 from reports.facts import BASELINE, Facts
 from reports.measured import (
     LatencySetting,
-    any_measured,
+    columns_of,
     find,
     headline,
     latency_settings,
+    legend_of,
     method_name,
     rare_labels,
     saliency_methods,
 )
 from reports.tables import REFERENCE, Cell, Column, Row, Table, absent, cell, speedup_cell
 
-COMPARED_WITH_BASELINE = frozenset(
-    {"agreement", "logits_sqnr_db", "saliency_spearman", "saliency_ssim", "saliency_top10_overlap", "latency_speedup"}
-)
 MOST_LATENCY_COLUMNS = 9
-ANSWER_LEGENDS: Mapping[Task, str] = {
-    "multi_class": "Agreement: share of images with fp32's top-1 answer.",
-    "multi_label": "Accuracy and agreement: share of all yes/no decisions, at probability 0.5. Balanced accuracy: "
-    "mean over the labels of half the sum of sensitivity and specificity.",
-}
+_SIZE_COLUMNS = (Column(METRICS["size_bytes"].heading), Column("Size, × fp32"))
 
 
 def at_a_glance(facts: Facts) -> Table:
@@ -47,10 +39,9 @@ def at_a_glance(facts: Facts) -> Table:
         )
         rows.append(variant_row(facts, variant, cells))
     columns = (
-        Column("Size"),
-        Column("Size, × fp32"),
-        Column(deciding.heading),
-        Column("Agreement with fp32"),
+        *_SIZE_COLUMNS,
+        Column(deciding.row.heading),
+        Column(METRICS["agreement"].heading),
         Column(f"Saliency Spearman with fp32{f' ({method_name(methods[0])})' if methods else ''}"),
         Column(f"Speed-up over fp32 ({settings[0]})" if settings else "Speed-up over fp32"),
     )
@@ -66,19 +57,7 @@ def at_a_glance(facts: Facts) -> Table:
 
 def accuracy_table(facts: Facts) -> Table:
     """Return size and every measure of the answers on the test images."""
-    metrics = {
-        "accuracy": "Accuracy",
-        "balanced_accuracy": "Balanced accuracy",
-        "auroc_macro": "AUROC, macro",
-        "average_precision_macro": "Average precision, macro",
-        "ece": "ECE",
-        "brier": "Brier score",
-        "agreement": "Agreement with fp32",
-        "logits_sqnr_db": "SQNR of the logits",
-    }
-    # Average precision is younger than the format of a run.
-    if not any(m.metric == "average_precision_macro" for m in facts.measurements):
-        del metrics["average_precision_macro"]
+    metrics = columns_of(facts, "answers")
     rows = tuple(
         variant_row(
             facts,
@@ -91,16 +70,16 @@ def accuracy_table(facts: Facts) -> Table:
         )
         for variant in facts.variant_names
     )
+    # What is better low is said last, because it reads the other way.
+    told = dict(sorted(metrics.items(), key=lambda one: not one[1].higher_is_better))
     tested = f" on {formats.count(len(facts.data.test), 'test image')}" if facts.data else ""
     return Table(
         "accuracy",
         f"Size and accuracy{tested}",
         "Variant",
-        (Column("Size"), Column("Size, × fp32"), *(Column(heading) for heading in metrics.values())),
+        (*_SIZE_COLUMNS, *(Column(row.heading) for row in metrics.values())),
         rows,
-        f"{ANSWER_LEGENDS[facts.task]} SQNR: power of fp32's logits over the power of the "
-        "difference; 20 dB is an error of a tenth. ECE and Brier score: lower is better; ECE has no "
-        f"interval, because a bootstrap of it is biased upwards.{_resampled(facts)}{_left_out(facts)}",
+        f"{legend_of(facts, told)}{_resampled(facts)}{_left_out(facts)}",
     )
 
 
@@ -116,52 +95,40 @@ def _left_out(facts: Facts) -> str:
 
 
 def latency_tables(facts: Facts) -> tuple[Table, ...]:
-    """Return p50, p90 and speed-up per provider and thread count, split so that a table fits on a page."""
+    """Return times and memory per provider and thread count, split so that a table fits on a page."""
     settings = latency_settings(facts)
-    with_memory = any_measured(facts, ("peak_memory_bytes",))
-    per_table = max(1, MOST_LATENCY_COLUMNS // (4 if with_memory else 3))
+    per_table = max(1, MOST_LATENCY_COLUMNS // len(columns_of(facts, "latency")))
     groups = [settings[start : start + per_table] for start in range(0, len(settings), per_table)]
-    return tuple(
-        _latency_table(facts, group, index, len(groups), with_memory=with_memory)
-        for index, group in enumerate(groups)
+    return tuple(_latency_table(facts, group, index, len(groups)) for index, group in enumerate(groups))
+
+
+def _latency_table(facts: Facts, settings: tuple[LatencySetting, ...], index: int, of: int) -> Table:
+    metrics = columns_of(facts, "latency")
+    columns = tuple(Column(row.heading, str(setting)) for setting in settings for row in metrics.values())
+    places = [(metric, setting) for setting in settings for metric in metrics]
+    rows = tuple(
+        variant_row(
+            facts,
+            variant,
+            tuple(against_baseline(facts, metric, variant, latency=setting) for metric, setting in places),
+        )
+        for variant in facts.variant_names
     )
-
-
-def _latency_table(
-    facts: Facts, settings: tuple[LatencySetting, ...], index: int, of: int, *, with_memory: bool
-) -> Table:
-    columns: list[Column] = []
-    for setting in settings:
-        headings = ["p50", "p90", "Speed-up"] + (["Peak memory"] if with_memory else [])
-        columns += [Column(heading, str(setting)) for heading in headings]
-    rows = []
-    for variant in facts.variant_names:
-        cells: list[Cell] = []
-        for setting in settings:
-            cells.append(cell(find(facts, "latency_p50_ms", variant, latency=setting)))
-            cells.append(cell(find(facts, "latency_p90_ms", variant, latency=setting)))
-            cells.append(against_baseline(facts, "latency_speedup", variant, latency=setting))
-            if with_memory:
-                cells.append(cell(find(facts, "peak_memory_bytes", variant, latency=setting)))
-        rows.append(variant_row(facts, variant, tuple(cells)))
     part = f" ({index + 1} of {of})" if of > 1 else ""
     return Table(
         f"latency-{index}",
         f"Latency of one image{part}",
         "Variant",
-        tuple(columns),
-        tuple(rows),
-        _latency_legend(facts) if index + 1 == of else "",
+        columns,
+        rows,
+        f"{legend_of(facts, metrics)}{_timed(facts)}" if index + 1 == of else "",
     )
 
 
-def _latency_legend(facts: Facts) -> str:
+def _timed(facts: Facts) -> str:
+    """Return how many calls were timed, where that is one number."""
     counts = {m.n for m in facts.measurements if m.metric == "latency_p50_ms" and m.n}
-    timed = f" {formats.count(counts.pop(), 'timed call')} each." if len(counts) == 1 else ""
-    return (
-        "p50 and p90: half and nine tenths of the calls were at least this fast. Speed-up: fp32's median time over "
-        f"the variant's, from interleaved rounds; an interval that holds 1 is no clear difference.{timed}"
-    )
+    return f" {formats.count(counts.pop(), 'timed call')} each." if len(counts) == 1 else ""
 
 
 def variant_row(facts: Facts, variant: str, cells: tuple[Cell, ...]) -> Row:
@@ -180,10 +147,10 @@ def against_baseline(
     saliency_method: str | None = None,
 ) -> Cell:
     """Return a measurement's cell; fp32's own is the reference where the metric compares with it."""
-    if variant == BASELINE and metric in COMPARED_WITH_BASELINE:
+    if variant == BASELINE and METRICS[metric].against_fp32:
         return REFERENCE
     measurement = find(facts, metric, variant, latency=latency, saliency_method=saliency_method)
-    return speedup_cell(measurement) if metric == "latency_speedup" else cell(measurement)
+    return speedup_cell(measurement) if METRICS[metric].unit == "×" else cell(measurement)
 
 
 def _size(facts: Facts, variant: str) -> Cell:

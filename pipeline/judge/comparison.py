@@ -13,10 +13,10 @@ from pydantic import Field, ValidationError, field_validator
 from foundation.errors import ExitCode, UsageError
 from foundation.files import JSON
 from foundation.measurements import UNINFORMED, Measurement, Where
+from foundation.metrics import METRICS, Inputs, row_name
 from foundation.record import RunRecord
 from foundation.settings import Settings
 from pipeline.judge.evidence import Evidence
-from stages.validate import METRICS, Inputs, row_name
 
 FORMAT_VERSION = 1
 

@@ -9,9 +9,9 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from foundation.measurements import Measurement
+from foundation.metrics import METRICS, row_name
 from foundation.record import Verdict
 from foundation.settings import Settings
-from stages.validate import METRICS, row_name
 from stages.validate.saliency import MethodName
 
 

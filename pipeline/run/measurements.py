@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from foundation.artifacts import OnnxModel
 from foundation.errors import StageError, UsageError
 from foundation.measurements import Measurement, read_measurements, write_measurements
+from foundation.metrics import METRICS
 from foundation.progress import Observer
 from pipeline.configuration import Configuration
 from pipeline.run.ledger import Ledger, Stage
 from pipeline.run.saliency import Explaining, explain_model
-from stages.validate import METRICS
 
 if TYPE_CHECKING:
     from calibration_data.prepared import PreparedData, Task

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from calibration_data.prepared import PreparedSplit
 from foundation.artifacts import OnnxModel
 from foundation.errors import StageError
 from foundation.measurements import Measurement, Where
+from foundation.metrics import METRICS, Definition, Metric
 from foundation.settings import Settings
 from onnx_files.sessions import open_session, predict
-from stages.validate import METRICS, Definition, Metric, resampling, statistics
+from stages.validate import COMPUTATIONS, Computation, resampling, statistics
 from stages.validate.answers import Answers
 from stages.validate.arrays import read_arrays, write_arrays
 from stages.validate.measurements import measured, not_measured
@@ -158,24 +160,26 @@ class _Row:
     name: str
     metric: Metric
     definition: Definition
+    computation: Computation
     class_index: int | None
     parts: tuple[Part, ...]
 
 
 def _rows(name: str, metric: Metric, answers: Answers) -> list[_Row]:
     """Return the measurements of one row of the table; none where it is not computed from logits of this task."""
-    definition = metric.definitions.get(answers.task)
-    if definition is None or definition.function is None:
+    computation = COMPUTATIONS.get(name, {}).get(answers.task)
+    if computation is None:
         return []
-    function = definition.function
+    row = partial(_Row, metric=metric, definition=metric.definitions[answers.task], computation=computation)
+    function = computation.function
     match metric.inputs:
         case "labels" | "reference":
-            return [_Row(name, metric, definition, None, ((function, None),))]
+            return [row(name, class_index=None, parts=((function, None),))]
         case "class_mean":
-            return [_Row(name, metric, definition, None, tuple((function, index) for index in answers.counted))]
+            return [row(name, class_index=None, parts=tuple((function, index) for index in answers.counted))]
         case "class":
             return [
-                _Row(name.replace("CLASS", of_class), metric, definition, index, ((function, index),))
+                row(name.replace("CLASS", of_class), class_index=index, parts=((function, index),))
                 for index, of_class in enumerate(answers.classes)
             ]
         case _:
@@ -196,8 +200,8 @@ def _measure(rows: Sequence[_Row], answers: Answers, settings: AccuracySettings,
         value = float(np.mean([_statistic(row.metric, part, answers)(once)[0] for part in row.parts]))
         sample = answers.sample(row.definition, row.class_index)
         of_row = draws.get(row.name)
-        remarks = answers.remarks(row.metric)
-        if in_groups and row.definition.interval is not None:
+        remarks = {**row.computation.remarks, **answers.remarks(row.metric)}
+        if in_groups and row.computation.interval is not None:
             remarks["resampled"] = f"{len(np.unique(answers.units[sample]))} groups"
         if of_row is not None and resampling.mostly_undefined(of_row):
             remarks["no_interval"] = RARE_RESAMPLES
@@ -213,13 +217,13 @@ def _draws(rows: Sequence[_Row], answers: Answers, settings: AccuracySettings) -
     needing = [
         row
         for row in rows
-        if row.definition.interval is not None
-        and (in_groups or row.definition.interval not in ("wilson", "mean_of_sensitivities"))
+        if row.computation.interval is not None
+        and (in_groups or row.computation.interval not in ("wilson", "mean_of_sensitivities"))
     ]
     found: dict[str, Floats] = {}
     for stratified in (False, True):
         in_classes = ("stratified_bootstrap", "mean_of_sensitivities")
-        chosen = [row for row in needing if (row.definition.interval in in_classes) == stratified]
+        chosen = [row for row in needing if (row.computation.interval in in_classes) == stratified]
         # A mean over classes takes the classes' own draws, so that nothing is computed twice.
         parts = {part: _statistic(row.metric, part, answers) for row in chosen for part in row.parts}
         strata = np.zeros(len(answers.units), dtype=np.int64)
@@ -243,7 +247,7 @@ def _interval(
     row: _Row, answers: Answers, value: float, sample: NDArray[np.bool_], draws: Floats | None
 ) -> tuple[float, float] | None:
     n, units = int(sample.sum()), answers.units[sample]
-    match row.definition.interval:
+    match row.computation.interval:
         case None:
             return None
         case "wilson":

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from calibration_data.prepared import Task
 from foundation.files import JSON
-from stages.validate import Definition, Metric
+from foundation.metrics import Definition, Metric
 
 Labels = NDArray[np.int64]
 Logits = NDArray[np.float32]

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from calibration_data.prepared import PreparedSplit, Task
 from foundation.files import JSON
 from foundation.measurements import Measurement, Where
-from stages.validate import METRICS, Definition, Inputs, label_metrics, metrics, resampling, statistics
+from foundation.metrics import METRICS, Inputs
+from stages.validate import COMPUTATIONS, Computation, label_metrics, metrics, resampling, statistics
 from stages.validate.deletion import Probability
 from stages.validate.lesion_size import lesion_sizes
 from stages.validate.maps.queries import logits_of
@@ -102,18 +103,18 @@ def measure_saliency(
     where = _where(method)
     rows = []
     for name, metric in METRICS.items():
-        definition = metric.definitions.get(explained.task)
-        if definition is None or definition.function is None or metric.inputs not in FROM_MAPS:
+        computation = COMPUTATIONS.get(name, {}).get(explained.task)
+        if computation is None or metric.inputs not in FROM_MAPS:
             continue
         counted, reason = _sample(metric.inputs, variant, explained, against)
         if reason:
             rows.append(not_measured(name, variant, reason, where, {}))
             continue
-        values = _values(metric.inputs, definition, maps, explained, against, counted)
+        values = _values(metric.inputs, computation, maps, explained, against, counted)
         groups = [explained.groups[index] for index in np.flatnonzero(counted).tolist()]
-        rows.append(_mean(name, variant, definition, values, groups, where, {}, settings))
+        rows.append(_mean(name, variant, computation, values, groups, where, {}, settings))
         if metric.inputs == "masks":
-            rows += _by_size(name, variant, definition, values, groups, explained.masks[counted], where, settings)
+            rows += _by_size(name, variant, computation, values, groups, explained.masks[counted], where, settings)
     return rows
 
 
@@ -170,31 +171,30 @@ def _sample(inputs: Inputs, variant: str, explained: ExplainedImages, against: C
 
 def _values(
     inputs: Inputs,
-    definition: Definition,
+    computation: Computation,
     maps: Maps,
     explained: ExplainedImages,
     against: Counterparts,
     counted: Masks,
 ) -> NDArray[np.float64]:
     """Return a metric's value for each counted map, float64."""
-    assert definition.function is not None
     chosen = maps[counted]
     match inputs:
         case "perturbed":
             images, targets = explained.images[counted], explained.targets[counted]
-            return definition.function(against.probability, images, chosen, targets, against.fill)
+            return computation.function(against.probability, images, chosen, targets, against.fill)
         case "masks":
-            return definition.function(chosen, explained.masks[counted])
+            return computation.function(chosen, explained.masks[counted])
         case _:
             other = against.reference if inputs == "maps" else against.randomised
             assert other is not None  # `_sample` gives a reason where there is none
-            return definition.function(chosen, other[counted])
+            return computation.function(chosen, other[counted])
 
 
 def _by_size(
     name: str,
     variant: str,
-    definition: Definition,
+    computation: Computation,
     values: NDArray[np.float64],
     groups: list[str],
     masks: Masks,
@@ -210,14 +210,14 @@ def _by_size(
             continue
         members = [groups[index] for index in np.flatnonzero(size.members).tolist()]
         remarks = {"mask_share": size.mask_share}
-        rows.append(_mean(name, variant, definition, values[size.members], members, of_size, remarks, settings))
+        rows.append(_mean(name, variant, computation, values[size.members], members, of_size, remarks, settings))
     return rows
 
 
 def _mean(
     name: str,
     variant: str,
-    definition: Definition,
+    computation: Computation,
     values: NDArray[np.float64],
     groups: list[str],
     where: Where,
@@ -226,7 +226,7 @@ def _mean(
 ) -> Measurement:
     """Return the mean of one value per map with the interval that the table names."""
     units = resampling.units_of(groups)
-    described = dict(remarks)
+    described = {**computation.remarks, **remarks}
     if resampling.come_in_groups(units):
         described["resampled"] = f"{int(units.max()) + 1} groups"
     estimate = statistics.mean_estimate(
@@ -234,7 +234,7 @@ def _mean(
         settings.resamples,
         settings.seed,
         units,
-        is_share=definition.interval == "bootstrap_or_wilson",
-        wilson=definition.interval == "wilson",
+        is_share=computation.interval == "bootstrap_or_wilson",
+        wilson=computation.interval == "wilson",
     )
     return measured(name, variant, estimate, where, described)

@@ -20,10 +20,11 @@ from foundation.artifacts import OnnxModel
 from foundation.errors import StageError
 from foundation.files import JSON
 from foundation.measurements import Measurement, Where
+from foundation.metrics import METRICS
 from foundation.progress import Progress, no_progress
 from foundation.settings import Settings
 from onnx_files.sessions import PROVIDERS
-from stages.validate import METRICS, statistics
+from stages.validate import statistics
 from stages.validate.latency_processes import Worker, encoded, started_worker
 from stages.validate.measurements import measured, not_measured
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from foundation.files import JSON
 from foundation.measurements import Measurement, Where
-from stages.validate import METRICS, row_name
+from foundation.metrics import METRICS, row_name
 from stages.validate.statistics import Estimate
 
 NO_SPREAD = "every resample gives the same value"
@@ -22,7 +22,7 @@ def measured(
 ) -> Measurement:
     """Return the measurement of an estimate, with a word on why it has no interval where that is so."""
     row = METRICS[row_name(metric)]
-    described: dict[str, JSON] = {**row.settings, **remarks}
+    described = dict(remarks)
     if row.inputs not in ("file", "timing") and estimate.ci95 is None:
         described.setdefault("no_interval", NO_SPREAD)
     return Measurement(metric, estimate.value, row.unit, variant, where, estimate.n, estimate.ci95, described)

@@ -9,15 +9,13 @@ import numpy as np
 import pytest
 
 from calibration_data.prepared import Task
-from stages.validate import METRICS, Definition, Metric, row_name
+from foundation.metrics import METRICS, Metric, row_name
+from stages.validate import COMPUTATIONS, Function
 from stages.validate.deletion import Probability
 
 ROWS = pytest.mark.parametrize(("name", "row"), METRICS.items(), ids=METRICS.keys())
 COMPUTED: list[tuple[str, Task]] = [
-    (name, task)
-    for name, row in METRICS.items()
-    for task, definition in row.definitions.items()
-    if definition.function is not None
+    (name, task) for name, computations in COMPUTATIONS.items() for task in computations
 ]
 CONTRACT = {
     "accuracy",
@@ -54,7 +52,7 @@ def lit_where(masks: np.ndarray) -> Probability:
     return lambda images, targets: (images[:, 0] / 255 * masks).sum(axis=(1, 2)) / masks.sum(axis=(1, 2))
 
 
-def outcome(row: Metric, definition: Definition, task: Task, skilled: bool) -> np.ndarray:
+def outcome(row: Metric, function: Function, task: Task, skilled: bool) -> np.ndarray:
     """Feed a metric with a perfect or a useless answer."""
     rng = np.random.default_rng(0)
     labels = np.arange(40) % 4
@@ -65,24 +63,23 @@ def outcome(row: Metric, definition: Definition, task: Task, skilled: bool) -> n
     ones = np.ones((2, 40))
     maps = rng.standard_normal((5, 12, 12)).astype(np.float32)
     masks = maps > 0
-    assert definition.function is not None
     match row.inputs:
         case "labels":
-            return definition.function(logits, truth, ones)
+            return function(logits, truth, ones)
         case "class" | "class_mean":
-            return definition.function(logits, truth, 1, ones)
+            return function(logits, truth, 1, ones)
         case "reference":
-            return definition.function(logits, perfect, ones)
+            return function(logits, perfect, ones)
         case "maps":
-            return definition.function(maps if skilled else -maps, maps)
+            return function(maps if skilled else -maps, maps)
         case "randomised":
-            return definition.function(maps, rng.standard_normal(maps.shape) if skilled else maps)
+            return function(maps, rng.standard_normal(maps.shape) if skilled else maps)
         case "perturbed":
             images, targets = np.full((5, 1, 12, 12), 255, np.uint8), np.zeros(5, np.int64)
             dark = np.zeros(1, np.uint8)
-            return definition.function(lit_where(masks), images, maps if skilled else -maps, targets, dark)
+            return function(lit_where(masks), images, maps if skilled else -maps, targets, dark)
         case "masks":
-            return definition.function(maps, masks if skilled else ~masks)
+            return function(maps, masks if skilled else ~masks)
     raise AssertionError(row.inputs)
 
 
@@ -99,20 +96,31 @@ def test_a_row_explains_itself(name: str, row: Metric) -> None:
     assert name.endswith("/CLASS") == (row.inputs == "class")
     assert set(row.definitions) <= {"multi_class", "multi_label"}
     assert row.definitions
+    assert row.heading
     for task, definition in row.definitions.items():
         assert definition.meaning
-        assert "\n" not in definition.meaning
-        assert (definition.function is None) == (row.inputs in ("file", "timing"))
-        assert definition.function is None or (definition.interval is None) == ("no_interval" in row.settings)
+        assert "\n" not in definition.meaning + definition.legend
         explained = "fp32's answer, also where it is wrong" if task == "multi_class" else "the finding that the mask"
         assert (row.inputs == "masks") == (f"explains {explained}" in definition.meaning)
         assert definition.sample == "all" or row.inputs == "class"
 
 
+def test_what_is_computed_is_described_in_the_same_order_and_for_the_same_tasks() -> None:
+    described = {name: list(row.definitions) for name, row in METRICS.items() if row.inputs not in ("file", "timing")}
+    assert {name: list(computations) for name, computations in COMPUTATIONS.items()} == described
+    assert list(COMPUTATIONS) == list(described)
+
+
+def test_what_has_no_interval_says_why() -> None:
+    for computations in COMPUTATIONS.values():
+        for computation in computations.values():
+            assert (computation.interval is None) == ("no_interval" in computation.remarks)
+
+
 @pytest.mark.parametrize(("name", "task"), COMPUTED)
 def test_the_direction_is_the_one_in_which_skill_moves_the_value(name: str, task: Task) -> None:
     row = METRICS[name]
-    good, bad = (outcome(row, row.definitions[task], task, skilled) for skilled in (True, False))
+    good, bad = (outcome(row, COMPUTATIONS[name][task].function, task, skilled) for skilled in (True, False))
     assert good.dtype == np.float64
     assert np.isfinite(good).all()
     assert np.isfinite(bad).all()
@@ -122,7 +130,7 @@ def test_the_direction_is_the_one_in_which_skill_moves_the_value(name: str, task
 @pytest.mark.parametrize(("name", "task"), [pair for pair in COMPUTED if METRICS[pair[0]].unit == "share"])
 def test_shares_stay_between_0_and_1(name: str, task: Task) -> None:
     for skilled in (True, False):
-        values = outcome(METRICS[name], METRICS[name].definitions[task], task, skilled)
+        values = outcome(METRICS[name], COMPUTATIONS[name][task].function, task, skilled)
         assert ((values >= 0) & (values <= 1)).all()
 
 

@@ -4,12 +4,12 @@ import numpy as np
 from small_run import small_record
 
 from foundation.measurements import UNINFORMED, Measurement, Where
+from foundation.metrics import METRICS
 from foundation.record import StageRecord
 from reports.facts import METHOD_NAME, Facts
 from reports.measured import (
-    LATENCY_METRICS,
     METHOD_NAMES,
-    SALIENCY_METRICS,
+    SALIENCY_TABLES,
     LatencySetting,
     find,
     latency_settings,
@@ -18,15 +18,17 @@ from reports.measured import (
     shown_unit,
 )
 from reports.saliency_tables import KNOW_NOTHING, SUBGROUPS
-from stages.validate import METRICS
 from stages.validate.fidelity import FROM_MAPS
 from stages.validate.lesion_size import lesion_sizes
 from stages.validate.maps.methods import SALIENCY_METHODS
 
 
 def test_the_report_knows_the_metrics_that_exist() -> None:
-    assert set(LATENCY_METRICS) == {name for name, row in METRICS.items() if row.inputs == "timing"}
-    assert set(SALIENCY_METRICS) == {name for name, row in METRICS.items() if row.inputs in FROM_MAPS}
+    """Each kind of number has its table: times, maps, and what is said of each class."""
+    for name, row in METRICS.items():
+        assert (row.table == "latency") == (row.inputs == "timing"), name
+        assert (row.table in SALIENCY_TABLES) == (row.inputs in FROM_MAPS), name
+        assert (row.table == "classes") == (row.inputs == "class") == name.endswith("/CLASS"), name
 
 
 def test_the_report_knows_the_names_that_the_measurements_carry() -> None:

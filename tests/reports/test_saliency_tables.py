@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import pytest
 from small_run import small_record
 
 from foundation.measurements import Measurement, Where
+from foundation.metrics import METRICS, Definition, Metric
 from foundation.run_folder import RunFolder
 from reports.facts import Facts, read_facts
 from reports.saliency_tables import saliency_tables
@@ -70,3 +72,14 @@ def test_too_few_masks_make_no_table_by_size() -> None:
     row = Measurement("mass_in_mask", None, "share", "fp16", where, remarks={"reason": "only 4"})
     (table,) = saliency_tables(Facts(small_record(), measurements=(row,)))
     assert "by size" not in table.caption
+
+
+def test_a_new_metric_of_maps_is_a_column_of_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    definition = Definition("as new as can be", "Novelty: how new.")
+    row = Metric("share", True, "perturbed", "faithfulness", "Novelty", {"multi_class": definition})
+    monkeypatch.setitem(METRICS, "novelty", row)
+    measured = (Measurement("novelty", 0.5, "share", "fp16", Where(method="gradient")),)
+    (table,) = saliency_tables(Facts(small_record(), measurements=measured))
+    assert [column.heading for column in table.columns if column.group == "Faithfulness"][-1] == "Novelty"
+    assert table.rows[0].cells[-1].text == "50.0\N{NARROW NO-BREAK SPACE}%"
+    assert "Novelty: how new." in table.legend

@@ -11,10 +11,10 @@ from small_run import VARIANT, accuracy, environment, latency, size, small_recor
 
 from foundation.errors import ExitCode, UsageError
 from foundation.measurements import Measurement, Where
+from foundation.metrics import METRICS
 from pipeline.judge.comparison import Comparison, ComparisonSettings, Difference, compare
 from pipeline.judge.comparison_text import comparison_table
 from pipeline.judge.evidence import Evidence, read_evidence
-from stages.validate import METRICS
 
 DEFAULT = ComparisonSettings(tolerances={"latency_p50_ms": 0.15})
 

@@ -14,7 +14,8 @@ from calibration_data.prepared import PreparedSplit
 from foundation.artifacts import OnnxModel
 from foundation.errors import StageError, UsageError
 from foundation.measurements import Measurement
-from stages.validate import METRICS, Definition, Metric, metrics, resampling
+from foundation.metrics import METRICS, Definition, Metric
+from stages.validate import COMPUTATIONS, Computation, metrics, resampling
 from stages.validate.accuracy import AccuracySettings, Predictions, measure_accuracy, measure_size, predict_variant
 
 CLASSES = ("polyp", "mucosa", "ulcer")
@@ -122,9 +123,10 @@ def test_a_new_row_of_the_table_is_measured(monkeypatch: pytest.MonkeyPatch) -> 
         of_class = labels == index
         return weights[:, of_class] @ (logits.argmax(axis=1) != index)[of_class] / weights[:, of_class].sum(axis=1)
 
-    definition = Definition("share missed", errors_of_class, "wilson", "class")
-    row = Metric("share", False, "class", {"multi_class": definition})
+    definition = Definition("share missed", sample="class")
+    row = Metric("share", False, "class", "classes", "Missed", {"multi_class": definition})
     monkeypatch.setitem(METRICS, "miss/CLASS", row)
+    monkeypatch.setitem(COMPUTATIONS, "miss/CLASS", {"multi_class": Computation(errors_of_class, "wilson")})
     logits, labels = logits_and_labels()
     rows = measure(logits, labels)
     missed = int((logits.argmax(axis=1) != 1)[labels == 1].sum())

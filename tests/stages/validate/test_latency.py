@@ -12,8 +12,9 @@ from pydantic import ValidationError
 
 from foundation.artifacts import OnnxModel
 from foundation.measurements import Measurement, Where
+from foundation.metrics import METRICS
 from onnx_files import sessions
-from stages.validate import METRICS, latency, latency_processes
+from stages.validate import latency, latency_processes
 from stages.validate.settings import ValidateSettings
 
 Make = Callable[..., OnnxModel]
