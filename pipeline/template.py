@@ -74,7 +74,7 @@ def commented_configuration(name: str, dataset: str, root: str | None) -> str:
     kind = DATASETS[dataset]
     source = {"name": dataset}
     for key, field in kind.settings.model_fields.items():
-        if key == "root":
+        if key == "root" and (root is not None or field.is_required()):
             source[key] = root or "path/to/images"
         elif field.is_required():
             source[key] = (field.examples or [""])[0]

@@ -25,6 +25,7 @@ from calibration_data.datasets.kvasir import KvasirSettings, fingerprint_kvasir,
 from calibration_data.datasets.kvasir_seg import KvasirSegSettings, fingerprint_kvasir_seg, open_kvasir_seg
 from calibration_data.datasets.medmnist import MedMnistSettings, fingerprint_medmnist, open_medmnist
 from calibration_data.datasets.mnist import MnistSettings, fingerprint_mnist, open_mnist
+from calibration_data.datasets.table import TableSettings, fingerprint_table, open_table
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,13 @@ DATASETS: Mapping[str, DatasetKind] = MappingProxyType(
             open_mnist,
             fingerprint_mnist,
             "MNIST's four IDX files, compressed or not: handwritten digits of 28 × 28 px, official test split",
+            synthetic=False,
+        ),
+        "table": DatasetKind(
+            TableSettings,
+            open_table,
+            fingerprint_table,
+            "your own images, named in a table (CSV): class or labels, patient, official split, mask, subgroup",
             synthetic=False,
         ),
     }

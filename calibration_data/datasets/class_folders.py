@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from calibration_data.dataset import Frame, Record
@@ -57,13 +56,13 @@ def scan_class_folders(
     Raises:
         UsageError: no class folder, a link that leaves `root`, an image that is a pipe, an unprintable name.
     """
-    classes = tuple(sorted(path.name for path in _visible(root) if path.is_dir()))
+    classes = tuple(sorted(path.name for path in visible_paths(root) if path.is_dir()))
     files: dict[str, Path] = {}
     ignored: list[str] = []
     pending = [root]
     while pending:
         folder = pending.pop()
-        for path in _visible(folder):
+        for path in visible_paths(folder):
             require_inside(root, path)
             if path.is_dir():
                 if path.is_symlink():  # its images would be there twice, or without end
@@ -135,11 +134,6 @@ def records_of(
     )
 
 
-def loader_of(folders: ClassFolders) -> Callable[[Record], Frame]:
-    """Return the function that decodes an image whose id is its path, with its masks united."""
-    return partial(load_image, folders.root, dict(folders.masks))
-
-
 def fingerprint_class_folders(folders: ClassFolders) -> str:
     """Return a sha256 over the classes and the paths and bytes of all images and masks."""
     names = [*folders.images, *(mask for masks in folders.masks.values() for mask in masks)]
@@ -166,8 +160,12 @@ def _is_regular_image(path: Path, is_image: Callable[[Path], bool]) -> bool:
     return is_image(path)
 
 
-def _visible(folder: Path) -> list[Path]:
-    """Return what is in a folder and not hidden."""
+def visible_paths(folder: Path) -> list[Path]:
+    """Return what is in a folder and not hidden.
+
+    Raises:
+        UsageError: a name that cannot be shown.
+    """
     paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
     for path in paths:
         if not path.name.isprintable():  # half a character of another encoding, or a command to the terminal

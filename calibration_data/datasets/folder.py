@@ -1,8 +1,14 @@
-"""Class folders of image files: `ROOT/CLASS/…/NAME.png`, with masks beside the images where there are any."""
+"""Class folders of image files: `ROOT/CLASS/…/NAME.png`, with masks beside the images where there are any.
+
+Where the authors fixed the splits, `ROOT/SPLIT/CLASS/…/NAME.png`.
+"""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,13 +17,18 @@ from pydantic import AfterValidator, Field
 
 from calibration_data.dataset import Dataset, SourceSettings
 from calibration_data.datasets.class_folders import (
+    ClassFolders,
     fingerprint_class_folders,
-    loader_of,
+    load_image,
     records_of,
     scan_class_folders,
+    visible_paths,
 )
-from calibration_data.image_files import require_folder
+from calibration_data.datasets.official_splits import split_named
+from calibration_data.image_files import require_folder, require_inside
+from calibration_data.prepared import SplitName
 from foundation.errors import UsageError
+from foundation.files import sha256_of_json
 from foundation.settings import LocalPath
 
 
@@ -36,8 +47,13 @@ class FolderSettings(SourceSettings):
 
     name: Literal["folder"] = Field("folder", description="a folder with one folder of images per class")
     root: LocalPath = Field(description="the folder that holds the class folders")
+    official_splits: bool = Field(
+        False, description="`root` holds split folders (train, val, test…), each of them with the class folders"
+    )
     group_pattern: Annotated[str, AfterValidator(_one_group)] | None = Field(
-        None, description="regular expression whose first group, searched in the file name, names the patient"
+        None,
+        description="regular expression whose first group names the patient; searched in the image's path below "
+        "`root`, with slashes, and where it is not found there in the file's name alone",
     )
 
 
@@ -48,31 +64,136 @@ def open_folder(settings: FolderSettings) -> Dataset:
     united. Hidden files and folders are left out without a word, other files that are no images are counted.
 
     Raises:
-        UsageError: no folder, no class folder in it, a link that leaves it, a file name without a group.
+        UsageError: no folder, no class folder in it, split folders where `official_splits` is not set, none or other
+            folders beside them where it is, a class that a split lacks, a link that leaves the root, an image without
+            a group.
     """
-    folders = scan_class_folders(require_folder(settings.root, "source.root"))
-    group_of = None if settings.group_pattern is None else partial(_group, folders.root, settings.group_pattern)
+    root = require_folder(settings.root, "source.root")
+    parts = _parts(root, settings)
+    masks = {
+        part.prefix + image: [part.prefix + mask for mask in beside]
+        for part in parts
+        for image, beside in part.folders.masks.items()
+    }
+    records = [
+        record
+        for part in parts
+        for record in records_of(
+            part.folders,
+            prefix=part.prefix,
+            official_split=part.split,
+            group_of=None
+            if settings.group_pattern is None
+            else partial(_group, root, settings.group_pattern, part.prefix),
+        )
+    ]
+    ignored = [part.prefix + name for part in parts for name in part.folders.ignored]
+    if settings.official_splits:
+        ignored += [path.name for path in visible_paths(root) if not path.is_dir()]
     return Dataset(
         settings.name,
-        folders.classes,
-        records_of(folders, group_of=group_of),
+        parts[0].folders.classes,
+        tuple(records),
         synthetic=False,
-        load=loader_of(folders),
-        ignored=folders.ignored,
+        load=partial(load_image, root, masks),
+        ignored=tuple(sorted(ignored)),
     )
 
 
 def fingerprint_folder(settings: FolderSettings) -> str:
     """Return a sha256 over the paths and bytes of all images and masks."""
-    return fingerprint_class_folders(scan_class_folders(require_folder(settings.root, "source.root")))
+    parts = _parts(require_folder(settings.root, "source.root"), settings)
+    if not settings.official_splits:
+        return fingerprint_class_folders(parts[0].folders)
+    return sha256_of_json({part.prefix: fingerprint_class_folders(part.folders) for part in parts})
 
 
-def _group(root: Path, pattern: str, image: str) -> str:
-    path = root / image
-    match = re.search(pattern, path.name)
-    if match is None or not match[1]:
+def holds_official_splits(root: Path) -> bool:
+    """Return whether a folder holds split folders (train and test, …) where class folders would be.
+
+    Raises:
+        UsageError: a name in it that cannot be shown.
+    """
+    return root.is_dir() and len(set(_split_folders(root).values())) > 1
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Class folders that are read together.
+
+    Attributes:
+        prefix: of their images' ids, "" or the split folder's name and a slash.
+        split: the official split, None where there is none.
+        folders: what they hold.
+    """
+
+    prefix: str
+    split: SplitName | None
+    folders: ClassFolders
+
+
+def _parts(root: Path, settings: FolderSettings) -> Sequence[_Part]:
+    """Return the class folders of each split folder, all with the same classes, or those of the root itself."""
+    splits = _split_folders(root)
+    if not settings.official_splits:
+        if holds_official_splits(root):  # a network would learn to tell training images from test images
+            raise UsageError(
+                f"{root}: expected one folder per class, found the split folders {', '.join(splits)}. Set "
+                "`source.official_splits: true` to read the class folders in each of them."
+            )
+        return [_Part("", None, scan_class_folders(root))]
+    _check_split_folders(root, splits)
+    parts = [_Part(f"{name}/", split, scan_class_folders(root / name)) for name, split in splits.items()]
+    classes = sorted({name for part in parts for name in part.folders.classes})
+    for part in parts:
+        present = {image.split("/", 1)[0] for image in part.folders.images}
+        missing = next((name for name in classes if name not in present), None)
+        if missing is not None:
+            raise UsageError(
+                f"{root / part.prefix}: expected images of the class {missing!r} in the {part.split} split, as in "
+                "the others, found none. Add some, or remove the class from all splits."
+            )
+    return parts
+
+
+def _split_folders(root: Path) -> Mapping[str, SplitName]:
+    """Return name → split of the folders that are named like a split, sorted by name."""
+    names = sorted(path.name for path in visible_paths(root) if path.is_dir())
+    return {name: split for name in names if (split := split_named(name)) is not None}
+
+
+def _check_split_folders(root: Path, splits: Mapping[str, SplitName]) -> None:
+    folders = sorted(path for path in visible_paths(root) if path.is_dir())
+    found = ", ".join(path.name for path in folders) or "none"
+    if len(set(splits.values())) < 2 or "train" not in splits.values():
         raise UsageError(
-            f"{path}: expected a name in which `source.group_pattern` {pattern!r} finds a group, found none. "
-            "Mend the pattern or rename the file."
+            f"{root}: expected the split folders train and test (and validation), since `source.official_splits` is "
+            f"set, found the folders {found}. Set `source.root` to the folder that holds them, or leave the setting "
+            "out."
         )
-    return str(match[1])
+    for path in folders:
+        require_inside(root, path)
+        if path.is_symlink():
+            raise UsageError(f"{path}: expected a folder, found a link to a folder. Remove the link.")
+        if path.name not in splits:
+            raise UsageError(
+                f"{root}: expected only split folders, found {', '.join(splits)} and {path.name}. Move it elsewhere."
+            )
+    for split, times in Counter(splits.values()).items():
+        if times > 1:
+            raise UsageError(
+                f"{root}: expected one folder for the {split} split, found "
+                f"{' and '.join(name for name in splits if splits[name] == split)}. Put them together."
+            )
+
+
+def _group(root: Path, pattern: str, prefix: str, image: str) -> str:
+    path = prefix + image
+    for place in (path, path.rsplit("/", 1)[-1]):
+        match = re.search(pattern, place)
+        if match is not None and match[1]:
+            return str(match[1])
+    raise UsageError(
+        f"{root / path}: expected a name in which `source.group_pattern` {pattern!r} finds a group, alone or with "
+        "the folders that it is in, found none. Mend the pattern or rename the file."
+    )

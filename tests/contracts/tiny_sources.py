@@ -137,6 +137,26 @@ def tiny_cifar10(root: Path) -> dict:
     return {"root": str(root)}
 
 
+def tiny_table(root: Path) -> dict:
+    rows = ["path;labels;patient;mask"]
+    for index in range(15):
+        labels = ("", "cyst", "mass|cyst")[index % 3]
+        mask = f"masks/{index}.png" if labels else ""
+        rows.append(f"{index}.png;{labels};P{index};{mask}")
+        for name, pixels in ((f"{index}.png", noise(index, 12, 10, 3)), (mask, noise(index, 12, 10))):
+            if name:
+                (root / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(root / "images" / name)
+    (root / "table.csv").write_text("\n".join(rows))
+    return {
+        "table": str(root / "table.csv"),
+        "root": str(root / "images"),
+        "labels": "labels",
+        "patient": "patient",
+        "mask": "mask",
+    }
+
+
 TINY: dict[str, Callable[[Path], dict]] = {
     "busi": tiny_busi,
     "chestxray14": tiny_chestxray14,
@@ -151,4 +171,5 @@ TINY: dict[str, Callable[[Path], dict]] = {
     "kvasir_seg": tiny_kvasir_seg,
     "medmnist": tiny_medmnist,
     "mnist": tiny_mnist,
+    "table": tiny_table,
 }

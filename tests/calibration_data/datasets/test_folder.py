@@ -11,7 +11,13 @@ from PIL import Image
 from pydantic import ValidationError
 
 from calibration_data.dataset import BadImageError
-from calibration_data.datasets.folder import FolderSettings, fingerprint_folder, open_folder
+from calibration_data.datasets.folder import (
+    FolderSettings,
+    fingerprint_folder,
+    holds_official_splits,
+    open_folder,
+)
+from calibration_data.splits import SplitSettings, split_records
 from foundation.errors import UsageError
 
 BUSI = Path(__file__).parents[3].parent / "shared" / "data" / "busi"
@@ -78,6 +84,24 @@ def test_the_pattern_groups_images_of_a_patient_across_classes(two_classes):
 def test_a_name_without_a_group_is_refused(two_classes):
     with pytest.raises(UsageError, match=r"P0_dog.png: expected a name in which `source.group_pattern`"):
         opened(two_classes, "(P.)_cat")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "patient"),
+    [
+        (r"patient_(\d+)/", "07"),  # a folder
+        (r"^cat/(\w+)/", "patient_07"),  # ^ is the beginning of the path
+        (r"^(P\d)_", "P3"),  # or, where that is not found, of the name
+        (r"^(x*)P3_|^(P\d)", None),  # an empty group is none
+    ],
+)
+def test_the_pattern_is_searched_in_the_path_and_then_in_the_name(tmp_path, write_image, pattern, patient):
+    write_image(tmp_path / "cat" / "patient_07" / "left" / "P3_a.png")
+    if patient is None:
+        with pytest.raises(UsageError, match=r"P3_a\.png: .*finds a group, alone or with the folders"):
+            opened(tmp_path, pattern)
+    else:
+        assert [record.group for record in opened(tmp_path, pattern).records] == [patient]
 
 
 @pytest.mark.parametrize("pattern", ["P[0-9]", "(P[0-9]", ""])
@@ -176,6 +200,140 @@ def test_the_fingerprint_sees_images_masks_and_names_but_not_other_files(two_cla
     write_image(two_classes / "cat" / "P0_cat.png", seed=999)
     seen.add(fingerprint_folder(settings))
     (two_classes / "dog" / "P0_dog.png").rename(two_classes / "dog" / "P9_dog.png")
+    seen.add(fingerprint_folder(settings))
+    assert len(seen) == 4
+
+
+# --- official splits ---
+
+
+@pytest.fixture
+def official(tmp_path, write_image) -> Path:
+    """`Training` and `Testing` with class folders of six and three images."""
+    root = tmp_path / "official"
+    for side, count in (("Training", 6), ("Testing", 3)):
+        for label, name in enumerate(("cat", "dog")):
+            for index in range(count):
+                write_image(root / side / name / f"P{index}.png", seed=1000 * count + 100 * label + index)
+    return root
+
+
+def opened_officially(root: Path, pattern: str | None = None):
+    return open_folder(FolderSettings(root=root, official_splits=True, group_pattern=pattern))
+
+
+@pytest.mark.parametrize("function", [open_folder, fingerprint_folder])
+@pytest.mark.parametrize("others", [(), ("masks",)])
+def test_split_folders_never_become_classes(official, function, others):
+    for name in others:
+        (official / name).mkdir()
+    with pytest.raises(UsageError, match=r"found the split folders Testing, Training\. Set `source\.official_splits"):
+        function(FolderSettings(root=official))
+
+
+@pytest.mark.parametrize(
+    ("names", "holds"),
+    [
+        (("train", "val", "test"), True),
+        (("TRAIN", "Holdout"), True),
+        (("training_set", "test_set"), True),
+        (("dev", "test"), True),
+        (("train", "Training"), False),
+        (("car", "train"), False),  # a class of vehicles
+        (("cat", "dog"), False),
+        ((), False),
+    ],
+)
+def test_split_folders_are_known_by_two_of_their_names(tmp_path, names, holds):
+    for name in names:
+        (tmp_path / name).mkdir()
+    assert holds_official_splits(tmp_path) == holds
+
+
+def test_files_named_like_splits_and_a_missing_folder_hold_no_splits(tmp_path):
+    for name in ("train", "test"):
+        (tmp_path / name).touch()
+    assert not holds_official_splits(tmp_path)
+    assert not holds_official_splits(tmp_path / "nowhere")
+
+
+def test_each_split_folder_is_read_as_class_folders(official):
+    write_mask(official / "Testing" / "dog" / "P0_mask.png", (0, 0, 4, 3))
+    (official / "readme.txt").touch()
+    (official / "Testing" / "cat" / "notes.txt").touch()
+    dataset = opened_officially(official)
+    assert dataset.classes == ("cat", "dog")
+    assert dataset.ignored == ("Testing/cat/notes.txt", "readme.txt")
+    found = [(record.image_id, record.label, record.official_split) for record in dataset.records]
+    assert found[0] == ("Testing/cat/P0.png", 0, "test")
+    assert found[-1] == ("Training/dog/P5.png", 1, "train")
+    assert len({image_id for image_id, _, _ in found}) == 18
+    masked = next(record for record in dataset.records if record.image_id == "Testing/dog/P0.png")
+    mask = dataset.load(masked).mask
+    assert mask is not None
+    assert int(mask.sum()) == 12
+    assert dataset.load(dataset.records[-1]).mask is None
+
+
+def test_validation_is_taken_from_train_where_there_is_none(official):
+    dataset = opened_officially(official)
+    sides = split_records(dataset.records, dataset.classes, SplitSettings())
+    found = {(record.official_split, side) for record, side in zip(dataset.records, sides, strict=True)}
+    assert found == {("test", "test"), ("train", "train"), ("train", "validation")}
+
+
+def test_the_pattern_sees_the_split_folder(official):
+    groups = {record.group for record in opened_officially(official, r"^(\w+/\w+/P\d)").records}
+    assert len(groups) == 18
+
+
+def test_a_class_that_a_split_lacks_is_named_with_the_split(official, write_image):
+    write_image(official / "Training" / "elk" / "a.png")
+    with pytest.raises(UsageError, match=r"Testing: expected images of the class 'elk' in the test split"):
+        opened_officially(official)
+    (official / "Testing" / "elk").mkdir()  # an empty folder is no help
+    with pytest.raises(UsageError, match=r"Testing: expected images of the class 'elk' in the test split"):
+        opened_officially(official)
+
+
+def test_official_splits_without_split_folders_are_refused(two_classes):
+    with pytest.raises(UsageError, match=r"expected the split folders train and test .*found the folders cat, dog"):
+        opened_officially(two_classes)
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("extra", "expected only split folders, found Testing, Training and extra"),
+        ("holdout", "expected one folder for the test split, found Testing and holdout"),
+    ],
+)
+def test_other_folders_beside_split_folders_are_refused(official, folder, message):
+    (official / folder).mkdir()
+    with pytest.raises(UsageError, match=message):
+        opened_officially(official)
+
+
+def test_split_folders_without_training_images_are_refused(official):
+    (official / "Training").rename(official / "val")
+    with pytest.raises(UsageError, match=r"expected the split folders train and test .*folders Testing, val\."):
+        opened_officially(official)
+
+
+def test_a_split_folder_that_is_a_link_is_refused(official):
+    (official / "val").symlink_to(official / "Testing")
+    with pytest.raises(UsageError, match="val: expected a folder, found a link to a folder"):
+        opened_officially(official)
+
+
+def test_the_fingerprint_of_splits_sees_every_side(official, write_image):
+    settings = FolderSettings(root=official, official_splits=True)
+    seen = {fingerprint_folder(settings)}
+    write_image(official / "Testing" / "cat" / "P0.png", seed=5)
+    seen.add(fingerprint_folder(settings))
+    write_image(official / "Training" / "cat" / "P0.png", seed=6)
+    seen.add(fingerprint_folder(settings))
+    (official / "Testing").rename(official / "val")
     seen.add(fingerprint_folder(settings))
     assert len(seen) == 4
 

@@ -1,0 +1,57 @@
+"""The configuration that `edgeproof run MODEL.onnx --images X` stands for, as far as the images are concerned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from foreign_files import classifier, write, write_images
+
+from calibration_data.datasets.folder import FolderSettings
+from calibration_data.datasets.table import TableSettings
+from foundation.errors import UsageError
+from pipeline.configuration import Configuration
+from pipeline.one_file.options import CompileRequest
+from pipeline.one_file.run_file import RunRequest, configuration_of
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write(classifier(), tmp_path / "theirs.onnx")
+
+
+def configuration(model: Path, images: Path) -> Configuration:
+    request = CompileRequest(model, mean="0.5,0.5,0.5", std="0.25,0.25,0.25")
+    return configuration_of(RunRequest(request, images, None, ()))
+
+
+def test_a_folder_is_class_folders(model, tmp_path):
+    images = write_images(tmp_path / "images", 4)
+    assert configuration(model, images).data.source == FolderSettings(root=images)
+
+
+@pytest.mark.parametrize("names", [("Training", "Testing"), ("train", "val", "test")])
+def test_a_folder_of_split_folders_keeps_the_official_splits(model, tmp_path, names):
+    for name in names:
+        write_images(tmp_path / "images" / name, 4)
+    found = configuration(model, tmp_path / "images").data
+    assert found.source == FolderSettings(root=tmp_path / "images", official_splits=True)
+    assert found.duplicates == "drop"  # an official test set keeps its size, training loses what is in it
+
+
+@pytest.mark.parametrize("name", ["images.csv", "images.TSV"])
+def test_a_table_is_a_table(model, tmp_path, name):
+    table = tmp_path / name
+    table.write_text("path,label\na.png,cat\n")
+    assert configuration(model, table).data.source == TableSettings(table=table)
+
+
+def test_a_folder_that_is_missing_is_left_to_whoever_opens_it(model, tmp_path):
+    found = configuration(model, tmp_path / "nowhere")
+    assert found.data.source == FolderSettings(root=tmp_path / "nowhere")
+
+
+def test_an_input_that_is_no_square_is_refused(tmp_path):
+    model = write(classifier(size=(24, 32)), tmp_path / "wide.onnx")
+    with pytest.raises(UsageError, match="expected a square input, found 24 × 32"):
+        configuration(model, tmp_path)
