@@ -40,7 +40,7 @@ def published(record: RunRecord, measurements: Sequence[Measurement]) -> dict[st
         },
         "environment": asdict(record.environment),
         "stages": [_stage(stage) for stage in record.stages],
-        "variants": [asdict(variant) for variant in record.variants],
+        "variants": [asdict(one) | {"notes": one.notes.model_dump(mode="json")} for one in record.variants],
         "measurements": [_measurement(measurement) for measurement in measurements],
         "verdicts": [verdict_json(verdict) for verdict in record.verdicts],
     }
