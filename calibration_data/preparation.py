@@ -202,7 +202,7 @@ def _columns(records: Sequence[Record], mask_class: NDArray[np.int64], dataset: 
         mask_class=mask_class,
         image_ids=[record.image_id for record in records],
         groups=[record.group for record in records],
-        subgroups=[record.subgroup for record in records],
+        subgroups=[record.subgroups for record in records],
         sha256=[record.sha256 for record in records],
     )
 

@@ -29,7 +29,8 @@ class PreparedSplit:
             simply the image's own class.
         image_ids: n stable names, unique in the data set.
         groups: n names of what must stay on one side of a split (a patient); unique where unknown.
-        subgroups: n names of a subgroup attribute (age band, device…); "" where unknown.
+        subgroups: n tuples of the printed names of what an image belongs to, at most one of each axis ("sex: female",
+            "age: 40–59"); empty where nothing is known.
         sha256: n digests of the image as it stood in the source (file bytes or raw pixels).
     """
 
@@ -40,7 +41,7 @@ class PreparedSplit:
     mask_class: NDArray[np.int64]
     image_ids: tuple[str, ...]
     groups: tuple[str, ...]
-    subgroups: tuple[str, ...]
+    subgroups: tuple[tuple[str, ...], ...]
     sha256: tuple[str, ...]
 
     def __len__(self) -> int:

@@ -21,7 +21,7 @@ MANIFEST = "manifest.json"
 FILES = (*(f"{split}.{array}.npy" for split in SPLITS for array in ARRAYS), MANIFEST)
 """The names of all files of the folder."""
 
-_FORMAT_VERSION = 2
+_FORMAT_VERSION = 3
 _ROWS_AT_ONCE = 256
 
 
@@ -50,7 +50,7 @@ class Columns:
     mask_class: NDArray[np.int64]
     image_ids: Sequence[str]
     groups: Sequence[str]
-    subgroups: Sequence[str]
+    subgroups: Sequence[tuple[str, ...]]
     sha256: Sequence[str]
 
 
@@ -130,6 +130,7 @@ def _open(folder: Path, manifest: dict[str, JSON]) -> PreparedData:
             for array in ARRAYS
         }
         columns: dict[str, Any] = {column: tuple(manifest["splits"][name][column]) for column in COLUMNS}
+        columns["subgroups"] = tuple(tuple(names) for names in columns["subgroups"])
         splits[name] = PreparedSplit(**arrays, **columns)
     return PreparedData(
         dataset=manifest["dataset"],
@@ -169,6 +170,7 @@ def _write_split(folder: Path, name: SplitName, rows: Rows, columns: Columns) ->
         "n": count,
         "files": {array: sha256_of_file(folder / f"{name}.{array}.npy") for array in ARRAYS},
         **{column: list(getattr(columns, column)) for column in COLUMNS},
+        "subgroups": [list(names) for names in columns.subgroups],
     }
 
 

@@ -85,7 +85,12 @@ def open_chestxray14(settings: ChestXray14Settings) -> Dataset:
         )
     records = tuple(
         Record(
-            paths[name], entry.labels, entry.patient, entry.subgroup, splits[name], sha256_of_file(root / paths[name])
+            paths[name],
+            entry.labels,
+            entry.patient,
+            entry.subgroups,
+            splits[name],
+            sha256_of_file(root / paths[name]),
         )
         for name, entry in sorted(entries.items(), key=lambda item: paths[item[0]])
     )

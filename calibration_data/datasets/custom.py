@@ -7,7 +7,7 @@ The function takes no arguments, or one mapping where `options` is set, and retu
 `calibration_data.dataset.Dataset`:
 
     def chest_ct(options):
-        records = (Record("a.png", label=0, group="patient 1", subgroup="", official_split=None, sha256="…"), …)
+        records = (Record("a.png", label=0, group="patient 1", subgroups=(), official_split=None, sha256="…"), …)
         return Dataset("mine", ("healthy", "ill"), records, synthetic=False, load=partial(load, Path("images")))
 """
 
@@ -143,7 +143,9 @@ def _check_record(record: object, dataset: Dataset) -> None:
     where = f"of {record.image_id!r}"
     _require(isinstance(record.image_id, str) and bool(record.image_id), "an image_id", repr(record.image_id))
     _require(isinstance(record.group, str) and bool(record.group), f"a group {where}", repr(record.group))
-    _require(isinstance(record.subgroup, str), f"a subgroup {where} (or an empty text)", repr(record.subgroup))
+    names = record.subgroups
+    are_names = isinstance(names, tuple) and all(isinstance(name, str) and name for name in names)
+    _require(are_names and len(set(names)) == len(names), f"a tuple of subgroups {where}, all different", repr(names))
     _require(
         record.official_split is None or record.official_split in SPLITS,
         f"an official split {where} out of {', '.join(SPLITS)} (or None)",

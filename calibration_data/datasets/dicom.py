@@ -63,6 +63,7 @@ def open_dicom(settings: DicomSettings) -> Dataset:
     _require_pydicom()
     folders = _folders(settings)
     people = {image: _read_person(folders.root / image) for image in folders.images}
+    with_sex = settings.subgroup == "sex"
     window = None
     if settings.window_center is not None and settings.window_width is not None:
         window = Window(settings.window_center, settings.window_width)
@@ -72,7 +73,7 @@ def open_dicom(settings: DicomSettings) -> Dataset:
         records_of(
             folders,
             group_of=lambda image: people[image].group or image,
-            subgroup_of=lambda image: people[image].sex if settings.subgroup == "sex" else "",
+            subgroups_of=lambda image: (people[image].sex,) if with_sex and people[image].sex else (),
         ),
         synthetic=False,
         load=partial(_load, folders.root, window),

@@ -362,12 +362,12 @@ def test_images_and_masks_stay_on_disk_until_they_are_taken(two_classes, tmp_pat
 
 def test_of_equal_images_those_on_the_strictest_side_are_kept():
     records = [
-        Record("a", 0, "a", "", "train", "1" * 64),
-        Record("b", 0, "b", "", "validation", "1" * 64),
-        Record("c", 0, "c", "", "test", "1" * 64),
-        Record("c again", 0, "c2", "", "test", "1" * 64),
-        Record("d", 0, "d", "", "train", "2" * 64),
-        Record("e", 0, "e", "", None, "2" * 64),
+        Record("a", 0, "a", (), "train", "1" * 64),
+        Record("b", 0, "b", (), "validation", "1" * 64),
+        Record("c", 0, "c", (), "test", "1" * 64),
+        Record("c again", 0, "c2", (), "test", "1" * 64),
+        Record("d", 0, "d", (), "train", "2" * 64),
+        Record("e", 0, "e", (), None, "2" * 64),
     ]
     kept, dropped = drop_leaking_images(records)
     assert [record.image_id for record in kept] == ["c", "c again", "d", "e"]
@@ -377,7 +377,7 @@ def test_of_equal_images_those_on_the_strictest_side_are_kept():
 def test_labels_of_a_multi_label_task_are_divided_each_in_the_same_proportions():
     rng = np.random.default_rng(0)
     records = [
-        Record(str(i), tuple(np.flatnonzero(found).tolist()), str(i // 2), "", None, f"{i:064d}")
+        Record(str(i), tuple(np.flatnonzero(found).tolist()), str(i // 2), (), None, f"{i:064d}")
         for i, found in enumerate(rng.random((800, 3)) < (0.5, 0.2, 0.05))
     ]
     assignment = split_records(records, ("common", "rare", "rarest"), SplitSettings(), task="multi_label")

@@ -85,7 +85,7 @@ def write_data(
                 mask_class=np.full(len(labels), -1) if mask_class is None else mask_class,
                 image_ids=ids,
                 groups=[f"{split}-patient-{index // 2}" for index in range(len(labels))],
-                subgroups=["narrow-band" if index % 3 == 0 else "white light" for index in range(len(labels))],
+                subgroups=[("narrow-band" if index % 3 == 0 else "white light",) for index in range(len(labels))],
                 sha256=[_sha(name) for name in ids],
             ),
         )

@@ -25,7 +25,7 @@ def three_of_each(options: Mapping[str, Any] | None = None) -> Dataset:
     for label, name in enumerate(("dark", "bright")):
         for index in range(count):
             digest = hashlib.sha256(f"{name}{index}".encode()).hexdigest()
-            records.append(Record(f"{name}/{index}", label, f"{name} {index}", "", None, digest))
+            records.append(Record(f"{name}/{index}", label, f"{name} {index}", (), None, digest))
     return Dataset("mine", ("dark", "bright"), tuple(records), synthetic=False, load=partial(flat_image, size=8))
 
 

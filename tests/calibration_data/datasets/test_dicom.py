@@ -60,8 +60,8 @@ def test_patients_are_groups_by_a_hash_and_no_identity_is_kept(root):
 
 
 def test_subgroups_are_the_sex_where_known(root):
-    assert [record.subgroup for record in opened(root).records] == ["F", "F", "M", "F", ""]
-    assert {record.subgroup for record in opened(root, subgroup="none").records} == {""}
+    assert [record.subgroups for record in opened(root).records] == [("F",), ("F",), ("M",), ("F",), ()]
+    assert {record.subgroups for record in opened(root, subgroup="none").records} == {()}
 
 
 def test_the_settings_window_is_used(root):

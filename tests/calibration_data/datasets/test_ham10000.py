@@ -60,6 +60,16 @@ def test_labels_lesions_and_paths_are_those_of_the_published_layout(root):
     assert dataset.ignored == ()
 
 
+def test_subgroups_are_named_on_each_axis_that_is_known(root):
+    assert [record.subgroups for record in opened(root).records] == [
+        ("sex: male", "age: <40", "localization: back", "confirmation: histo"),
+        ("sex: female", "age: 40–59", "confirmation: follow_up"),
+        ("sex: female", "age: 40–59", "localization: face", "confirmation: follow_up"),
+        ("age: ≥60", "localization: acral", "confirmation: confocal"),
+        ("confirmation: consensus",),
+    ]
+
+
 def test_the_mask_is_found_by_the_images_name(root):
     dataset = opened(root)
     masks = [dataset.load(record).mask for record in dataset.records]
