@@ -78,6 +78,7 @@ def open_dicom(settings: DicomSettings) -> Dataset:
         synthetic=False,
         load=partial(_load, folders.root, window),
         ignored=folders.ignored,
+        groups_known=all(person.group for person in people.values() if person.readable),
     )
 
 
@@ -92,6 +93,7 @@ class _Person:
 
     group: str
     sex: str
+    readable: bool = True
 
 
 def _load(root: Path, window: Window | None, record: Record) -> Frame:
@@ -121,7 +123,7 @@ def _read_person(path: Path) -> _Person:
             header = dcmread(path, stop_before_pixels=True, specific_tags=["PatientID", "PatientSex"])
             patient, sex = str(header.get("PatientID") or "").strip(), str(header.get("PatientSex") or "").strip()
     except Exception:  # a damaged header; loading the image tells the reason
-        return _Person("", "")
+        return _Person("", "", readable=False)
     return _Person(f"patient-{hashlib.sha256(patient.encode()).hexdigest()[:16]}" if patient else "", sex)
 
 

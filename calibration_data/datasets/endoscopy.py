@@ -64,6 +64,7 @@ def open_endoscopy(settings: EndoscopySettings) -> Dataset:
         records=tuple(records),
         synthetic=True,
         load=partial(_load, settings),
+        groups_known=True,
     )
 
 

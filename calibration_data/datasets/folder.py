@@ -59,6 +59,7 @@ def open_folder(settings: FolderSettings) -> Dataset:
         synthetic=False,
         load=loader_of(folders),
         ignored=folders.ignored,
+        groups_known=group_of is not None,
     )
 
 

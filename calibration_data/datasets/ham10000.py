@@ -72,6 +72,8 @@ def open_ham10000(settings: Ham10000Settings) -> Dataset:
         synthetic=False,
         load=partial(load_image, files.root, masks),
         ignored=files.ignored,
+        missing=files.missing,
+        groups_known=True,
     )
 
 

@@ -96,8 +96,8 @@ def write_data(
         mean=[0.55, 0.35, 0.3],
         std=[0.2, 0.15, 0.14],
         synthetic=True,
+        groups_known=True,
         skipped=["frame-900.png: the file ends before the image does"],
-        ignored_files=[],
     )
     write_prepared(folder, head, splits)
 

@@ -113,6 +113,7 @@ def test_missing_images_are_counted_and_named_or_left_out(root):
         opened(root)
     dataset = opened(root, missing_images="skip")
     assert len(dataset.records) == 3
+    assert dataset.missing == ("00000001_001.png",)
     settings = ChestXray14Settings(root=root, missing_images="skip")
     first = fingerprint_chestxray14(settings)
     (root / "images_001" / "images" / "00000001_000.png").unlink()
