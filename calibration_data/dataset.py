@@ -31,7 +31,8 @@ class Record:
         image_id: stable name, unique in the data set; of a file, its path below the root.
         label: index into `Dataset.classes`; of a multi-label source the indices of all its labels, ascending.
         group: what must stay on one side of a split (a patient); the image itself where unknown.
-        subgroup: a subgroup attribute (age band, device…); "" where unknown.
+        subgroups: printed names of what it belongs to, at most one of each axis ("sex: female", "age: 40–59"); of an
+            axis that is unknown none.
         official_split: the split that the data set's authors fixed, None where they fixed none.
         sha256: digest of the image as it stands in the source, file bytes or raw pixels.
     """
@@ -39,7 +40,7 @@ class Record:
     image_id: str
     label: int | tuple[int, ...]
     group: str
-    subgroup: str
+    subgroups: tuple[str, ...]
     official_split: SplitName | None
     sha256: str
 
@@ -75,7 +76,9 @@ class Dataset:
         synthetic: whether the images were generated.
         load: decodes one record; raises BadImageError where that cannot be done. It can be pickled, because
             worker processes call it: a module-level function or a partial of one, over paths rather than pixels.
-        ignored: files found in the source that are no images, as paths below its root.
+        ignored: files found in the source that are no images of it, as paths below its root.
+        missing: names of images that the source lists and does not hold.
+        groups_known: whether the source names the patients, lesions or videos that are the records' groups.
         task: whether a record has one class or any number of labels.
     """
 
@@ -85,4 +88,6 @@ class Dataset:
     synthetic: bool
     load: Callable[[Record], Frame]
     ignored: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    groups_known: bool = False
     task: Task = "multi_class"

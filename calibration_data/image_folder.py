@@ -161,7 +161,7 @@ def _split(images: UnlabelledImages) -> PreparedSplit:
         mask_class=np.full(n, -1),
         image_ids=images.image_ids,
         groups=images.image_ids,
-        subgroups=("",) * n,
+        subgroups=((),) * n,
         sha256=images.sha256,
     )
 

@@ -18,7 +18,7 @@ from calibration_data.decoding import Decoded, decode
 from calibration_data.fitting import ImageForm
 from calibration_data.prepared import SPLITS, PreparedData
 from calibration_data.prepared_folder import MANIFEST, Columns, Head, Rows, write_prepared
-from calibration_data.splits import drop_leaking_images, split_records
+from calibration_data.splits import drop_leaking_images, equal_images, split_records
 from foundation.errors import UsageError
 from foundation.files import write_refused
 from foundation.progress import Progress, no_progress
@@ -64,9 +64,9 @@ def prepare(
     if classes is not None:
         dataset = with_classes(dataset, classes)
     (folder / MANIFEST).unlink(missing_ok=True)  # without it, a half-written folder cannot be taken for a whole one
-    records, equal = list(dataset.records), list[str]()
+    records, dropped = list(dataset.records), list[str]()
     if settings.duplicates == "drop":
-        records, equal = drop_leaking_images(records)
+        records, dropped = drop_leaking_images(records)
     with _spool(folder) as images, _spool(folder) as masks:
         decoded = _decode_all(records, dataset, settings, images, masks, progress)
         assignment = split_records(
@@ -91,8 +91,12 @@ def prepare(
             mean=mean,
             std=std,
             synthetic=dataset.synthetic,
-            skipped=(*equal, *decoded.skipped),
-            ignored_files=dataset.ignored,
+            groups_known=dataset.groups_known,
+            skipped=decoded.skipped,
+            dropped=dropped,
+            merged=[] if settings.duplicates == "error" else equal_images(decoded.records),
+            ignored=dataset.ignored,
+            missing=dataset.missing,
         )
         splits = {
             name: (
@@ -202,7 +206,7 @@ def _columns(records: Sequence[Record], mask_class: NDArray[np.int64], dataset: 
         mask_class=mask_class,
         image_ids=[record.image_id for record in records],
         groups=[record.group for record in records],
-        subgroups=[record.subgroup for record in records],
+        subgroups=[record.subgroups for record in records],
         sha256=[record.sha256 for record in records],
     )
 

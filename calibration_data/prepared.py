@@ -29,7 +29,8 @@ class PreparedSplit:
             simply the image's own class.
         image_ids: n stable names, unique in the data set.
         groups: n names of what must stay on one side of a split (a patient); unique where unknown.
-        subgroups: n names of a subgroup attribute (age band, device…); "" where unknown.
+        subgroups: n tuples of the printed names of what an image belongs to, at most one of each axis ("sex: female",
+            "age: 40–59"); empty where nothing is known.
         sha256: n digests of the image as it stood in the source (file bytes or raw pixels).
     """
 
@@ -40,7 +41,7 @@ class PreparedSplit:
     mask_class: NDArray[np.int64]
     image_ids: tuple[str, ...]
     groups: tuple[str, ...]
-    subgroups: tuple[str, ...]
+    subgroups: tuple[tuple[str, ...], ...]
     sha256: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -57,9 +58,16 @@ class PreparedData:
         mean: one float per channel, of pixel values scaled to 0…1, over the training images.
         std: one float per channel, likewise; at least 1e-3.
         synthetic: whether the images were generated; every place that shows them says so.
-        skipped: images that could not be read, as "image id: reason".
+        skipped: images that could not be read (`bad_images: skip`), as "image id: reason".
         sha256: digest over every image, mask and label of the three splits; the data's identity in run.json.
         task: whether an image has one class or any number of labels.
+        dropped: images left out since an equal one stands on a stricter side (`duplicates: drop`), as "image id:
+            reason".
+        merged: ids of images that stand on one side since they are equal, though of different groups (`duplicates:
+            merge`, and `drop`).
+        ignored: files of the source that are no images of it, as paths below its root.
+        missing: names of images that the source lists and does not hold.
+        groups_known: whether the source names the patients, lesions or videos that `groups` are.
     """
 
     dataset: str
@@ -73,6 +81,11 @@ class PreparedData:
     validation: PreparedSplit
     test: PreparedSplit
     task: Task = "multi_class"
+    dropped: tuple[str, ...] = ()
+    merged: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    groups_known: bool = False
 
     @property
     def channels(self) -> int:

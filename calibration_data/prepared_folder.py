@@ -17,11 +17,13 @@ from foundation.files import JSON, atomic_path, read_json, sha256_of_file, sha25
 
 ARRAYS = ("images", "labels", "masks", "has_mask", "mask_class")
 COLUMNS = ("image_ids", "groups", "subgroups", "sha256")
+LISTS = ("skipped", "dropped", "merged", "ignored", "missing")
+"""Fields of the manifest and of `PreparedData` that name images and files."""
 MANIFEST = "manifest.json"
 FILES = (*(f"{split}.{array}.npy" for split in SPLITS for array in ARRAYS), MANIFEST)
 """The names of all files of the folder."""
 
-_FORMAT_VERSION = 2
+_FORMAT_VERSION = 3
 _ROWS_AT_ONCE = 256
 
 
@@ -50,7 +52,7 @@ class Columns:
     mask_class: NDArray[np.int64]
     image_ids: Sequence[str]
     groups: Sequence[str]
-    subgroups: Sequence[str]
+    subgroups: Sequence[tuple[str, ...]]
     sha256: Sequence[str]
 
 
@@ -64,8 +66,12 @@ class Head:
     mean: Sequence[float]
     std: Sequence[float]
     synthetic: bool
-    skipped: Sequence[str]
-    ignored_files: Sequence[str]
+    groups_known: bool
+    skipped: Sequence[str] = ()
+    dropped: Sequence[str] = ()
+    merged: Sequence[str] = ()
+    ignored: Sequence[str] = ()
+    missing: Sequence[str] = ()
 
 
 def write_prepared(folder: Path, head: Head, splits: dict[SplitName, tuple[Rows, Columns]]) -> PreparedData:
@@ -82,8 +88,8 @@ def write_prepared(folder: Path, head: Head, splits: dict[SplitName, tuple[Rows,
         "mean": list(head.mean),
         "std": list(head.std),
         "synthetic": head.synthetic,
-        "skipped": list(head.skipped),
-        "ignored_files": list(head.ignored_files),
+        "groups_known": head.groups_known,
+        **{name: list(getattr(head, name)) for name in LISTS},
         "splits": {name: _write_split(folder, name, *parts) for name, parts in splits.items()},
     }
     # What the labels mean, whose images they are, and every byte of the arrays.
@@ -130,19 +136,22 @@ def _open(folder: Path, manifest: dict[str, JSON]) -> PreparedData:
             for array in ARRAYS
         }
         columns: dict[str, Any] = {column: tuple(manifest["splits"][name][column]) for column in COLUMNS}
+        columns["subgroups"] = tuple(tuple(names) for names in columns["subgroups"])
         splits[name] = PreparedSplit(**arrays, **columns)
+    lists: dict[str, Any] = {name: tuple(manifest[name]) for name in LISTS}
     return PreparedData(
         dataset=manifest["dataset"],
         classes=tuple(manifest["classes"]),
         mean=tuple(manifest["mean"]),
         std=tuple(manifest["std"]),
         synthetic=manifest["synthetic"],
-        skipped=tuple(manifest["skipped"]),
         sha256=manifest["sha256"],
         train=splits["train"],
         validation=splits["validation"],
         test=splits["test"],
         task=manifest["task"],
+        groups_known=manifest["groups_known"],
+        **lists,
     )
 
 
@@ -169,6 +178,7 @@ def _write_split(folder: Path, name: SplitName, rows: Rows, columns: Columns) ->
         "n": count,
         "files": {array: sha256_of_file(folder / f"{name}.{array}.npy") for array in ARRAYS},
         **{column: list(getattr(columns, column)) for column in COLUMNS},
+        "subgroups": [list(names) for names in columns.subgroups],
     }
 
 

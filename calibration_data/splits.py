@@ -120,6 +120,14 @@ def drop_leaking_images(records: Sequence[Record]) -> tuple[list[Record], list[s
     return kept, dropped
 
 
+def equal_images(records: Sequence[Record]) -> list[str]:
+    """Return the ids of the images that are equal to one of another group, in their order."""
+    groups: dict[str, set[str]] = {}
+    for record in records:
+        groups.setdefault(record.sha256, set()).add(record.group)
+    return [record.image_id for record in records if len(groups[record.sha256]) > 1]
+
+
 def check_no_leak(records: Sequence[Record], assignment: Sequence[SplitName]) -> None:
     """Check that no image (same sha256) and no group stands in two splits; twice in one split is fine.
 

@@ -30,7 +30,7 @@ def striped_split(count: int, seed: int, channels: int = 1, size: int = 16) -> P
         mask_class=np.full(count, -1),
         image_ids=tuple(f"{seed}/{i}" for i in range(count)),
         groups=tuple(f"{seed}/{i}" for i in range(count)),
-        subgroups=("",) * count,
+        subgroups=((),) * count,
         sha256=tuple(f"{seed:032d}{i:032d}" for i in range(count)),
     )
 

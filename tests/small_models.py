@@ -121,7 +121,7 @@ def make_split() -> Callable[..., PreparedSplit]:
             mask_class=np.full(n, -1),
             image_ids=tuple(f"image-{i}" for i in range(n)),
             groups=tuple(f"group-{i}" for i in range(n)),
-            subgroups=("",) * n,
+            subgroups=((),) * n,
             sha256=tuple(f"{i:064x}" for i in range(n)),
         )
 

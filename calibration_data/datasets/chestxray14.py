@@ -73,9 +73,9 @@ def open_chestxray14(settings: ChestXray14Settings) -> Dataset:
             missing (unless they may be), or lie in two folders.
     """
     root = require_folder(settings.root, "source.root")
-    entries = read_entries(root, _SUBGROUP_COLUMNS[settings.subgroup])
+    listed = read_entries(root, _SUBGROUP_COLUMNS[settings.subgroup])
     paths = _found_images(root, settings)
-    entries = _present(root, entries, paths, settings)
+    entries = _present(root, listed, paths, settings)
     splits = read_lists(root)
     unlisted = [name for name in entries if name not in splits]
     if unlisted:
@@ -85,13 +85,25 @@ def open_chestxray14(settings: ChestXray14Settings) -> Dataset:
         )
     records = tuple(
         Record(
-            paths[name], entry.labels, entry.patient, entry.subgroup, splits[name], sha256_of_file(root / paths[name])
+            paths[name],
+            entry.labels,
+            entry.patient,
+            entry.subgroups,
+            splits[name],
+            sha256_of_file(root / paths[name]),
         )
         for name, entry in sorted(entries.items(), key=lambda item: paths[item[0]])
     )
     boxes = {name: found for name, found in read_boxes(root).items() if name in entries}
     return Dataset(
-        settings.name, CLASSES, records, synthetic=False, load=partial(_load, root, boxes), task="multi_label"
+        settings.name,
+        CLASSES,
+        records,
+        synthetic=False,
+        load=partial(_load, root, boxes),
+        missing=tuple(name for name in listed if name not in entries),
+        groups_known=True,
+        task="multi_label",
     )
 
 

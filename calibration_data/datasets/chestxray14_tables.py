@@ -63,7 +63,7 @@ class Entry:
 
     labels: tuple[int, ...]
     patient: str
-    subgroup: str
+    subgroups: tuple[str, ...]
 
 
 def entries_path(root: Path) -> Path:
@@ -83,7 +83,7 @@ def read_entries(root: Path, subgroup_columns: Sequence[str]) -> dict[str, Entry
 
     Args:
         root: the folder of the table.
-        subgroup_columns: names of a column, the first that is there counts; "" where none is.
+        subgroup_columns: names of a column, the first that is there counts; no subgroups where none is.
 
     Raises:
         UsageError: the table is missing or malformed, names an image twice, or an unknown finding.
@@ -106,7 +106,7 @@ def read_entries(root: Path, subgroup_columns: Sequence[str]) -> dict[str, Entry
         entries[name] = Entry(
             labels=_labels(row[columns["Finding Labels"]], path, line),
             patient=row[columns["Patient ID"]].strip(),
-            subgroup="" if subgroup is None else row[subgroup].strip(),
+            subgroups=() if subgroup is None or not row[subgroup].strip() else (row[subgroup].strip(),),
         )
     if not entries:
         raise UsageError(f"{path}: expected a row per image, found none. Get the authors' table again.")

@@ -168,7 +168,7 @@ def _open_binary(settings: Cifar10Settings, root: Path) -> Dataset:
         for index, row in enumerate(batch):
             image_id = f"{path.stem}/{index:05d}"
             sha256 = hashlib.sha256(row[1:].tobytes()).hexdigest()
-            records.append(Record(image_id, int(row[0]), image_id, "", split, sha256))
+            records.append(Record(image_id, int(row[0]), image_id, (), split, sha256))
     return Dataset(settings.name, CLASSES, tuple(records), synthetic=False, load=partial(_load_binary, root))
 
 
@@ -243,7 +243,7 @@ def _archived_records(archive: Path, found: PackedImages) -> Iterable[Record]:
                 f"{archive}: expected images as train/CLASS/NAME or test/CLASS/NAME, with the classes "
                 f"{', '.join(CLASSES)}; found {image_id}. Pack it like that, or use the source `folder`."
             )
-        yield Record(image_id, label_of[name], image_id, "", split_of[side], image.sha256)
+        yield Record(image_id, label_of[name], image_id, (), split_of[side], image.sha256)
 
 
 def _load_packed(packed: Path, record: Record) -> Frame:

@@ -109,7 +109,7 @@ def records_of(
     prefix: str = "",
     official_split: SplitName | None = None,
     group_of: Callable[[str], str] | None = None,
-    subgroup_of: Callable[[str], str] = lambda image: "",
+    subgroups_of: Callable[[str], tuple[str, ...]] = lambda image: (),
 ) -> tuple[Record, ...]:
     """Return a record for every image.
 
@@ -118,7 +118,7 @@ def records_of(
         prefix: put before each path to make the image's id.
         official_split: the split that the authors fixed for all of them.
         group_of: image → group; default: the image itself.
-        subgroup_of: image → subgroup.
+        subgroups_of: image → names of its subgroups.
     """
     number = {name: label for label, name in enumerate(folders.classes)}
     return tuple(
@@ -126,7 +126,7 @@ def records_of(
             image_id=prefix + image,
             label=number[image.split("/", 1)[0]],
             group=prefix + image if group_of is None else group_of(image),
-            subgroup=subgroup_of(image),
+            subgroups=subgroups_of(image),
             official_split=official_split,
             sha256=sha256_of_file(folders.root / image),
         )

@@ -7,7 +7,7 @@ The function takes no arguments, or one mapping where `options` is set, and retu
 `calibration_data.dataset.Dataset`:
 
     def chest_ct(options):
-        records = (Record("a.png", label=0, group="patient 1", subgroup="", official_split=None, sha256="…"), …)
+        records = (Record("a.png", label=0, group="patient 1", subgroups=(), official_split=None, sha256="…"), …)
         return Dataset("mine", ("healthy", "ill"), records, synthetic=False, load=partial(load, Path("images")))
 """
 
@@ -57,6 +57,8 @@ class CustomSettings(SourceSettings):
 def open_custom(settings: CustomSettings) -> Dataset:
     """Call the user's function and check what it returns, so that a mistake is named here and not far below.
 
+    Groups other than the images themselves count as known, whatever the data set says of them.
+
     Raises:
         UsageError: the module or function is missing or fails, or what it returns breaks the contract of `Dataset`.
     """
@@ -70,7 +72,9 @@ def open_custom(settings: CustomSettings) -> Dataset:
         _require(not twice, "image_ids that differ", f"{twice[:1]!r} twice")
     except _BrokenContractError as error:
         raise UsageError(f"source.factory: {settings.factory}: {error} Mend the function.") from error
-    return replace(dataset, name=settings.name, load=partial(_load, dataset.load, len(dataset.classes)))
+    groups_known = any(record.group != record.image_id for record in dataset.records)
+    load = partial(_load, dataset.load, len(dataset.classes))
+    return replace(dataset, name=settings.name, load=load, groups_known=dataset.groups_known or groups_known)
 
 
 def fingerprint_custom(settings: CustomSettings) -> str:
@@ -87,6 +91,7 @@ def fingerprint_custom(settings: CustomSettings) -> str:
             "module": None if source is None else sha256_of_file(Path(source)),
             "classes": list(dataset.classes),
             "task": dataset.task,
+            "groups_known": dataset.groups_known,
             "records": [asdict(record) for record in dataset.records],
         }
     )
@@ -115,15 +120,19 @@ def _call(settings: CustomSettings) -> Dataset:
 
 def _check_dataset(dataset: Dataset) -> None:
     _require(dataset.task in get_args(Task), f"a task out of {', '.join(get_args(Task))}", repr(dataset.task))
-    _require(isinstance(dataset.synthetic, bool), "synthetic to be True or False", repr(dataset.synthetic))
-    for name in ("classes", "records", "ignored"):
+    for name in ("synthetic", "groups_known"):
+        found = getattr(dataset, name)
+        _require(isinstance(found, bool), f"{name} to be True or False", repr(found))
+    for name in ("classes", "records", "ignored", "missing"):
         found = getattr(dataset, name)
         _require(isinstance(found, tuple), f"{name} as a tuple", type(found).__name__)
     names = dataset.classes
     are_names = all(isinstance(name, str) and name for name in names) and len(set(names)) == len(names)
     _require(are_names and len(names) >= 2, "two class names or more, all different", repr(names)[:200])
     _require(len(dataset.records) > 0, "one record or more", "none")
-    _require(all(isinstance(name, str) for name in dataset.ignored), "ignored file names", "other values")
+    for name in ("ignored", "missing"):
+        are_texts = all(isinstance(one, str) for one in getattr(dataset, name))
+        _require(are_texts, f"{name} names as texts", "other values")
 
 
 def _check_load(load: object) -> None:
@@ -143,7 +152,9 @@ def _check_record(record: object, dataset: Dataset) -> None:
     where = f"of {record.image_id!r}"
     _require(isinstance(record.image_id, str) and bool(record.image_id), "an image_id", repr(record.image_id))
     _require(isinstance(record.group, str) and bool(record.group), f"a group {where}", repr(record.group))
-    _require(isinstance(record.subgroup, str), f"a subgroup {where} (or an empty text)", repr(record.subgroup))
+    names = record.subgroups
+    are_names = isinstance(names, tuple) and all(isinstance(name, str) and name for name in names)
+    _require(are_names and len(set(names)) == len(names), f"a tuple of subgroups {where}, all different", repr(names))
     _require(
         record.official_split is None or record.official_split in SPLITS,
         f"an official split {where} out of {', '.join(SPLITS)} (or None)",

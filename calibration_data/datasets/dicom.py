@@ -82,7 +82,7 @@ def open_dicom(settings: DicomSettings) -> Dataset:
     records = records_of(
         folders,
         group_of=lambda image: facts[image].group or image,
-        subgroup_of=lambda image: facts[image].sex if settings.subgroup == "sex" else "",
+        subgroups_of=lambda image: (facts[image].sex,) if settings.subgroup == "sex" and facts[image].sex else (),
     )
     return Dataset(
         settings.name,
@@ -91,6 +91,7 @@ def open_dicom(settings: DicomSettings) -> Dataset:
         synthetic=False,
         load=partial(_load, folders.root, window),
         ignored=tuple(sorted((*found.ignored, *_ignored(found, facts)))),
+        groups_known=all(facts[image].group for image in folders.images if facts[image].readable),
     )
 
 

@@ -30,12 +30,14 @@ class DicomFacts:
         sex: "F", "M" or "O"; "" where unknown.
         frames: as the header promises; 1 where it cannot be said, and loading the image tells why.
         no_image: what it is instead of an image, a report for instance; "" for an image.
+        readable: whether the header could be read at all.
     """
 
     group: str
     sex: str
     frames: int
     no_image: str
+    readable: bool = True
 
 
 def read_dicom_facts(path: Path) -> DicomFacts:
@@ -49,7 +51,7 @@ def read_dicom_facts(path: Path) -> DicomFacts:
         try:
             file = read_dicom_file(path, _KEYWORDS)
         except BadImageError:
-            return DicomFacts("", "", 1, "")
+            return DicomFacts("", "", 1, "", readable=False)
         patient, issuer, sex = (_text(file, keyword) for keyword in _PERSON)
         try:
             frames = number_of_frames(file)

@@ -31,7 +31,7 @@ def open_digits(settings: DigitsSettings) -> Dataset:
             image_id=f"{_PREFIX}{index:04d}",
             label=int(label),
             group=f"{_PREFIX}{index:04d}",
-            subgroup="",
+            subgroups=(),
             official_split=None,
             sha256=hashlib.sha256(scan.tobytes()).hexdigest(),
         )

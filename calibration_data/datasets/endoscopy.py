@@ -3,7 +3,7 @@
 Each frame is mucosa (the patient's tint, blotches, vessels, folds) with what its class shows painted on it, lit by
 the endoscope's lamp and seen through its round opening. Two patients are made per pair of frames a class: one seen
 from above (esophagus, stomach), one from below (colon), and each shows every class of its half twice. A quarter of
-the patients are seen through a dim endoscope (`subgroup`).
+the patients are seen through a dim endoscope (`subgroups`).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def open_endoscopy(settings: EndoscopySettings) -> Dataset:
                             image_id=f"{finding}-{pair * _FRAMES_PER_FINDING + view:05d}",
                             label=label,
                             group=patient.name,
-                            subgroup="dim" if patient.is_dim else "bright",
+                            subgroups=("dim" if patient.is_dim else "bright",),
                             official_split=None,
                             sha256=hashlib.sha256(frame.pixels.tobytes()).hexdigest(),
                         )
@@ -64,6 +64,7 @@ def open_endoscopy(settings: EndoscopySettings) -> Dataset:
         records=tuple(records),
         synthetic=True,
         load=partial(_load, settings),
+        groups_known=True,
     )
 
 

@@ -97,6 +97,7 @@ def open_folder(settings: FolderSettings) -> Dataset:
         synthetic=False,
         load=partial(load_image, root, masks),
         ignored=tuple(sorted(ignored)),
+        groups_known=settings.group_pattern is not None,
     )
 
 

@@ -58,7 +58,7 @@ def open_ham10000(settings: Ham10000Settings) -> Dataset:
             image_id=path,
             label=files.rows[name].label,
             group=files.rows[name].lesion,
-            subgroup="".join(files.rows[name].subgroups[:1]),
+            subgroups=files.rows[name].subgroups,
             official_split=None,
             sha256=sha256_of_file(files.root / path),
         )
@@ -72,6 +72,8 @@ def open_ham10000(settings: Ham10000Settings) -> Dataset:
         synthetic=False,
         load=partial(load_image, files.root, masks),
         ignored=files.ignored,
+        missing=files.missing,
+        groups_known=True,
     )
 
 

@@ -158,7 +158,7 @@ def open_kvasir_seg(settings: KvasirSegSettings) -> Dataset:
         for name, label, crop in _crops(root, names):
             image_id = f"{name}/{CLASSES[label]}"
             crops[image_id] = (name, crop)
-            records.append(Record(image_id, label, name, "", split, sha256_of_file(_image_path(root, name))))
+            records.append(Record(image_id, label, name, (), split, sha256_of_file(_image_path(root, name))))
     sizes = {name: (box["width"], box["height"]) for name, box in _read_boxes(root).items()}
     return Dataset(settings.name, CLASSES, tuple(records), synthetic=False, load=partial(_load, root, crops, sizes))
 

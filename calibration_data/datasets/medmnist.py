@@ -62,7 +62,7 @@ def open_medmnist(settings: MedMnistSettings) -> Dataset:
         )
         for index, (image, label) in enumerate(zip(images, values, strict=True)):
             image_id = f"{prefix}/{index:06d}"
-            records.append(Record(image_id, label, image_id, "", split, hashlib.sha256(image.tobytes()).hexdigest()))
+            records.append(Record(image_id, label, image_id, (), split, hashlib.sha256(image.tobytes()).hexdigest()))
     return Dataset(
         settings.name,
         content.classes,

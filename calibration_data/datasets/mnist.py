@@ -66,7 +66,7 @@ def open_mnist(settings: MnistSettings) -> Dataset:
             )
         for index, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
             image_id = f"{prefix}/{index:05d}"
-            records.append(Record(image_id, label, image_id, "", split, hashlib.sha256(image.tobytes()).hexdigest()))
+            records.append(Record(image_id, label, image_id, (), split, hashlib.sha256(image.tobytes()).hexdigest()))
     return Dataset(settings.name, CLASSES, tuple(records), synthetic=False, load=partial(_load, root))
 
 

@@ -60,7 +60,9 @@ class TableSettings(SourceSettings):
         description="column of the official split (train, validation, test); empty: the patient's, else undecided",
     )
     mask: Column | None = Field(None, description="column of the lesion mask's path below `root`; empty: none")
-    subgroup: Column | None = Field(None, description="column of a subgroup (age band, device…); empty: unknown")
+    subgroups: Annotated[tuple[Column, ...], Field(strict=False)] = Field(
+        (), description="columns of subgroups (sex, device…), told as `column: value`; empty: unknown"
+    )
     classes: Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_class_names)] | None = Field(
         None, description="all classes in their order; default: those of the table, sorted"
     )
@@ -96,7 +98,7 @@ def open_table(settings: TableSettings) -> Dataset:
                 image_id=entry.image,
                 label=labels if multi_label else labels[0],
                 group=entry.patient or entry.image,
-                subgroup=entry.subgroup,
+                subgroups=entry.subgroups,
                 official_split=entry.split or sides.get(entry.patient),
                 sha256=sha256_of_file(root / entry.image),
             )
@@ -108,6 +110,7 @@ def open_table(settings: TableSettings) -> Dataset:
         tuple(records),
         synthetic=False,
         load=partial(_load, root, masks),
+        groups_known=all(entry.patient for entry in entries),
         task="multi_label" if multi_label else "multi_class",
     )
 
@@ -130,7 +133,7 @@ class _Entry:
     patient: str
     split: SplitName | None
     mask: str
-    subgroup: str
+    subgroups: tuple[str, ...]
 
 
 def _load(root: Path, masks: Mapping[str, Sequence[str]], record: Record) -> Frame:
@@ -161,9 +164,10 @@ def _read(settings: TableSettings) -> tuple[Path, list[_Entry]]:
 
 def _entries(settings: TableSettings) -> Iterator[_Entry]:
     label = "labels" if settings.labels is not None else "label"
-    keys = ("path", "label", "labels", "patient", "split", "mask", "subgroup")
+    keys = ("path", "label", "labels", "patient", "split", "mask")
     columns = {key: name for key in keys if (name := getattr(settings, key)) is not None}
     columns.setdefault(label, _DEFAULT_LABEL)
+    columns |= {f"subgroups.{place}": name for place, name in enumerate(settings.subgroups)}
     allowed = None if settings.classes is None else frozenset(settings.classes)
     for line, cells in read_rows(settings.table, columns):
         where = f"{settings.table}, line {line}"
@@ -182,7 +186,11 @@ def _entries(settings: TableSettings) -> Iterator[_Entry]:
             patient=cells.get("patient", ""),
             split=_split(where, cells.get("split", "")),
             mask=_path(where, "mask", cells["mask"]) if cells.get("mask") else "",
-            subgroup=cells.get("subgroup", ""),
+            subgroups=tuple(
+                f"{name}: {cells[f'subgroups.{place}']}"
+                for place, name in enumerate(settings.subgroups)
+                if cells[f"subgroups.{place}"]
+            ),
         )
 
 

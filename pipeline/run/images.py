@@ -28,6 +28,7 @@ def prepare_images(
     """
     from calibration_data.preparation import prepare
     from calibration_data.prepared_folder import FILES, read_prepared
+    from calibration_data.summary import summary_lines
 
     folder = ledger.run.data
     training = configuration.model.train is not None
@@ -47,8 +48,8 @@ def prepare_images(
             lambda: read_prepared(folder),
         )
     ledger.describe_data(data)
-    if data.skipped:
-        observer.say(f"{len(data.skipped)} images could not be read and were skipped; the report lists them.")
+    for line in summary_lines(data):
+        observer.say(line)
     return data
 
 

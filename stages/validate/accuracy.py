@@ -108,7 +108,7 @@ def measure_accuracy(
     classes: Sequence[str],
     reference_logits: Logits | None,
     groups: Sequence[str],
-    subgroups: Sequence[str],
+    subgroups: Sequence[tuple[str, ...]],
     settings: AccuracySettings,
 ) -> list[Measurement]:
     """Return every row of `METRICS` that is computed from logits, each with its sample size and 95 % interval.
@@ -123,7 +123,7 @@ def measure_accuracy(
         classes: names of the classes or labels.
         reference_logits: fp32's logits of the same images; None for fp32 itself.
         groups: n names of what images belong together by, such as a patient.
-        subgroups: n names, "" where unknown; accuracy is measured in each known one too.
+        subgroups: n tuples of names; accuracy is measured of the images of each name too.
         settings: resamples, seed, and how often a label must occur.
 
     Raises:
@@ -146,8 +146,8 @@ def measure_accuracy(
     answers = Answers(variant, logits, labels, tuple(classes), reference_logits, units, settings.min_positives)
     rows = [row for name, metric in METRICS.items() for row in _rows(name, metric, answers)]
     found = _measure(rows, answers, settings, ON_TEST)
-    for subgroup in sorted(set(subgroups) - {""}):
-        of_subgroup = answers.of_images(np.asarray(subgroups) == subgroup)
+    for subgroup in sorted({name for names in subgroups for name in names}):
+        of_subgroup = answers.of_images(np.array([subgroup in names for names in subgroups]))
         accuracy = _rows("accuracy", METRICS["accuracy"], of_subgroup)
         found += _measure(accuracy, of_subgroup, settings, replace(ON_TEST, subgroup=subgroup))
     return found

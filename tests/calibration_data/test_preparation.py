@@ -171,10 +171,12 @@ def test_masks_reach_the_arrays(two_classes, tmp_path):
     assert not split.masks[index, 8:].any()
 
 
-def test_files_that_are_no_images_are_listed_in_the_manifest(two_classes, tmp_path):
+def test_files_that_are_no_images_are_listed(two_classes, tmp_path):
     (two_classes / "cat" / "notes.txt").touch()
-    prepare_from(settings_for(two_classes), tmp_path)
-    assert json.loads((tmp_path / "manifest.json").read_text())["ignored_files"] == ["cat/notes.txt"]
+    data = prepare_from(settings_for(two_classes), tmp_path)
+    assert json.loads((tmp_path / "manifest.json").read_text())["ignored"] == ["cat/notes.txt"]
+    assert data.ignored == read_prepared(tmp_path).ignored == ("cat/notes.txt",)
+    assert (data.skipped, data.dropped, data.merged) == ((), (), ())
 
 
 # --- bad images ---
@@ -259,6 +261,31 @@ def test_equal_files_in_two_splits_are_refused_or_kept_together(two_classes, tmp
     holding = [name for name in SPLITS if "cat/copy0.png" in data.split(name).image_ids]
     copies = [image_id for image_id in data.split(holding[0]).image_ids if "copy" in image_id]
     assert len(copies) == 6
+    assert data.merged == read_prepared(tmp_path).merged
+    assert sorted(data.merged) == ["cat/P0_cat.png", *(f"cat/copy{index}.png" for index in range(6))]
+    assert (data.dropped, data.skipped) == ((), ())
+
+
+def test_equal_images_of_one_group_were_not_merged(two_classes, tmp_path):
+    shutil.copy(two_classes / "cat" / "P0_cat.png", two_classes / "cat" / "P0_again.png")
+    source = {"name": "folder", "root": str(two_classes), "group_pattern": r"^(P\d+)_"}
+    data = prepare_from(settings_for(two_classes, source=source, duplicates="merge"), tmp_path)
+    assert data.merged == ()
+    assert data.groups_known
+    assert read_prepared(tmp_path).groups_known
+
+
+def test_images_left_out_for_an_equal_one_are_no_unreadable_ones(tmp_path):
+    settings = DataSettings.model_validate(
+        {
+            "source": {"name": "custom", "factory": "custom_sources:one_of_training_in_test"},
+            "image_size": 16,
+            "duplicates": "drop",
+        }
+    )
+    data = prepare_from(settings, tmp_path)
+    assert data.dropped == read_prepared(tmp_path).dropped == ("dark/0: equal to dark/9, which stands in test",)
+    assert (data.skipped, data.merged) == ((), ())
 
 
 # --- damaged folders ---
@@ -362,12 +389,12 @@ def test_images_and_masks_stay_on_disk_until_they_are_taken(two_classes, tmp_pat
 
 def test_of_equal_images_those_on_the_strictest_side_are_kept():
     records = [
-        Record("a", 0, "a", "", "train", "1" * 64),
-        Record("b", 0, "b", "", "validation", "1" * 64),
-        Record("c", 0, "c", "", "test", "1" * 64),
-        Record("c again", 0, "c2", "", "test", "1" * 64),
-        Record("d", 0, "d", "", "train", "2" * 64),
-        Record("e", 0, "e", "", None, "2" * 64),
+        Record("a", 0, "a", (), "train", "1" * 64),
+        Record("b", 0, "b", (), "validation", "1" * 64),
+        Record("c", 0, "c", (), "test", "1" * 64),
+        Record("c again", 0, "c2", (), "test", "1" * 64),
+        Record("d", 0, "d", (), "train", "2" * 64),
+        Record("e", 0, "e", (), None, "2" * 64),
     ]
     kept, dropped = drop_leaking_images(records)
     assert [record.image_id for record in kept] == ["c", "c again", "d", "e"]
@@ -377,7 +404,7 @@ def test_of_equal_images_those_on_the_strictest_side_are_kept():
 def test_labels_of_a_multi_label_task_are_divided_each_in_the_same_proportions():
     rng = np.random.default_rng(0)
     records = [
-        Record(str(i), tuple(np.flatnonzero(found).tolist()), str(i // 2), "", None, f"{i:064d}")
+        Record(str(i), tuple(np.flatnonzero(found).tolist()), str(i // 2), (), None, f"{i:064d}")
         for i, found in enumerate(rng.random((800, 3)) < (0.5, 0.2, 0.05))
     ]
     assignment = split_records(records, ("common", "rare", "rarest"), SplitSettings(), task="multi_label")

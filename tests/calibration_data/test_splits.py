@@ -20,7 +20,7 @@ UNHURRIED = examples(deadline=None)  # a busy machine is no failure
 
 
 def record(index: int, label: int, group: str | None = None, official=None, sha256: str | None = None) -> Record:
-    return Record(f"image-{index}", label, group or f"group-{index}", "", official, sha256 or f"{index:064d}")
+    return Record(f"image-{index}", label, group or f"group-{index}", (), official, sha256 or f"{index:064d}")
 
 
 @st.composite

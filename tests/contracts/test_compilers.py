@@ -80,7 +80,7 @@ def data() -> PreparedData:
         pixels = rng.integers(0, 256, (n, 3, 8, 8), dtype=np.uint8)
         labels = np.arange(n, dtype=np.int64) % len(CLASSES)
         masks, has_mask = np.zeros((n, 8, 8), dtype=np.bool_), np.zeros(n, dtype=np.bool_)
-        return PreparedSplit(pixels, labels, masks, has_mask, np.full(n, -1), names, names, ("",) * n, names)
+        return PreparedSplit(pixels, labels, masks, has_mask, np.full(n, -1), names, names, ((),) * n, names)
 
     splits = (split("train", 12), split("validation", 7), split("test", 5))
     return PreparedData("noise", CLASSES, (0.0,) * 3, (0.5,) * 3, True, (), "0" * 64, *splits)

@@ -90,6 +90,20 @@ def test_records_are_well_formed(name, sources):
 
 
 @ROWS
+def test_a_source_says_whether_it_names_patients(name, sources):
+    dataset = DATASETS[name].open(settings_of(sources, name))
+    assert dataset.groups_known == (name in ("chestxray14", "custom", "dicom", "endoscopy", "ham10000"))
+
+
+@ROWS
+def test_an_image_is_in_one_subgroup_of_an_axis_at_most(name, sources):
+    for record in DATASETS[name].open(settings_of(sources, name)).records:
+        assert all(record.subgroups)
+        axes = [subgroup.rpartition(": ")[0] for subgroup in record.subgroups]
+        assert len(set(axes)) == len(axes)
+
+
+@ROWS
 def test_labels_fit_the_task_and_every_class_occurs(name, sources):
     dataset = DATASETS[name].open(settings_of(sources, name))
     labels = [record.label for record in dataset.records]

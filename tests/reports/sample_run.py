@@ -100,7 +100,7 @@ def write_data(
                 mask_class=np.full(len(labels), -1) if mask_class is None else mask_class,
                 image_ids=ids,
                 groups=[f"{split}-patient-{index // 2}" for index in range(len(labels))],
-                subgroups=["narrow-band" if index % 3 == 0 else "white light" for index in range(len(labels))],
+                subgroups=[("narrow-band" if index % 3 == 0 else "white light",) for index in range(len(labels))],
                 sha256=[_sha(name) for name in ids],
             ),
         )
@@ -111,8 +111,8 @@ def write_data(
         mean=[0.55, 0.35, 0.3],
         std=[0.2, 0.15, 0.14],
         synthetic=True,
+        groups_known=True,
         skipped=["frame-900.png: the file ends before the image does"],
-        ignored_files=[],
     )
     write_prepared(folder, head, splits)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -25,8 +26,23 @@ def three_of_each(options: Mapping[str, Any] | None = None) -> Dataset:
     for label, name in enumerate(("dark", "bright")):
         for index in range(count):
             digest = hashlib.sha256(f"{name}{index}".encode()).hexdigest()
-            records.append(Record(f"{name}/{index}", label, f"{name} {index}", "", None, digest))
+            records.append(Record(f"{name}/{index}", label, f"{name} {index}", (), None, digest))
     return Dataset("mine", ("dark", "bright"), tuple(records), synthetic=False, load=partial(flat_image, size=8))
+
+
+def one_of_training_in_test() -> Dataset:
+    """Return ten images a class, the last two for testing, of which one is in training too."""
+    dataset = three_of_each({"count": 10})
+    first = dataset.records[0]
+    records = [
+        replace(
+            record,
+            official_split="test" if record.image_id[-1] in "89" else "train",
+            sha256=first.sha256 if record.image_id == "dark/9" else record.sha256,
+        )
+        for record in dataset.records
+    ]
+    return replace(dataset, records=tuple(records))
 
 
 def failing() -> Dataset:

@@ -80,13 +80,13 @@ def test_patients_are_groups_and_the_lists_are_the_splits(root):
     ("subgroup", "expected"), [("sex", ["M", "M", "", "F"]), ("view", ["PA", "AP", "PA", "PA"]), ("none", [""] * 4)]
 )
 def test_subgroups_are_sex_or_view_where_known(root, subgroup, expected):
-    assert [record.subgroup for record in opened(root, subgroup=subgroup).records] == expected
+    assert ["".join(record.subgroups) for record in opened(root, subgroup=subgroup).records] == expected
 
 
 def test_the_newer_table_calls_the_column_sex(root):
     (root / "Data_Entry_2017.csv").unlink()
     write(root / "Data_Entry_2017_v2020.csv", HEADER.replace("Gender", "Sex"), *ROWS)
-    assert [record.subgroup for record in opened(root).records] == ["M", "M", "", "F"]
+    assert [record.subgroups for record in opened(root).records] == [("M",), ("M",), (), ("F",)]
 
 
 def test_a_mask_is_the_union_of_the_boxes_of_the_finding_listed_first(root):
@@ -113,6 +113,7 @@ def test_missing_images_are_counted_and_named_or_left_out(root):
         opened(root)
     dataset = opened(root, missing_images="skip")
     assert len(dataset.records) == 3
+    assert dataset.missing == ("00000001_001.png",)
     settings = ChestXray14Settings(root=root, missing_images="skip")
     first = fingerprint_chestxray14(settings)
     (root / "images_001" / "images" / "00000001_000.png").unlink()

@@ -68,6 +68,9 @@ def test_patients_are_groups_by_a_hash_and_no_identity_is_kept(root):
     assert groups[0] == groups[1] == groups[3] == f"patient-{hashlib.sha256(b'MRN 007').hexdigest()[:16]}"
     assert groups[2] != groups[0]
     assert groups[4] == "well/3.dicom"
+    assert not dataset.groups_known  # that one names nobody
+    (root / "well" / "3.dicom").write_bytes(b"damaged")
+    assert opened(root).groups_known
     assert "MRN" not in repr(dataset.records)
     assert "Doe" not in repr(dataset.records)
 
@@ -191,8 +194,8 @@ def test_compressed_images_are_prepared_with_and_without_workers(tmp_path, worke
 
 
 def test_subgroups_are_the_sex_where_known(root):
-    assert [record.subgroup for record in opened(root).records] == ["F", "F", "M", "F", ""]
-    assert {record.subgroup for record in opened(root, subgroup="none").records} == {""}
+    assert [record.subgroups for record in opened(root).records] == [("F",), ("F",), ("M",), ("F",), ()]
+    assert {record.subgroups for record in opened(root, subgroup="none").records} == {()}
 
 
 def test_the_settings_window_is_used(root):

@@ -78,7 +78,7 @@ def test_corners_are_black_and_dim_endoscopes_are_darker(small):
     for record in small.records:
         pixels = small.load(record).pixels
         assert pixels[:4, :4].max() < 30
-        brightness[record.subgroup].append(pixels.mean())
+        brightness[record.subgroups[0]].append(pixels.mean())
     assert set(brightness) == {"bright", "dim"}
     assert np.mean(brightness["dim"]) < 0.75 * np.mean(brightness["bright"])
 

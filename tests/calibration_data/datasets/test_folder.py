@@ -79,6 +79,8 @@ def test_a_mask_without_its_image_is_counted_as_no_image(two_classes):
 def test_the_pattern_groups_images_of_a_patient_across_classes(two_classes):
     groups = [record.group for record in opened(two_classes, r"^(P\d+)_").records]
     assert groups == [f"P{index}" for index in range(8)] * 2
+    assert opened(two_classes, r"^(P\d+)_").groups_known
+    assert not opened(two_classes).groups_known
 
 
 def test_a_name_without_a_group_is_refused(two_classes):

@@ -60,6 +60,16 @@ def test_labels_lesions_and_paths_are_those_of_the_published_layout(root):
     assert dataset.ignored == ()
 
 
+def test_subgroups_are_named_on_each_axis_that_is_known(root):
+    assert [record.subgroups for record in opened(root).records] == [
+        ("sex: male", "age: <40", "localization: back", "confirmation: histo"),
+        ("sex: female", "age: 40–59", "confirmation: follow_up"),
+        ("sex: female", "age: 40–59", "localization: face", "confirmation: follow_up"),
+        ("age: ≥60", "localization: acral", "confirmation: confocal"),
+        ("confirmation: consensus",),
+    ]
+
+
 def test_the_mask_is_found_by_the_images_name(root):
     dataset = opened(root)
     masks = [dataset.load(record).mask for record in dataset.records]
@@ -76,6 +86,7 @@ def test_there_may_be_no_masks_and_one_folder_of_images(root):
     dataset = opened(root)
     assert [record.image_id for record in dataset.records] == [f"images/ISIC_000000{n}.jpg" for n in (1, 2, 3)]
     assert dataset.load(dataset.records[1]).mask is None
+    assert dataset.missing == ("ISIC_0000004", "ISIC_0000005")
 
 
 def test_the_table_may_have_either_name_and_the_fingerprint_stays(root):
@@ -161,9 +172,10 @@ def test_the_shared_copy_has_6994_images_of_5224_lesions_all_with_masks():
     dataset = opened(REAL)
     assert len(dataset.records) == 6994
     assert len({record.group for record in dataset.records}) == 5224
+    assert dataset.groups_known
     counts = Counter(dataset.classes[record.label] for record in dataset.records)
     assert counts == {"nv": 4677, "bkl": 770, "mel": 762, "bcc": 351, "akiec": 231, "vasc": 115, "df": 88}
-    assert dataset.ignored == ()
+    assert (dataset.ignored, dataset.missing) == ((), ())
     for record in dataset.records[::500]:
         frame = dataset.load(record)
         assert frame.pixels.shape == (150, 200, 3)

@@ -41,7 +41,7 @@ def test_a_row_is_an_image_in_the_order_of_the_table(folder):
     assert [record.image_id for record in dataset.records] == ["images/1.png", "images/0.png", "images/2.png"]
     assert [record.label for record in dataset.records] == [1, 0, 1]
     assert [record.group for record in dataset.records] == ["images/1.png", "images/0.png", "images/2.png"]
-    assert {(record.subgroup, record.official_split) for record in dataset.records} == {("", None)}
+    assert {(record.subgroups, record.official_split) for record in dataset.records} == {((), None)}
     assert dataset.load(dataset.records[0]).pixels.shape == (16, 20, 3)
 
 
@@ -56,10 +56,10 @@ def test_columns_have_any_name_and_paths_start_from_the_root(folder):
         path="file",
         label="dx",
         patient="who",
-        subgroup="age",
+        subgroups=["age"],
         split="side",
     )
-    found = [(one.image_id, one.group, one.subgroup, one.official_split) for one in dataset.records]
+    found = [(one.image_id, one.group, one.subgroups, one.official_split) for one in dataset.records]
     assert found == [
         ("0.png", "P1", "old", "train"),
         ("1.png", "P2", "", "test"),
@@ -268,10 +268,10 @@ def test_a_table_made_from_ham10000_opens(tmp_path):
         known[image] = (lesion, diagnosis, sex)
     rows = [",".join((f"images/{path.name}", *known[path.stem])) for path in images]
     settings = settings_of(
-        tmp_path, "path,lesion,dx,sex", *rows, root=HAM10000, label="dx", patient="lesion", subgroup="sex"
+        tmp_path, "path,lesion,dx,sex", *rows, root=HAM10000, label="dx", patient="lesion", subgroups=["sex"]
     )
     dataset = open_table(settings)
     assert len(dataset.records) == len(images)
     assert {"mel", "nv"} <= set(dataset.classes)
-    assert {record.subgroup for record in dataset.records} <= {"male", "female", "unknown"}
+    assert {name for record in dataset.records for name in record.subgroups} <= {"sex: male", "sex: female", "sex: unknown"}
     assert dataset.load(dataset.records[0]).pixels.shape[2] == 3

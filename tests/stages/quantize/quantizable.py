@@ -122,7 +122,7 @@ def _split(name: str, pixels: NDArray[np.uint8], labels: NDArray[np.int64] | Non
         mask_class=np.full(n, -1),
         image_ids=names,
         groups=names,
-        subgroups=("",) * n,
+        subgroups=((),) * n,
         sha256=names,
     )
 

@@ -171,13 +171,27 @@ def test_a_single_class_leaves_every_auroc_open() -> None:
 
 def test_accuracy_of_each_known_subgroup() -> None:
     logits, labels = logits_and_labels()
-    subgroups = ["dim"] * 30 + ["bright"] * 40 + [""] * 20
+    subgroups = [("dim",)] * 30 + [("bright",)] * 40 + [()] * 20
     rows = measure_accuracy("fp32", logits, labels, CLASSES, None, alone(90), subgroups, SETTINGS)
     found = {row.where.subgroup: row for row in rows if row.where.subgroup is not None}
     correct = logits.argmax(axis=1) == labels
     assert list(found) == ["bright", "dim"]
     assert (found["dim"].value, found["dim"].n) == (pytest.approx(correct[:30].mean()), 30)
     assert (found["bright"].value, found["bright"].n) == (pytest.approx(correct[30:70].mean()), 40)
+
+
+def test_an_image_counts_in_the_subgroups_of_all_its_axes() -> None:
+    logits, labels = logits_and_labels()
+    subgroups = [("sex: female", "age: <40")] * 20 + [("sex: female",)] * 30 + [("age: <40",)] * 10 + [()] * 30
+    rows = measure_accuracy("fp32", logits, labels, CLASSES, None, alone(90), subgroups, SETTINGS)
+    correct = logits.argmax(axis=1) == labels
+    young = np.r_[0:20, 50:60]
+    assert [
+        (row.settings["subgroup"], row.value, row.n) for row in rows if "subgroup" in row.settings
+    ] == [
+        ("age: <40", pytest.approx(correct[young].mean()), 30),
+        ("sex: female", pytest.approx(correct[:50].mean()), 50),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])

@@ -162,8 +162,10 @@ def test_patients_with_images_of_several_classes() -> None:
 
 def test_a_subgroups_accuracy_is_the_share_of_its_decisions() -> None:
     logits, labels = logits_and_labels()
-    subgroups = ["child"] * 50 + ["adult"] * 150
-    rows = measure_accuracy("fp32", logits, labels, LABELS, None, subgroups, subgroups, SETTINGS)
+    subgroups = [("child",)] * 50 + [("adult",)] * 150
+    rows = measure_accuracy(
+        "fp32", logits, labels, LABELS, None, [names[0] for names in subgroups], subgroups, SETTINGS
+    )
     child = next(row for row in rows if row.where.subgroup == "child")
     assert (child.value, child.n) == (pytest.approx(np.mean((logits > 0)[:50] == labels[:50])), 50)
 
