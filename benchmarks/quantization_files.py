@@ -125,10 +125,11 @@ def float_answers(inputs: Inputs, asked: NDArray[np.int64]) -> tuple[NDArray[np.
 
 def latencies(models: list[OnnxModel], image: NDArray[np.uint8], rounds: int, queries: int) -> dict[str, Any]:
     """Time files side by side; return from each one's variant to its medians in ms, one of each round."""
+    from foundation.progress import no_progress
     from stages.validate.latency import LatencySettings, time_in_turns
 
     settings = LatencySettings(rounds=rounds, queries_per_round=queries)
-    timings = time_in_turns(models, image, "cpu", 1, settings, lambda done: None)
+    timings = time_in_turns(models, image, "cpu", 1, settings, no_progress)
     return {
         variant: timing.reason if timing.durations_ms is None else np.median(timing.durations_ms, axis=1)
         for variant, timing in timings.items()

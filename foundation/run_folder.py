@@ -56,6 +56,11 @@ class RunFolder:
         return self.root / "validate" / "measurements.json"
 
     @property
+    def image_by_image(self) -> Path:
+        """The answers that changed, and the images whose maps are shown."""
+        return self.root / "validate" / "image_by_image.json"
+
+    @property
     def report(self) -> Path:
         """The folder of the report."""
         return self.root / "report"

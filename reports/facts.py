@@ -6,82 +6,28 @@ out, and what is unreadable is told in `Facts.unreadable`.
 
 from __future__ import annotations
 
-import re
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from calibration_data.prepared import PreparedData, Task
 from foundation.errors import EdgeproofError
+from foundation.explanations import Explanations
+from foundation.image_by_image import ImageByImage, read_image_by_image
 from foundation.measurements import UNINFORMED, Measurement, read_measurements
 from foundation.record import RunRecord, read_record
 from foundation.run_folder import RunFolder
 from foundation.typed_files import read_typed
 
 BASELINE = "fp32"
-METHOD_NAME = re.compile(r"[a-z_]{1,40}")
 
 Epoch = Mapping[str, float | None]
 """The numbers of one epoch of training by name."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """A variant's answers on the test images.
-
-    Attributes:
-        logits: float32 [n, classes].
-        labels: int64 [n], the true classes; of a multi-label task int64 [n, classes], 0 or 1.
-    """
-
-    logits: NDArray[np.float32]
-    labels: NDArray[np.int64]
-
-    @property
-    def task(self) -> Task:
-        """The kind of task that the labels belong to."""
-        return "multi_class" if self.labels.ndim == 1 else "multi_label"
-
-    @property
-    def top1(self) -> NDArray[np.int64]:
-        """The class with the largest logit, int64 [n]."""
-        return np.asarray(np.argmax(self.logits, axis=1), dtype=np.int64)
-
-    @property
-    def decisions(self) -> NDArray[np.bool_]:
-        """Which labels are answered with yes (probability above 0.5), bool [n, classes]."""
-        return np.asarray(self.logits > 0, dtype=np.bool_)
-
-    @property
-    def probabilities(self) -> NDArray[np.float64]:
-        """Softmax of the logits, or each label's sigmoid, float64 [n, classes]."""
-        logits = self.logits.astype(np.float64)
-        if self.task == "multi_label":
-            return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logits)), dtype=np.float64)
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float64)
-
-
-@dataclass(frozen=True)
-class SaliencyMaps:
-    """A variant's saliency maps.
-
-    Attributes:
-        maps: float32 [m, h, w].
-        image_index: int64 [m], into the test split.
-        target: int64 [m], the class explained.
-    """
-
-    maps: NDArray[np.float32]
-    image_index: NDArray[np.int64]
-    target: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -92,7 +38,8 @@ class Facts:
         record: of the run.
         measurements: every measurement, the absent ones included.
         data: the prepared images; None where the run holds none.
-        saliency_method: how the maps in `saliency` were made.
+        image_by_image: changed answers, and the images whose maps are shown; None where the run holds neither.
+        maps: variant → its maps by the shown method.
         history: the numbers of each training epoch by name; empty where nothing was trained.
         unreadable: one sentence for each file that exists but could not be used.
     """
@@ -100,9 +47,8 @@ class Facts:
     record: RunRecord
     measurements: tuple[Measurement, ...] = ()
     data: PreparedData | None = None
-    predictions: Mapping[str, Predictions] = field(default_factory=dict)
-    saliency: Mapping[str, SaliencyMaps] = field(default_factory=dict)
-    saliency_method: str = "occlusion"
+    image_by_image: ImageByImage | None = None
+    maps: Mapping[str, Explanations] = field(default_factory=dict)
     history: tuple[Epoch, ...] = ()
     unreadable: tuple[str, ...] = ()
 
@@ -135,25 +81,19 @@ def read_facts(run: RunFolder) -> Facts:
     measurements = _optional(run.measurements, read_measurements, unreadable) or ()
     data = _optional(run.data / "manifest.json", _prepared, unreadable)
     history = _optional(run.history, _history, unreadable) or ()
-    predictions: dict[str, Predictions] = {}
-    saliency: dict[str, SaliencyMaps] = {}
-    method = _shown_method(run, measurements)
+    found = _optional(run.image_by_image, read_image_by_image, unreadable)
+    maps = _maps(run, record, found.maps.method, unreadable) if found and found.maps else {}
+    return Facts(record, measurements, data, found, maps, history, tuple(unreadable))
+
+
+def _maps(run: RunFolder, record: RunRecord, method: str, unreadable: list[str]) -> dict[str, Explanations]:
+    maps: dict[str, Explanations] = {}
     for variant in record.variants:
-        answers = _optional(run.predictions(variant.variant), _predictions, unreadable)
-        if answers is not None:
-            predictions[variant.variant] = answers
-        maps = _optional(run.maps(variant.variant, method), _saliency, unreadable)
-        if maps is not None:
-            saliency[variant.variant] = maps
-    return Facts(record, measurements, data, predictions, saliency, method, history, tuple(unreadable))
-
-
-def _shown_method(run: RunFolder, measurements: tuple[Measurement, ...]) -> str:
-    """Return the first saliency method by which the baseline has maps; "occlusion" where it has none."""
-    measured = [m.where.method for m in measurements if m.where.method is not None]
-    # The names become a path, and the file may say anything.
-    methods = dict.fromkeys([*(name for name in measured if METHOD_NAME.fullmatch(name)), "occlusion", "gradient"])
-    return next((method for method in methods if run.maps(BASELINE, method).exists()), "occlusion")
+        read = partial(Explanations.read, variant.variant)
+        of_variant = _optional(run.maps(variant.variant, method), read, unreadable)
+        if of_variant is not None:
+            maps[variant.variant] = of_variant
+    return maps
 
 
 def _optional(path: Path, read: Callable[[Path], T], unreadable: list[str]) -> T | None:
@@ -176,24 +116,3 @@ def _history(path: Path) -> tuple[Epoch, ...]:
     from pydantic import TypeAdapter
 
     return read_typed(path, TypeAdapter(tuple[Epoch, ...]), "a list of epochs", "Train again.")
-
-
-def _predictions(path: Path) -> Predictions:
-    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-        logits, labels = arrays["logits"], arrays["labels"]
-    if logits.ndim != 2 or labels.shape not in (logits.shape[:1], logits.shape):
-        raise ValueError(
-            f"expected logits [n, classes] and labels [n] or [n, classes], found {logits.shape} and {labels.shape}"
-        )
-    return Predictions(logits, labels)
-
-
-def _saliency(path: Path) -> SaliencyMaps:
-    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-        maps, image_index, target = arrays["maps"], arrays["image_index"], arrays["target"]
-    if maps.ndim != 3 or image_index.shape != maps.shape[:1] or target.shape != maps.shape[:1]:
-        raise ValueError(
-            f"expected maps [m, h, w], image_index [m] and target [m], found {maps.shape}, {image_index.shape} "
-            f"and {target.shape}"
-        )
-    return SaliencyMaps(maps, image_index, target)

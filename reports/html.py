@@ -15,7 +15,6 @@ from foundation.record import Verdict
 from reports import charts, formats
 from reports.class_tables import class_tables, rare_sentence, subgroup_table
 from reports.decision import judged_as_it_stands, outcome
-from reports.disagreements import changes
 from reports.facts import Facts
 from reports.gallery import changed_images, saliency_grid
 from reports.measured import find, headline, latency_settings, method_name, reason_of, shown_unit
@@ -64,7 +63,6 @@ class MeasurementRow:
 
 def render(facts: Facts) -> str:
     """Return the page."""
-    shown, changed_total = changed_images(facts)
     template = _environment().get_template("report.html")
     return template.render(
         facts=facts,
@@ -79,9 +77,8 @@ def render(facts: Facts) -> str:
         recovery=recovery_table(facts),
         shown_elsewhere=LONG_NOTES,
         grid=saliency_grid(facts),
-        changes=changes(facts),
-        changed=shown,
-        changed_total=changed_total,
+        changed_answers=facts.image_by_image.answers if facts.image_by_image else None,
+        changed=changed_images(facts),
         deciding=headline(facts).row.heading,
         class_tables=class_tables(facts),
         rare=rare_sentence(facts),

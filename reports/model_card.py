@@ -7,7 +7,6 @@ from foundation.metrics import row_of
 from reports import formats, markdown
 from reports.class_tables import class_tables, rare_sentence, subgroup_table
 from reports.decision import outcome
-from reports.disagreements import changes
 from reports.facts import BASELINE, Facts
 from reports.measured import rare_labels
 from reports.saliency_tables import saliency_tables
@@ -103,7 +102,7 @@ def _changes(facts: Facts) -> str:
     lines = [
         f"- {markdown.escape(item.variant)}: {item.changed} of {item.answers} {kind} differ from fp32's; "
         f"{item.broken} became wrong, {item.mended} became right."
-        for item in changes(facts)
+        for item in (facts.image_by_image.answers.changes if facts.image_by_image else ())
     ]
     return "\n".join(lines)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from foundation.artifacts import OnnxModel
 from foundation.errors import StageError, UsageError
+from foundation.image_by_image import ImageByImage, write_image_by_image
 from foundation.measurements import Measurement, read_measurements, write_measurements
 from foundation.metrics import METRICS
 from foundation.progress import Observer
@@ -34,19 +35,20 @@ def validate_models(
     fp32, without_reference = models[0], dict[str, str]()
     for model in models:
         try:
-            with observer.stage(f"validate {model.variant}") as advance:
+            with observer.stage(f"validate {model.variant}") as progress:
                 measurements += _measure_answers(configuration, ledger, data, fp32, model)
-                task = Explaining(configuration.validation.saliency, ledger, data, fp32, model, advance)
+                task = Explaining(configuration.validation.saliency, ledger, data, fp32, model, progress)
                 measurements += explain_model(task, without_reference, observer)
         except (StageError, UsageError) as error:
             observer.say(f"✗ {model.variant}: {error}")
             if model is fp32:
                 raise
-    with observer.stage("latency") as advance:
+    with observer.stage("latency") as progress:
         image = data.test.images[0]
-        measurements += measure_latency(models, image, configuration.validation.latency, advance)
+        measurements += measure_latency(models, image, configuration.validation.latency, progress)
     measurements += _absent(configuration, ledger, data.task, measurements)
     write_measurements(ledger.run.measurements, measurements)
+    write_image_by_image(ledger.run.image_by_image, _image_by_image(configuration, ledger))
     return measurements
 
 
@@ -58,7 +60,8 @@ def _measure_answers(
     Raises:
         StageError: a logit is not finite.
     """
-    from stages.validate.accuracy import Predictions, measure_accuracy, measure_size, predict_variant
+    from stages.validate.accuracy import measure_accuracy, measure_size, predict_variant
+    from stages.validate.answers import Predictions
 
     run, settings = ledger.run, configuration.validation.accuracy
     is_baseline = model.variant == fp32.variant
@@ -97,6 +100,27 @@ def _measure_answers(
         outputs=(path, predictions_path),
     )
     return ledger.perform(stage, compute, partial(read_measurements, path))
+
+
+def _image_by_image(configuration: Configuration, ledger: Ledger) -> ImageByImage:
+    """Return which answers changed, and whose maps are shown: those by the first method that fp32 has maps by."""
+    from foundation.explanations import Explanations
+    from stages.validate.answers import Predictions
+    from stages.validate.changed_answers import changed_answers
+    from stages.validate.shown_maps import maps_to_show
+
+    def with_result(kind: str) -> tuple[str, ...]:
+        stages = (stage for stage in ledger.record.stages if stage.kind == kind and stage.succeeded)
+        return tuple(stage.subject for stage in stages if stage.subject is not None)
+
+    run = ledger.run
+    answers = {name: Predictions.read(name, run.predictions(name)) for name in with_result("validate")}
+    changed = changed_answers(answers.pop("fp32"), answers)
+    for method in configuration.validation.saliency.methods:
+        maps = {name: Explanations.read(name, run.maps(name, method)) for name in with_result(method)}
+        if "fp32" in maps:
+            return ImageByImage(changed, maps_to_show(method, maps.pop("fp32"), maps))
+    return ImageByImage(changed, None)
 
 
 def _absent(

@@ -43,7 +43,7 @@ class Explaining:
         data: the images.
         fp32: the baseline.
         model: the file.
-        advance: takes the progress.
+        progress: called with what is done and the total.
     """
 
     settings: SaliencySettings
@@ -51,7 +51,7 @@ class Explaining:
     data: PreparedData
     fp32: OnnxModel
     model: OnnxModel
-    advance: Progress
+    progress: Progress
 
     @property
     def is_baseline(self) -> bool:
@@ -156,13 +156,14 @@ def _explain_by(task: Explaining, method: str, files: ExplainedFiles) -> Sequenc
     maps_path = run.maps(model.variant, method)
 
     def compute() -> Sequence[Measurement]:
+        from foundation.explanations import Explanations
         from stages.validate.fidelity import measure_saliency
         from stages.validate.maps.methods import open_method
-        from stages.validate.saliency import Explanations, explain
+        from stages.validate.saliency import explain
 
         index, images = _explained(task)
         explainer = open_method(method, files, images.task, settings)
-        maps = explain(explainer, images.images, images.targets, settings.batch_size, task.advance)
+        maps = explain(explainer, images.images, images.targets, settings.batch_size, task.progress)
         Explanations(model.variant, maps, index, images.targets, maps_path).write()
         against = _counterparts(task, method, images)
         found = measure_saliency(model.variant, maps, images, against, method, settings)
@@ -192,7 +193,7 @@ def _explain_by(task: Explaining, method: str, files: ExplainedFiles) -> Sequenc
 
 def _explained(task: Explaining) -> tuple[NDArray[np.int64], ExplainedImages]:
     """Return which test images are explained, and what is known of them; the same for every variant."""
-    from stages.validate.accuracy import Predictions
+    from stages.validate.answers import Predictions
     from stages.validate.explained import explained_classes, images_to_explain
     from stages.validate.fidelity import ExplainedImages
 
@@ -205,10 +206,10 @@ def _explained(task: Explaining) -> tuple[NDArray[np.int64], ExplainedImages]:
 
 def _counterparts(task: Explaining, method: str, images: ExplainedImages) -> Counterparts:
     """Return what a file's maps are held against: fp32's, those of random weights, and the file's own answers."""
+    from foundation.explanations import Explanations
     from onnx_files.sessions import open_session
     from stages.validate.fidelity import Counterparts, probability_of
     from stages.validate.maps.queries import mean_colour
-    from stages.validate.saliency import Explanations
 
     session = open_session(task.model.path, "cpu", task.settings.threads)
     probability = probability_of(session, images.task, task.settings.batch_size)
@@ -240,7 +241,7 @@ def _randomised_maps(task: Explaining, method: str, images: ExplainedImages) -> 
         twin = _write_twin(path, kind) if kind != "model" else None
         files = ExplainedFiles(path, twin if kind == "twin" else None, twin if kind == "grad_cam" else None)
         explainer = open_method(method, files, images.task, task.settings)
-        return explain(explainer, images.images, images.targets, task.settings.batch_size, task.advance)
+        return explain(explainer, images.images, images.targets, task.settings.batch_size, task.progress)
 
 
 @contextmanager

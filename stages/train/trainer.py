@@ -17,6 +17,7 @@ from calibration_data.sampling import choose_calibration_images
 from foundation.artifacts import Checkpoint
 from foundation.errors import StageError, UsageError
 from foundation.files import write_json
+from foundation.progress import Progress, no_progress
 from foundation.run_folder import RunFolder
 from stages.network.checkpoint import NetworkSpec, save_checkpoint
 from stages.network.normalisation import normalise
@@ -41,7 +42,7 @@ def train(
     settings: TrainSettings,
     run: RunFolder,
     resume_key: str,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = no_progress,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Checkpoint:
@@ -174,9 +175,7 @@ def _kept(epoch: int) -> str:
     return "The state after the epoch before is kept." if epoch else "No epoch is complete, so nothing is kept."
 
 
-def _one_epoch(
-    loop: Loop, state: State, log: Callable[[Epoch, float], None], progress: Callable[[int, int], None]
-) -> None:
+def _one_epoch(loop: Loop, state: State, log: Callable[[Epoch, float], None], progress: Progress) -> None:
     """Train for one epoch, validate, and note what it achieved."""
     settings, epoch = loop.settings, len(state.epochs)
     # Generators of this epoch alone, so that a resumed run draws what an uninterrupted one would have drawn.

@@ -19,8 +19,7 @@ from foundation.metrics import METRICS, Definition, Metric
 from foundation.settings import Settings
 from onnx_files.sessions import open_session, predict
 from stages.validate import COMPUTATIONS, Computation, resampling, statistics
-from stages.validate.answers import Answers
-from stages.validate.arrays import read_arrays, write_arrays
+from stages.validate.answers import Answers, Predictions
 from stages.validate.measurements import measured, not_measured
 
 Floats = NDArray[np.float64]
@@ -55,29 +54,6 @@ class AccuracySettings(Settings):
     )
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """What a variant answered to the test split.
-
-    Attributes:
-        variant: its name.
-        logits: float32 [n, classes].
-        labels: int64 [n], the truth; of a multi-label task int64 [n, classes], 0 or 1.
-        path: the `.npz` that holds both.
-    """
-
-    variant: str
-    logits: Logits
-    labels: Labels
-    path: Path
-
-    @classmethod
-    def read(cls, variant: str, path: Path) -> Predictions:
-        """Return what `predict_variant` wrote."""
-        logits, labels = read_arrays(path, ("logits", "labels"))
-        return cls(variant, logits, labels, path)
-
-
 def predict_variant(model: OnnxModel, data: PreparedSplit, settings: AccuracySettings, target: Path) -> Predictions:
     """Answer every image of a split with a shipped file on the CPU provider, and write the logits.
 
@@ -92,8 +68,9 @@ def predict_variant(model: OnnxModel, data: PreparedSplit, settings: AccuracySet
     """
     session = open_session(model.path, "cpu", settings.threads)
     logits = predict(session, data.images, settings.batch_size)
-    write_arrays(target, {"logits": logits, "labels": data.labels})
-    return Predictions(model.variant, logits, data.labels, target)
+    predictions = Predictions(model.variant, logits, data.labels, target)
+    predictions.write()
+    return predictions
 
 
 def measure_size(model: OnnxModel) -> Measurement:

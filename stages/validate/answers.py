@@ -1,23 +1,82 @@
-"""What a file answered to the test split: which images a metric counts, and why one cannot be said of them."""
+"""What a file answered to the test split, on disk and as metrics take it: which images count, and why none does."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calibration_data.prepared import Task
+from foundation.arrays import read_arrays, write_arrays
+from foundation.errors import UsageError
 from foundation.files import JSON
 from foundation.metrics import Definition, Metric
+from stages.validate.label_metrics import sigmoid
+from stages.validate.metrics import log_softmax
 
+Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 Logits = NDArray[np.float32]
 
 
+def decided(logits: Logits, task: Task) -> Labels:
+    """Return the answered classes, int64 [n], or the answers to each label as 0 or 1, int64 [n, classes]."""
+    if task == "multi_class":
+        return np.asarray(logits.argmax(axis=1), dtype=np.int64)
+    return np.asarray(logits > 0, dtype=np.int64)  # probability above 0.5
+
+
+def probabilities(logits: NDArray[np.floating], task: Task) -> Floats:
+    """Return the softmax of logits, or each label's sigmoid, float64 [n, classes]."""
+    return sigmoid(logits) if task == "multi_label" else np.exp(log_softmax(logits))
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a variant answered to the test split.
+
+    Attributes:
+        variant: its name.
+        logits: float32 [n, classes].
+        labels: int64 [n], the truth; of a multi-label task int64 [n, classes], 0 or 1.
+        path: the `.npz` that holds both.
+    """
+
+    variant: str
+    logits: Logits
+    labels: Labels
+    path: Path
+
+    @property
+    def task(self) -> Task:
+        """The kind of task that the labels belong to."""
+        return "multi_class" if self.labels.ndim == 1 else "multi_label"
+
+    def write(self) -> None:
+        """Write logits and labels to their path."""
+        write_arrays(self.path, {"logits": self.logits, "labels": self.labels})
+
+    @classmethod
+    def read(cls, variant: str, path: Path) -> Predictions:
+        """Return what `write` wrote.
+
+        Raises:
+            UsageError: the file is missing or holds something else.
+        """
+        logits, labels = read_arrays(path, ("logits", "labels"))
+        if logits.ndim != 2 or labels.shape not in (logits.shape[:1], logits.shape):
+            raise UsageError(
+                f"{path}: expected logits [n, classes] and labels [n] or [n, classes], found {logits.shape} and "
+                f"{labels.shape}. Delete it and run `edgeproof validate` again."
+            )
+        return cls(variant, logits, labels, path)
+
+
 @dataclass(frozen=True)
 class Answers:
-    """The answers of a variant.
+    """The answers of a variant, as metrics take them.
 
     Attributes:
         variant: its name.

@@ -17,7 +17,8 @@ from calibration_data.prepared import PreparedSplit, Task
 from foundation.files import JSON
 from foundation.measurements import Measurement, Where
 from foundation.metrics import METRICS, Inputs
-from stages.validate import COMPUTATIONS, Computation, label_metrics, metrics, resampling, statistics
+from stages.validate import COMPUTATIONS, Computation, resampling, statistics
+from stages.validate.answers import probabilities
 from stages.validate.deletion import Probability
 from stages.validate.lesion_size import lesion_sizes
 from stages.validate.maps.queries import logits_of
@@ -138,8 +139,7 @@ def probability_of(session: InferenceSession, task: Task, batch_size: int) -> Pr
 
     def probability(images: Images, targets: Indices) -> NDArray[np.float64]:
         logits = logits_of(session, images, batch_size)
-        shares = label_metrics.sigmoid(logits) if task == "multi_label" else np.exp(metrics.log_softmax(logits))
-        return shares[np.arange(len(targets)), targets]
+        return probabilities(logits, task)[np.arange(len(targets)), targets]
 
     return probability
 

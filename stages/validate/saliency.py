@@ -1,4 +1,4 @@
-"""Which test images are explained by which methods, and the maps on disk.
+"""Which test images are explained by which methods.
 
 Every variant's map of an image explains the same class, see `explained.explained_classes`, so that two maps explain
 the same statement.
@@ -6,8 +6,6 @@ the same statement.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
@@ -15,7 +13,6 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from foundation.progress import Progress
-from stages.validate.arrays import read_arrays, write_arrays
 from stages.validate.maps.methods import SALIENCY_METHODS, MapFunction
 from stages.validate.maps.settings import MapSettings
 
@@ -53,35 +50,6 @@ class SaliencySettings(MapSettings):
         if twice:
             raise ValueError(f"expected each method once, found {twice[0]!r} twice; remove one of them")
         return methods
-
-
-@dataclass(frozen=True)
-class Explanations:
-    """The maps of a variant.
-
-    Attributes:
-        variant: its name.
-        maps: float32 [m, h, w], higher = more important.
-        image_index: int64 [m], into the test split.
-        target: int64 [m], the class that is explained.
-        path: the `.npz` that holds the three.
-    """
-
-    variant: str
-    maps: Maps
-    image_index: Indices
-    target: Indices
-    path: Path
-
-    def write(self) -> None:
-        """Write the maps to their path."""
-        write_arrays(self.path, {"maps": self.maps, "image_index": self.image_index, "target": self.target})
-
-    @classmethod
-    def read(cls, variant: str, path: Path) -> Explanations:
-        """Return what `write` wrote."""
-        maps, image_index, target = read_arrays(path, ("maps", "image_index", "target"))
-        return cls(variant, maps, image_index, target, path)
 
 
 def explain(explainer: MapFunction, images: Images, targets: Indices, at_once: int, progress: Progress) -> Maps:

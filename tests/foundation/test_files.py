@@ -104,7 +104,7 @@ def test_a_damaged_record_is_told_in_one_sentence(damage, said, tmp_path):
 def test_every_path_of_a_run_is_inside_it(tmp_path):
     run = RunFolder(tmp_path)
     paths = [run.record, run.data, run.checkpoint, run.history, run.fp32, run.model("x"), run.predictions("x")]
-    paths += [run.maps("x", "occlusion"), run.measurements, run.report]
+    paths += [run.maps("x", "occlusion"), run.measurements, run.image_by_image, run.report]
     assert all(path.is_relative_to(tmp_path) for path in paths)
     assert run.model("fp32") == tmp_path / "export" / "fp32.onnx"
 

@@ -152,9 +152,11 @@ def test_measurements_of_another_configuration_are_not_shown(finished, tmp_path,
     run = RunFolder(tmp_path / "run")
     shutil.copytree(finished[0].root, run.root)
     assert run.measurements.exists()
+    assert run.image_by_image.exists()
     changed = configuration(train={**VALUES["train"], "seed": 7, "epochs": 1})
     run_until("train", changed, run, None, Silent())
     assert not run.measurements.exists()
+    assert not run.image_by_image.exists()
     assert read_record(run).exit_code is None
 
 

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sample_run import NOISE, SIZE, VARIANTS, saliency_rows, write_data, write_json, write_npz, write_sample_run
+from sample_run import (
+    NOISE,
+    SIZE,
+    VARIANTS,
+    saliency_rows,
+    write_data,
+    write_image_findings,
+    write_json,
+    write_sample_run,
+)
 from scipy.ndimage import gaussian_filter
 
 from calibration_data.prepared_folder import read_prepared
@@ -49,12 +58,11 @@ def write_label_sample_run(root: Path) -> Path:
     accuracy = AccuracySettings(resamples=1000)
     measured: list[Measurement] = []
     for variant in VARIANTS:
-        write_npz(run.predictions(variant), logits=logits[variant], labels=labels)
-        write_npz(run.maps(variant, "occlusion"), maps=maps[variant], image_index=chosen, target=target)
         reference = None if variant == "fp32" else logits["fp32"]
         measured += measure_accuracy(
             variant, logits[variant], labels, tuple(FINDINGS), reference, test.groups, test.subgroups, accuracy
         )
+    write_image_findings(run, logits, labels, maps, chosen, target)
     measured += saliency_rows(maps, explained)
     of_files = ("size", "latency", "peak")
     measured += [row for row in read_measurements(run.measurements) if row.metric.startswith(of_files)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from scipy.ndimage import gaussian_filter
 
 from calibration_data.prepared import SPLITS, SplitName
 from calibration_data.prepared_folder import Columns, Head, Rows, write_prepared
+from foundation.explanations import Explanations
+from foundation.image_by_image import ImageByImage, write_image_by_image
 from foundation.measurements import CENTRE_PRIOR, RANDOM_MAP, Measurement, Where, write_measurements
 from foundation.notes import ExportNotes, NeuralCompressorNotes, Notes
 from foundation.processor import Cpu
@@ -30,9 +32,13 @@ from foundation.record import (
     record_adapter,
     stage_name,
 )
+from foundation.run_folder import RunFolder
+from stages.validate.answers import Predictions
+from stages.validate.changed_answers import changed_answers
 from stages.validate.fidelity import Counterparts, ExplainedImages, measure_saliency
 from stages.validate.maps.baselines import centre_prior
 from stages.validate.saliency import SaliencySettings
+from stages.validate.shown_maps import maps_to_show
 
 CLASSES = (
     "dyed lifted polyps",
@@ -64,19 +70,34 @@ def write_sample_run(root: Path, classes: Sequence[str] = CLASSES) -> Path:
     write_data(root / "data", classes, images, labels, masks)
     logits = _logits(rng, labels, len(classes))
     maps = _maps(rng, masks)
-    for variant in VARIANTS:
-        write_npz(root / "validate" / "predictions" / f"{variant}.npz", logits=logits[variant], labels=labels)
-        write_npz(
-            root / "validate" / "saliency" / f"{variant}.npz",
-            maps=maps[variant],
-            image_index=np.arange(len(labels)),
-            target=logits["fp32"].argmax(axis=1).astype(np.int64),
-        )
+    target = logits["fp32"].argmax(axis=1).astype(np.int64)
+    write_image_findings(RunFolder(root), logits, labels, maps, np.arange(len(labels)), target)
     measurements = _measurements(classes, labels, logits, maps, images, masks)
     write_measurements(root / "validate" / "measurements.json", measurements)
     write_json(root / "train" / "history.json", _history())
     write_json(root / "run.json", record_adapter().dump_python(_record(classes, measurements), mode="json"))
     return root
+
+
+def write_image_findings(
+    run: RunFolder,
+    logits: Mapping[str, NDArray[np.float32]],
+    labels: NDArray[np.int64],
+    maps: Mapping[str, NDArray[np.float32]],
+    image_index: NDArray[np.int64],
+    target: NDArray[np.int64],
+) -> None:
+    """Write every variant's answers and maps by occlusion, and what is shown of both."""
+    answers = {name: Predictions(name, logits[name], labels, run.predictions(name)) for name in VARIANTS}
+    explanations = {
+        name: Explanations(name, maps[name], image_index, target, run.maps(name, "occlusion")) for name in VARIANTS
+    }
+    for name in VARIANTS:
+        answers[name].write()
+        explanations[name].write()
+    changed = changed_answers(answers.pop("fp32"), answers)
+    shown = maps_to_show("occlusion", explanations.pop("fp32"), explanations)
+    write_image_by_image(run.image_by_image, ImageByImage(changed, shown))
 
 
 def write_data(
@@ -410,11 +431,6 @@ def _stages() -> tuple[StageRecord, ...]:
 
 def _sha(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def write_npz(path: Path, **arrays: NDArray[Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, **arrays)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -9,15 +9,18 @@ from sample_run import VARIANTS
 from small_run import small_record
 
 from foundation.errors import UsageError
-from foundation.measurements import Measurement, Where, read_measurements, write_measurements
+from foundation.image_by_image import read_image_by_image, write_image_by_image
 from foundation.run_folder import RunFolder
-from reports.facts import Predictions, read_facts
+from reports.facts import read_facts
+from reports.gallery import changed_images, saliency_grid
 
 
 def test_a_complete_run_is_read_whole(reported_run: RunFolder) -> None:
     facts = read_facts(reported_run)
     assert facts.variant_names == VARIANTS
-    assert tuple(facts.predictions) == tuple(facts.saliency) == VARIANTS
+    assert tuple(facts.maps) == VARIANTS
+    assert facts.image_by_image is not None
+    assert tuple(change.variant for change in facts.image_by_image.answers.changes) == VARIANTS[1:]
     assert facts.data is not None
     assert len(facts.data.test) == 48
     assert len(facts.history) == 12
@@ -41,50 +44,78 @@ def test_a_record_of_another_shape_is_a_usage_error(run: RunFolder, record: obje
 
 def test_damaged_files_are_left_out_and_told(run: RunFolder) -> None:
     run.measurements.write_text("[{]", encoding="utf-8")
-    run.predictions("fp16").write_bytes(b"PK\x03\x04 no archive")
-    run.predictions("pact-int8").write_bytes(b"")
+    run.maps("fp16", "occlusion").write_bytes(b"PK\x03\x04 no archive")
+    run.maps("pact-int8", "occlusion").write_bytes(b"")
     np.savez(run.maps("fp32", "occlusion"), maps=np.zeros((3, 4)), image_index=np.zeros(3), target=np.zeros(3))
     (run.data / "test.images.npy").write_bytes(b"\0")
+    run.history.write_text('[{"epoch": "one"}]', encoding="utf-8")
     facts = read_facts(run)
-    assert facts.measurements == ()
-    assert set(VARIANTS) - set(facts.predictions) == {"fp16", "pact-int8"}
-    assert set(VARIANTS) - set(facts.saliency) == {"fp32"}
+    assert (facts.measurements, facts.history) == ((), ())
+    assert set(VARIANTS) - set(facts.maps) == {"fp32", "fp16", "pact-int8"}
     assert facts.data is None
     told = " ".join(facts.unreadable)
-    assert [
-        name in told for name in ("measurements.json", "fp16.npz", "pact-int8.npz", "fp32.npz", "manifest.json")
-    ] == [True] * 5
+    names = ("measurements.json", "fp16.npz", "pact-int8.npz", "fp32.npz", "manifest.json", "history.json")
+    assert [name in told for name in names] == [True] * 6
 
 
-def test_the_maps_shown_are_those_of_the_first_method_that_fp32_has(run: RunFolder) -> None:
-    """Names that are no method's lead nowhere, whatever the file says."""
-    hostile = [
-        Measurement("deletion_auc", 0.5, "probability", "fp32", Where("cpu", "test", method=method))
-        for method in ("../../predictions", "a\0b", "rise", "grad_cam")
-    ]
-    write_measurements(run.measurements, [*hostile, *read_measurements(run.measurements)])
-    assert read_facts(run).saliency_method == "occlusion"
+@pytest.mark.parametrize(
+    ("of", "value"),
+    [
+        (("maps", "method"), "../../predictions"),
+        (("maps", "method"), "a\0b"),
+        (("maps", "images", 0, "index"), -1),
+        (("maps", "images", 0, "likeness"), {"fp16": "0.5"}),
+        (("answers", "first", 0, "baseline", "answer"), -1),
+        (("answers", "first", 0, "index"), 2.5),
+        (("answers", "total"), None),
+    ],
+)
+def test_what_is_said_of_images_leads_nowhere_and_is_left_out_if_damaged(
+    run: RunFolder, of: tuple[str | int, ...], value: object
+) -> None:
+    found = json.loads(run.image_by_image.read_text(encoding="utf-8"))
+    part = found
+    for key in of[:-1]:
+        part = part[key]
+    part[of[-1]] = value
+    run.image_by_image.write_text(json.dumps(found), encoding="utf-8")
+    facts = read_facts(run)
+    assert (facts.image_by_image, dict(facts.maps)) == (None, {})
+    assert "image_by_image.json could not be used" in facts.unreadable[0]
+    assert saliency_grid(facts) is None
+
+
+def test_the_maps_shown_are_those_of_the_method_that_validation_chose(run: RunFolder) -> None:
+    found = read_image_by_image(run.image_by_image)
+    assert found.maps is not None
+    by_grad_cam = replace(found, maps=replace(found.maps, method="grad_cam"))
+    write_image_by_image(run.image_by_image, by_grad_cam)
     path = run.maps("fp32", "grad_cam")
     path.parent.mkdir()
     path.write_bytes(run.maps("fp32", "occlusion").read_bytes())
     facts = read_facts(run)
-    assert (facts.saliency_method, set(facts.saliency)) == ("grad_cam", {"fp32"})
+    assert set(facts.maps) == {"fp32"}
+    grid = saliency_grid(facts)
+    assert grid is not None
+    assert (grid.method, grid.columns) == ("grad_cam", ("fp32",))
 
 
-def test_probabilities_sum_to_1_even_for_huge_logits() -> None:
-    predictions = Predictions(np.array([[1e4, 0.0], [-1e4, 0.0]], dtype=np.float32), np.array([0, 0]))
-    np.testing.assert_allclose(predictions.probabilities, [[1, 0], [0, 1]], atol=1e-12)
-    assert predictions.top1.tolist() == [0, 1]
+def test_an_image_that_the_data_lacks_is_not_shown(run: RunFolder) -> None:
+    found = read_image_by_image(run.image_by_image)
+    assert found.maps is not None
+    images = (replace(found.maps.images[0], index=48), *found.maps.images[1:])
+    first = (replace(found.answers.first[0], index=48),)
+    changed = replace(found, maps=replace(found.maps, images=images), answers=replace(found.answers, first=first))
+    write_image_by_image(run.image_by_image, changed)
+    facts = read_facts(run)
+    grid = saliency_grid(facts)
+    assert grid is not None
+    assert len(grid.rows) == len(images) - 1
+    assert [(image.title, image.picture.url) for image in changed_images(facts)] == [("test image 48", "")]
 
 
-def test_the_task_is_the_datas_or_that_of_the_answers(labelled_run: RunFolder) -> None:
+def test_the_task_is_the_records(labelled_run: RunFolder) -> None:
     facts = read_facts(labelled_run)
     assert facts.task == replace(facts, data=None).task == "multi_label"
     assert replace(facts, record=small_record()).task == "multi_class"
     assert facts.unreadable == ()
-
-
-def test_a_labels_probability_is_its_sigmoid_and_above_half_is_yes() -> None:
-    predictions = Predictions(np.array([[0.0, 800.0, -2.0]], dtype=np.float32), np.array([[0, 1, 0]]))
-    np.testing.assert_allclose(predictions.probabilities, [[0.5, 1.0, 1 / (1 + np.exp(2))]], atol=1e-12)
-    assert predictions.decisions.tolist() == [[False, True, False]]

@@ -264,7 +264,8 @@ def test_a_report_of_labels_says_what_was_asked_and_what_is_too_rare(labelled_ru
     ("lost", "said"),
     [
         (["validate/saliency"], "Saliency maps: not measured"),
-        (["validate/predictions", "validate/saliency"], "The run holds no predictions to compare."),
+        (["validate/image_by_image.json"], "The run holds no predictions to compare."),
+        (["validate/image_by_image.json"], "Saliency maps: not measured"),
         (["validate/measurements.json", "validate/saliency"], "Latency: not measured."),
         (["data"], "The run folder holds no prepared images."),
         (["train", "validate/saliency"], "The run holds no training history."),

@@ -61,9 +61,9 @@ def test_columns_have_any_name_and_paths_start_from_the_root(folder):
     )
     found = [(one.image_id, one.group, one.subgroups, one.official_split) for one in dataset.records]
     assert found == [
-        ("0.png", "P1", "old", "train"),
-        ("1.png", "P2", "", "test"),
-        ("2.png", "2.png", "young", "validation"),
+        ("0.png", "P1", ("age: old",), "train"),
+        ("1.png", "P2", (), "test"),
+        ("2.png", "2.png", ("age: young",), "validation"),
     ]
 
 

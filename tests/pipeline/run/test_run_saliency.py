@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from foundation.errors import ExitCode, UsageError
+from foundation.image_by_image import read_image_by_image
 from foundation.measurements import read_measurements
 from foundation.progress import Silent
 from foundation.record import read_record
@@ -88,6 +89,9 @@ def test_a_random_map_knows_less_than_the_files_own(explained):
 
 
 def test_the_first_method_is_the_one_that_is_shown(explained):
+    shown = read_image_by_image(explained[0].image_by_image)
+    assert (shown.maps.method, shown.maps.compared) == ("integrated_gradients", 10)
+    assert [change.variant for change in shown.answers.changes] == ["dynamic-int8"]
     page = (explained[0].report / "index.html").read_text()
     assert "Maps by integrated gradients." in page
     assert "Saliency Spearman with fp32 (integrated gradients)" in page

@@ -16,7 +16,8 @@ from foundation.errors import StageError, UsageError
 from foundation.measurements import Measurement
 from foundation.metrics import METRICS, Definition, Metric
 from stages.validate import COMPUTATIONS, Computation, metrics, resampling
-from stages.validate.accuracy import AccuracySettings, Predictions, measure_accuracy, measure_size, predict_variant
+from stages.validate.accuracy import AccuracySettings, measure_accuracy, measure_size, predict_variant
+from stages.validate.answers import Predictions
 
 CLASSES = ("polyp", "mucosa", "ulcer")
 SETTINGS = AccuracySettings(resamples=1000)

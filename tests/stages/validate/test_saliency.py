@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from foundation.explanations import Explanations
 from stages.validate.maps.methods import SALIENCY_METHODS
-from stages.validate.saliency import Explanations, SaliencySettings, explain
+from stages.validate.saliency import SaliencySettings, explain
 
 
 def test_explanations_come_back_and_have_the_same_bytes_twice(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from foundation.arrays import read_arrays, write_arrays
 from foundation.errors import UsageError
-from stages.validate.arrays import read_arrays, write_arrays
 
 
 def test_same_arrays_same_bytes_and_no_time_of_day(tmp_path: Path) -> None:
