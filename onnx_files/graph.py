@@ -80,7 +80,7 @@ def bounds_of(node: NodeProto, index: GraphIndex) -> tuple[float, float]:
     if node.op_type == "Relu":
         bounds["min"] = 0.0
     elif node.op_type == "Clip":
-        bounds |= attributes(node)  # before opset 11
+        bounds |= attributes_of(node)  # before opset 11
         for key, name in zip(bounds, node.input[1:], strict=False):
             given = index.constant(name)
             bounds[key] = bounds[key] if given is None else float(given.item())
@@ -97,7 +97,7 @@ def reads(node: NodeProto) -> list[str]:
     return names
 
 
-def attributes(node: NodeProto) -> dict[str, Any]:
+def attributes_of(node: NodeProto) -> dict[str, Any]:
     """Return a node's attributes as Python values."""
     from onnx import helper
 
@@ -109,7 +109,7 @@ def content_of(constant: NodeProto) -> NDArray[Any] | None:
     import numpy as np
     from onnx import numpy_helper
 
-    ((name, value),) = attributes(constant).items()
+    ((name, value),) = attributes_of(constant).items()
     if name == "value":
         return numpy_helper.to_array(value)  # type: ignore[no-any-return]
     types = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}

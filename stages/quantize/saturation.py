@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foundation.notes import SaturatingLayerNote
-from onnx_files.graph import GraphIndex, attributes
+from onnx_files.graph import GraphIndex, attributes_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -133,18 +133,18 @@ def _integer_layers(fused: ModelProto) -> Iterator[_Layer]:
 
 
 def _is_depthwise(node: NodeProto, weight: NDArray[np.int8]) -> bool:
-    groups: int = attributes(node).get("group", 1)
+    groups: int = attributes_of(node).get("group", 1)
     return node.op_type == "QLinearConv" and weight.shape[:2] == (groups, 1)
 
 
 def _paired(node: NodeProto, weight: NDArray[np.int8]) -> NDArray[np.int8]:
     # int8 [groups, steps, outputs], a zero appended to an odd number of steps, then split into neighbours.
     if node.op_type == "QLinearConv":
-        groups = attributes(node).get("group", 1)
+        groups = attributes_of(node).get("group", 1)
         by_group = weight.reshape(groups, -1, *weight.shape[1:])
         steps = np.moveaxis(by_group, 2, -1).reshape(groups, by_group.shape[1], -1).transpose(0, 2, 1)
     else:
-        matrix = weight.T if attributes(node).get("transB", 0) else weight
+        matrix = weight.T if attributes_of(node).get("transB", 0) else weight
         steps = matrix.reshape(-1, *matrix.shape[-2:])
     even = np.pad(steps, ((0, 0), (0, steps.shape[1] % 2), (0, 0)))
     return even.reshape(len(even), -1, 2, even.shape[2])
@@ -197,7 +197,7 @@ def _count(layer: _Layer, activation: NDArray[np.uint8], tally: _Tally) -> None:
 
 def _steps(layer: _Layer, activation: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
     """Yield for each group what meets the weights, uint8 [steps, outputs' positions], steps ordered as `weight`'s."""
-    given = attributes(layer.node)
+    given = attributes_of(layer.node)
     if layer.node.op_type != "QLinearConv":
         rows = activation.T if given.get("transA", 0) else activation
         for _ in range(len(layer.weight)):

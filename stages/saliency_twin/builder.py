@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from foundation.errors import UsageError
-from stages.saliency_twin.forward_graph import Dimension, ForwardGraph, attributes_of
-from stages.saliency_twin.recomputation import FLOATS_TO_CAST, value_of
+from onnx_files.graph import attributes_of
+from stages.saliency_twin.forward_graph import Dimension, ForwardGraph
+from stages.saliency_twin.recomputation import FLOATS_TO_CAST, Computed, value_of
 
 PREFIX = "twin/"
 """Of every new tensor's name."""
@@ -226,9 +227,17 @@ class Backward:
 
         What does not stand in the file, or must not be read there, is computed anew.
         """
-        if name not in self._values:
-            self._values[name] = value_of(self, name)
-        return self._values[name]
+        running: list[tuple[str, Computed[str]]] = []
+        wanted, found = name, self._values.get(name)
+        while found is None or running:
+            if found is None:
+                running.append((wanted, value_of(self, wanted)))
+            try:
+                wanted = running[-1][1].send(found)  # type: ignore[arg-type]
+                found = self._values.get(wanted)
+            except StopIteration as done:
+                found = self._values[running.pop()[0]] = str(done.value)
+        return found
 
     def real(self, name: str) -> str:
         """Return a forward tensor's value as float32, also where it is an integer."""

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 
 from onnx import AttributeProto, NodeProto, TensorProto, helper
 
+from onnx_files.graph import attributes_of
+
 Decomposition = Callable[[NodeProto], list[NodeProto]]
 """From one node to nodes of the domain ai.onnx that compute its first output."""
 
@@ -47,8 +49,7 @@ def _node(
 
 
 def _value(node: NodeProto, name: str, default: float) -> float:
-    found = [helper.get_attribute_value(attribute) for attribute in node.attribute if attribute.name == name]
-    return float(found[0]) if found else default
+    return float(attributes_of(node).get(name, default))
 
 
 class _Real:
@@ -183,7 +184,7 @@ def _fused_gemm(node: NodeProto) -> list[NodeProto]:
 
 
 def _activation(node: NodeProto, y: str) -> list[NodeProto]:
-    given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    given = attributes_of(node)
     activation = given.get("activation", b"").decode()
     parameters = list(given.get("activation_params", []))
     for name in ("alpha", "beta"):

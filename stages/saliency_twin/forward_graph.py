@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape_inference
+from onnx import ModelProto, NodeProto, TensorProto, helper, shape_inference
 
 from foundation.errors import UsageError
+from onnx_files.graph import GraphIndex, opset_of, reads
 from stages.saliency_twin.decompositions import decompose, operator_key
 
 Dimension = int | str | None
@@ -30,6 +29,8 @@ _WITHOUT_DERIVATIVE = frozenset((
 """Their derivative is zero wherever there is one."""
 _FOLLOWED_BY_QUANTIZER = frozenset(("Relu", "Clip", "LeakyRelu"))
 """What ONNX Runtime takes into an integer operator along with the quantizer behind it."""
+_FOLDED = frozenset(("Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape", "Concat", "Neg", "Mul"))
+"""What a constant may be made of others with."""
 
 _ON_PIXELS = frozenset(("Cast", "Add", "Sub", "Mul", "Div", "Identity", "Transpose", "Min", "Max", "Clip"))
 """What stands between an image and its quantizer."""
@@ -46,46 +47,31 @@ class ForwardGraph:
 
     Attributes:
         nodes: in order, fused ones replaced by what they stand for.
+        index: of these nodes and the file's constants.
         virtual: tensors of the decomposed nodes, which the file does not hold.
         types: ONNX element type of each tensor that is known.
         shapes: of each tensor that is known.
-        initializers: the file's constants by name.
         image: name of the input.
         logits: name of the tensor that is explained.
         opset: of ai.onnx.
     """
 
     nodes: tuple[NodeProto, ...]
+    index: GraphIndex
     virtual: frozenset[str]
     types: dict[str, int]
     shapes: dict[str, tuple[Dimension, ...]]
-    initializers: dict[str, TensorProto]
     image: str
     logits: str
     opset: int
 
     @cached_property
-    def producers(self) -> dict[str, NodeProto]:
-        """From each tensor's name to the node that makes it."""
-        return {output: node for node in self.nodes for output in node.output if output}
-
-    @cached_property
-    def readers(self) -> dict[str, list[NodeProto]]:
-        """From each tensor's name to the nodes that read it."""
-        readers: dict[str, list[NodeProto]] = {}
-        for node in self.nodes:
-            for name in reads(node):
-                readers.setdefault(name, []).append(node)
-        return readers
-
-    @cached_property
     def varying(self) -> frozenset[str]:
         """Tensors that depend on an input of the model; every other one is a constant."""
-        made = {name for node in self.nodes for name in node.output}
+        constant = self.index.initializers.keys() | self.index.producers.keys()
         varying: set[str] = set()
         for node in self.nodes:
-            outside = any(name and name not in made and name not in self.initializers for name in reads(node))
-            if outside or not varying.isdisjoint(reads(node)):
+            if not (varying.isdisjoint(reads(node)) and constant.issuperset(reads(node))):
                 varying.update(node.output)
         return frozenset(varying | {self.image})
 
@@ -138,40 +124,48 @@ class ForwardGraph:
         return found
 
     def _made_by(self, name: str) -> str:
-        node = self.producers.get(name)
+        node = self.index.producers.get(name)
         return "" if node is None else f" (output of {node.op_type} `{node.name}`)"
 
     def constant(self, name: str) -> NDArray[Any] | None:
         """Return the content of a small constant, or None where the tensor is no constant that stands in the file."""
-        if name in self.initializers:
-            return numpy_helper.to_array(self.initializers[name])  # type: ignore[no-any-return]
-        node = self.producers.get(name)
-        if node is None or name in self.varying:
-            return None
-        if node.op_type == "Constant":
-            return _content(node)
-        if node.op_type in ("Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape", "Concat", "Neg", "Mul"):
-            inputs = [self.constant(read) for read in node.input]
-            if all(value is not None for value in inputs):
-                return _evaluated(node, [value for value in inputs if value is not None], self.opset)
-        return None
+        found = self.index.constant(name)
+        if found is not None or name in self.varying:
+            return found
+        # Made of others, step by step: a chain of them may be longer than Python's stack.
+        known: dict[str, NDArray[Any] | None] = {}
+        waiting = [name]
+        while waiting:
+            last = waiting[-1]
+            node = self.index.producers.get(last)
+            if node is None or node.op_type not in _FOLDED or last in self.varying:
+                known[last] = self.index.constant(last)
+            elif missing := [read for read in node.input if read not in known]:
+                waiting += missing
+                continue
+            else:
+                inputs = [value for value in (known[read] for read in node.input) if value is not None]
+                known[last] = _evaluated(node, inputs, self.opset) if len(inputs) == len(node.input) else None
+            waiting.pop()
+        return known[name]
 
-    def hidden(self, name: str) -> bool:
-        """Return whether a rule must not read this tensor itself, but compute it anew.
+    @cached_property
+    def hidden(self) -> frozenset[str]:
+        """Tensors that a rule must not read themselves, but compute anew.
 
-        It does not exist in the file, or it stands in front of a quantizer, and a reader more would keep ONNX Runtime
+        They do not exist in the file, or stand in front of a quantizer, where a reader more would keep ONNX Runtime
         from running the node before it in integers: the logits would be others.
         """
-        if name in self.virtual:
-            return True
-        if self.types.get(name) in INTEGER_TYPES or name not in self.producers:
-            return False
-        readers = self.readers.get(name, [])
-        return any(
-            node.op_type == "QuantizeLinear"
-            or (node.op_type in _FOLLOWED_BY_QUANTIZER and node.input[0] == name and self.hidden(node.output[0]))
-            for node in readers
-        )
+        hidden = set(self.virtual)
+        for node in reversed(self.nodes):
+            if node.op_type == "QuantizeLinear":
+                names = reads(node)
+            else:
+                names = node.input[:1] if node.op_type in _FOLLOWED_BY_QUANTIZER and node.output[0] in hidden else []
+            hidden.update(
+                name for name in names if name in self.index.producers and self.types.get(name) not in INTEGER_TYPES
+            )
+        return frozenset(hidden)
 
     def slack(self, name: str) -> float:
         """Return by how much a value of this tensor may leave a quantizer's range and still count as inside.
@@ -182,9 +176,8 @@ class ForwardGraph:
         Args:
             name: what a QuantizeLinear reads.
         """
-        steps = [
-            self.constant(node.input[1]) for node in self.readers.get(name, []) if node.op_type == "QuantizeLinear"
-        ]
+        readers = self.index.readers.get(name, [])
+        steps = [self.constant(node.input[1]) for node in readers if node.op_type == "QuantizeLinear"]
         if not steps or not self._is_pixels(name) or any(step is None or step.size != 1 for step in steps):
             return 0.0
         return max(float(step.reshape(())) for step in steps if step is not None)
@@ -192,7 +185,7 @@ class ForwardGraph:
     def _is_pixels(self, name: str) -> bool:
         """Return whether a tensor is the image, cast, shifted, scaled and bounded, and nothing more."""
         while name != self.image:
-            node = self.producers.get(name)
+            node = self.index.producers.get(name)
             if node is None or node.op_type not in _ON_PIXELS:
                 return False
             varying = [read for read in node.input if read in self.varying]
@@ -200,21 +193,6 @@ class ForwardGraph:
                 return False
             name = varying[0]
         return True
-
-
-def reads(node: NodeProto) -> list[str]:
-    """Return the names of all tensors that a node reads, those in the bodies of its branches and loops included."""
-    names = [name for name in node.input if name]
-    for attribute in node.attribute:
-        for graph in (*attribute.graphs, *((attribute.g,) if attribute.HasField("g") else ())):
-            names += [name for inner in graph.node for name in reads(inner)]
-            names += [output.name for output in graph.output]
-    return names
-
-
-def attributes_of(node: NodeProto) -> dict[str, Any]:
-    """Return a node's attributes as Python values."""
-    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 
 def read_graph(model: ModelProto, image: str, logits: str) -> ForwardGraph:
@@ -231,46 +209,31 @@ def read_graph(model: ModelProto, image: str, logits: str) -> ForwardGraph:
         parts = decompose(node)
         nodes += parts
         virtual.update(name for part in parts for name in part.output if name not in node.output)
-    inferred = _inferred(model, nodes)
-    types = {value.name: value.type.tensor_type.elem_type for value in inferred}
-    shapes = {
-        value.name: tuple(_dimension(d) for d in value.type.tensor_type.shape.dim)
-        for value in inferred
-        if value.type.tensor_type.HasField("shape")
-    }
-    initializers = {tensor.name: tensor for tensor in model.graph.initializer}
-    types |= {name: tensor.data_type for name, tensor in initializers.items()}
-    shapes |= {name: tuple(tensor.dims) for name, tensor in initializers.items()}
-    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    return ForwardGraph(tuple(nodes), frozenset(virtual), types, shapes, initializers, image, logits, opset)
-
-
-def _inferred(model: ModelProto, nodes: Iterable[NodeProto]) -> list[Any]:
     plain = ModelProto()
     plain.CopyFrom(model)
     del plain.graph.node[:]
     plain.graph.node.extend(nodes)
     # What a converter noted may be stale, or name a fused node's form.
     del plain.graph.value_info[:]
+    index = GraphIndex.of(plain.graph)
     graph = shape_inference.infer_shapes(plain, data_prop=True).graph
-    return [*graph.input, *graph.value_info, *graph.output]
+    inferred = [*graph.input, *graph.value_info, *graph.output]
+    types = {value.name: value.type.tensor_type.elem_type for value in inferred}
+    shapes = {
+        value.name: tuple(_dimension(d) for d in value.type.tensor_type.shape.dim)
+        for value in inferred
+        if value.type.tensor_type.HasField("shape")
+    }
+    types |= {name: tensor.data_type for name, tensor in index.initializers.items()}
+    shapes |= {name: tuple(tensor.dims) for name, tensor in index.initializers.items()}
+    nodes_in_order = tuple(plain.graph.node)
+    return ForwardGraph(nodes_in_order, index, frozenset(virtual), types, shapes, image, logits, opset_of(model))
 
 
 def _dimension(dimension: Any) -> Dimension:
     if dimension.HasField("dim_value"):
         return int(dimension.dim_value)
     return dimension.dim_param or None
-
-
-def _content(node: NodeProto) -> NDArray[Any] | None:
-    for name, value in attributes_of(node).items():
-        if name == "value":
-            return numpy_helper.to_array(value)  # type: ignore[no-any-return]
-        if name in ("value_float", "value_floats"):
-            return np.array(value, dtype=np.float32)
-        if name in ("value_int", "value_ints"):
-            return np.array(value, dtype=np.int64)
-    return None
 
 
 def _evaluated(node: NodeProto, inputs: list[NDArray[Any]], opset: int) -> NDArray[Any] | None:

@@ -3,36 +3,53 @@
 Where a reader more would keep the runtime from fusing a node into an integer operator, or from computing float16 in
 float32, the logits would be others than the file's. Such values are computed a second time, in nodes that the runtime
 neither fuses nor merges with the file's own.
+
+One value may need another, and so on to the image: each function here is a generator that yields the name of a tensor
+whose value it needs and is sent the name of that value, so that a network may be deeper than Python's stack
+(`Backward.value` runs them).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Generator, Iterable
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from onnx import NodeProto, TensorProto
 
-from stages.saliency_twin.forward_graph import KEEP_THE_GRID, attributes_of
+from onnx_files.graph import attributes_of
+from stages.saliency_twin.forward_graph import KEEP_THE_GRID
 
 if TYPE_CHECKING:
     from stages.saliency_twin.builder import Backward
+
+Found = TypeVar("Found")
+Computed = Generator[str, str, Found]
+"""Yields the name of a forward tensor, is sent the name of its value; returns what is computed of them."""
 
 FLOATS_TO_CAST = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 _ONE_VALUE = ((), (1,))
 
 
-def value_of(graph: Backward, name: str) -> str:
-    """Return the name of a forward tensor's value, float32 if it is real, appending nodes if need be."""
-    producer = graph.forward.producers.get(name)
+def value_of(graph: Backward, name: str) -> Computed[str]:
+    """Compute the name of a forward tensor's value, float32 if it is real, appending nodes if need be."""
+    producer = graph.forward.index.producers.get(name)
     if producer is not None and producer.op_type == "DequantizeLinear":
-        return _dequantized(graph, producer)
-    if producer is None or not graph.forward.hidden(name):
+        return (yield from _dequantized(graph, producer))
+    if producer is None or name not in graph.forward.hidden:
         return _as_float(graph, name) if graph.forward.types.get(name) in FLOATS_TO_CAST else name
-    exact = _in_integers(graph, producer)
+    exact = yield from _in_integers(graph, producer)
     if exact is not None:
         return exact
-    inputs = [graph.value(read) if read else "" for read in producer.input]
+    inputs = yield from _values(producer.input)
     return graph.op(producer.op_type, inputs, attributes_of(producer))
+
+
+def _values(names: Iterable[str]) -> Computed[list[str]]:
+    values = []
+    for name in names:
+        values.append((yield name) if name else "")  # noqa: PERF401 - a comprehension cannot yield
+    return values
 
 
 def _as_float(graph: Backward, name: str) -> str:
@@ -43,11 +60,12 @@ def _as_float(graph: Backward, name: str) -> str:
     return graph.op("Cast", [same], {"to": TensorProto.FLOAT})
 
 
-def _dequantized(graph: Backward, node: NodeProto) -> str:
-    scale = graph.value(node.input[1])
+def _dequantized(graph: Backward, node: NodeProto) -> Computed[str]:
+    scale = yield node.input[1]
     if node.input[0] not in graph.forward.varying:
-        return graph.op("Mul", [_constant_counts(graph, node), _along(graph, scale, node.input[1], node)])
-    rounded = _rounded_anew(graph, node)
+        counts = yield from _constant_counts(graph, node)
+        return graph.op("Mul", [counts, _along(graph, scale, node.input[1], node)])
+    rounded = yield from _rounded_anew(graph, node)
     if rounded is not None:
         return graph.op("Mul", [rounded, scale])
     # The axis says nothing about one single scale. It keeps ONNX Runtime from merging this node with the file's own,
@@ -55,9 +73,9 @@ def _dequantized(graph: Backward, node: NodeProto) -> str:
     return graph.op("DequantizeLinear", [node.input[0], scale, *node.input[2:]], {"axis": 0})
 
 
-def _constant_counts(graph: Backward, node: NodeProto) -> str:
-    """Return q − z of a DequantizeLinear with constant q, float32; ONNX Runtime computes it once, at load."""
-    counts = graph.op("Cast", [graph.value(node.input[0])], {"to": TensorProto.FLOAT})
+def _constant_counts(graph: Backward, node: NodeProto) -> Computed[str]:
+    """Compute q − z of a DequantizeLinear with constant q, float32; ONNX Runtime computes it once, at load."""
+    counts = graph.op("Cast", [(yield node.input[0])], {"to": TensorProto.FLOAT})
     if len(node.input) < 3 or not node.input[2]:
         return counts
     zero = graph.op("Cast", [node.input[2]], {"to": TensorProto.FLOAT})
@@ -73,12 +91,12 @@ def _along(graph: Backward, vector: str, original: str, node: NodeProto) -> str:
     return graph.op("Reshape", [vector, graph.integers([-1 if a == axis else 1 for a in range(rank)])])
 
 
-def _rounded_anew(graph: Backward, node: NodeProto) -> str | None:
-    """Return q − z of an int8 activation, rounded once more, or None where the file's own q may be read.
+def _rounded_anew(graph: Backward, node: NodeProto) -> Computed[str | None]:
+    """Compute q − z of an int8 activation, rounded once more, or None where the file's own q may be read.
 
     On x86 ONNX Runtime turns int8 activations into uint8, but only those with one reader.
     """
-    quantizer = graph.forward.producers.get(node.input[0])
+    quantizer = graph.forward.index.producers.get(node.input[0])
     if quantizer is None or quantizer.op_type != "QuantizeLinear" or quantizer.input[0] in graph.forward.virtual:
         return None
     if graph.forward.types.get(node.input[0]) != TensorProto.INT8:
@@ -87,34 +105,38 @@ def _rounded_anew(graph: Backward, node: NodeProto) -> str | None:
     if given is None or given.size != 1:
         return None
     zero = int(given.reshape(()))
-    steps = graph.op("Div", [graph.value(quantizer.input[0]), graph.value(quantizer.input[1])])
+    real = yield quantizer.input[0]
+    steps = graph.op("Div", [real, (yield quantizer.input[1])])
     bounds = [graph.scalar(-128 - zero), graph.scalar(127 - zero)]
     return graph.op("Clip", [graph.op("Round", [steps]), *bounds])
 
 
-def _in_integers(graph: Backward, node: NodeProto) -> str | None:
-    """Return a layer between integers computed as s_x·s_w·(conv(q_x − z_x, q_w − z_w) + q_b), or None for another.
+def _in_integers(graph: Backward, node: NodeProto) -> Computed[str | None]:
+    """Compute a layer between integers as s_x·s_w·(conv(q_x − z_x, q_w − z_w) + q_b), or None for another.
 
     The sum is exact in float32 up to 2^24, like the integer kernel's, so that a value on a bound of the clip behind
     it (0, often) lies on that bound and not beside it.
     """
     if node.op_type not in ("Conv", "Gemm", "MatMul"):
         return None
-    x, w = _grid_of(graph, node.input[0]), _dequantizer(graph, node.input[1])
+    on_grid, w = _on_grid(graph, node.input[0]), _dequantizer(graph, node.input[1])
     attributes = attributes_of(node)
-    per_tensor = x is not None and graph.forward.shape(x.input[1]) in _ONE_VALUE
     plain = attributes.get("alpha", 1.0) == attributes.get("beta", 1.0) == 1.0 and not attributes.get("transA")
-    if x is None or w is None or not per_tensor or not plain or w.input[0] in graph.forward.varying:
+    if not on_grid or w is None or not plain or w.input[0] in graph.forward.varying:
         return None
-    inputs = [_in_steps(graph, node.input[0]), _constant_counts(graph, w)]
-    step = graph.op("Mul", [graph.value(x.input[1]), graph.value(w.input[1])])
+    x = on_grid[0]
+    if graph.forward.shape(x.input[1]) not in _ONE_VALUE:
+        return None
+    counts = yield from _in_steps(graph, on_grid)
+    inputs = [counts, (yield from _constant_counts(graph, w))]
+    x_scale = yield x.input[1]
+    step = graph.op("Mul", [x_scale, (yield w.input[1])])
     if len(node.input) > 2 and node.input[2]:
         bias = _dequantizer(graph, node.input[2])
-        inputs.append(
-            graph.op("Div", [graph.value(node.input[2]), step])
-            if bias is None
-            else graph.op("Cast", [bias.input[0]], {"to": TensorProto.FLOAT})
-        )
+        if bias is None:
+            inputs.append(graph.op("Div", [(yield node.input[2]), step]))
+        else:
+            inputs.append(graph.op("Cast", [bias.input[0]], {"to": TensorProto.FLOAT}))
     if graph.forward.shape(w.input[1]) not in _ONE_VALUE and node.op_type == "Conv":
         spatial = len(graph.forward.shape(w.input[0])) - 2
         step = graph.op("Reshape", [step, graph.integers([-1, *[1] * spatial])])
@@ -122,24 +144,29 @@ def _in_integers(graph: Backward, node: NodeProto) -> str | None:
     return graph.op("Div", [graph.op(node.op_type, inputs, attributes), graph.op("Reciprocal", [step])])
 
 
-def _grid_of(graph: Backward, name: str) -> NodeProto | None:
-    """Return the DequantizeLinear on whose grid every value of a tensor lies, or None."""
-    producer = graph.forward.producers.get(name)
+def _on_grid(graph: Backward, name: str) -> list[NodeProto]:
+    """Return the DequantizeLinear on whose grid every value of a tensor lies and the nodes behind it; [] for none."""
+    nodes: list[NodeProto] = []
+    producer = graph.forward.index.producers.get(name)
     while producer is not None and producer.op_type in KEEP_THE_GRID and producer.op_type != "Concat":
-        producer = graph.forward.producers.get(producer.input[0])
-    return producer if producer is not None and producer.op_type == "DequantizeLinear" else None
+        nodes.append(producer)
+        producer = graph.forward.index.producers.get(producer.input[0])
+    if producer is None or producer.op_type != "DequantizeLinear":
+        return []
+    return [producer, *reversed(nodes)]
 
 
-def _in_steps(graph: Backward, name: str) -> str:
+def _in_steps(graph: Backward, nodes: list[NodeProto]) -> Computed[str]:
     # Values on a grid, counted in its steps: whole numbers.
-    node = graph.forward.producers[name]
-    if node.op_type == "DequantizeLinear":
-        rounded = _rounded_anew(graph, node)
-        return rounded or graph.op("DequantizeLinear", [node.input[0], graph.scalar(1), *node.input[2:]])
-    inputs = [_in_steps(graph, node.input[0]), *(graph.value(read) for read in node.input[1:])]
-    return graph.op(node.op_type, inputs, attributes_of(node))
+    first, *behind = nodes
+    rounded = yield from _rounded_anew(graph, first)
+    counts = rounded or graph.op("DequantizeLinear", [first.input[0], graph.scalar(1), *first.input[2:]])
+    for node in behind:
+        others = yield from _values(node.input[1:])
+        counts = graph.op(node.op_type, [counts, *others], attributes_of(node))
+    return counts
 
 
 def _dequantizer(graph: Backward, name: str) -> NodeProto | None:
-    node = graph.forward.producers.get(name)
+    node = graph.forward.index.producers.get(name)
     return node if node is not None and node.op_type == "DequantizeLinear" else None

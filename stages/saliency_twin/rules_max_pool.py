@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from onnx_files.graph import attributes_of
 from stages.saliency_twin.builder import Backward, Gradients, Step, refusal
-from stages.saliency_twin.forward_graph import attributes_of
 from stages.saliency_twin.windows import Windows, channels, sizes, windows_of
 
 MOST_VALUES_BY_INDEX = 2_000
@@ -25,7 +25,7 @@ def max_pool(graph: Backward, step: Step) -> Gradients:
     A small pool without overlaps is run once more for its indices, which takes the fewest nodes. Any other goes axis
     by axis: the greatest of a window is the greatest of its rows' greatest, and the first such row holds the first.
     """
-    if len(step.node.output) > 1 and step.node.output[1] in graph.forward.readers:
+    if len(step.node.output) > 1 and step.node.output[1] in graph.forward.index.readers:
         raise refusal(step.node, "a pool without readers of its indices", f"readers of `{step.node.output[1]}`")
     if step.attribute("storage_order", 0):
         raise refusal(step.node, "storage_order 0", "1")
@@ -44,8 +44,8 @@ def max_pool(graph: Backward, step: Step) -> Gradients:
 
 def _is_behind_relu(graph: Backward, step: Step) -> bool:
     """Return whether x comes from a ReLU and goes nowhere else, whose mask is then taken at y: fewer values."""
-    relu = graph.forward.producers.get(step.x)
-    if relu is None or relu.op_type != "Relu" or len(graph.forward.readers[step.x]) > 1:
+    relu = graph.forward.index.producers.get(step.x)
+    if relu is None or relu.op_type != "Relu" or len(graph.forward.index.readers[step.x]) > 1:
         return False
     # A map of x itself, as Grad-CAM's, is that before the mask.
     return relu.input[0] in graph.forward.active

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import NodeProto, TensorProto, helper
 
 from stages.saliency_twin.builder import Backward, Gradients, Step, refusal
 from stages.saliency_twin.forward_graph import KEEP_THE_GRID
@@ -73,7 +73,7 @@ def matmul_integer(graph: Backward, step: Step) -> Gradients:
 def _bounds(graph: Backward, step: Step) -> tuple[int, int]:
     limits = np.iinfo(helper.tensor_dtype_to_np_dtype(graph.forward.types.get(step.y, TensorProto.UINT8)))
     least, greatest = int(limits.min), int(limits.max)
-    readers = graph.forward.readers.get(step.y, [])
+    readers = graph.forward.index.readers.get(step.y, [])
     if len(readers) == 1 and readers[0].op_type in ("Clip", "Min", "Max"):
         node = readers[0]
         others = [name for name in node.input if name != step.y]
@@ -95,20 +95,22 @@ def _integer(graph: Backward, name: str, step: Step) -> int:
     return int(value.reshape(()))
 
 
-def _on_grid(graph: Backward, name: str, quantizer: object) -> bool:
+def _on_grid(graph: Backward, name: str, quantizer: NodeProto) -> bool:
     # Whether every value is one of this quantizer's own, because it went through an equal one before.
-    producer = graph.forward.producers.get(name)
-    if producer is None:
-        return False
-    if producer.op_type == "DequantizeLinear":
-        return all(
-            _same(graph.forward.constant(a), graph.forward.constant(b))
-            for a, b in zip(producer.input[1:], quantizer.input[1:], strict=False)  # type: ignore[attr-defined]
-        )
-    if producer.op_type not in KEEP_THE_GRID:
-        return False
-    sources = [read for read in producer.input if read in graph.forward.varying]
-    return all(_on_grid(graph, source, quantizer) for source in sources)
+    waiting = [name]
+    while waiting:
+        producer = graph.forward.index.producers.get(waiting.pop())
+        if producer is None:
+            return False
+        if producer.op_type == "DequantizeLinear":
+            parameters = zip(producer.input[1:], quantizer.input[1:], strict=False)
+            if not all(_same(graph.forward.constant(a), graph.forward.constant(b)) for a, b in parameters):
+                return False
+        elif producer.op_type in KEEP_THE_GRID:
+            waiting += [read for read in producer.input if read in graph.forward.varying]
+        else:
+            return False
+    return True
 
 
 def _same(a: NDArray[np.generic] | None, b: NDArray[np.generic] | None) -> bool:

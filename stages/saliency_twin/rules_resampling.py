@@ -13,8 +13,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from onnx_files.graph import attributes_of
 from stages.saliency_twin.builder import Backward, Gradients, Step, refusal
-from stages.saliency_twin.forward_graph import attributes_of
 
 
 def pad(graph: Backward, step: Step) -> Gradients:

@@ -10,9 +10,10 @@ import onnx
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from foundation.errors import StageError, UsageError
+from onnx_files.graph import opset_of, reads, without_functions
 from stages.saliency_twin.builder import Backward, Step
 from stages.saliency_twin.decompositions import operator_key
-from stages.saliency_twin.forward_graph import Dimension, ForwardGraph, read_graph, reads
+from stages.saliency_twin.forward_graph import Dimension, ForwardGraph, read_graph
 from stages.saliency_twin.rules import RULES
 
 TARGET = "target"
@@ -110,10 +111,8 @@ def extended(
 def _prepared(model: ModelProto) -> ModelProto:
     # A copy of opset 13 or more, without functions of its own, whose tensors leave the twin's names free.
     twin = ModelProto()
-    twin.CopyFrom(model)
-    if twin.functions:
-        twin = onnx.inliner.inline_local_functions(twin)
-    opset = max((entry.version for entry in twin.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    twin.CopyFrom(without_functions(model))
+    opset = opset_of(twin)
     if opset < LEAST_OPSET:
         try:
             twin = onnx.version_converter.convert_version(twin, LEAST_OPSET)

@@ -12,7 +12,7 @@ from calibration_data.prepared import PreparedData
 from foundation.artifacts import OnnxModel
 from foundation.errors import UsageError
 from foundation.notes import Fp16Notes
-from onnx_files.graph import layers, load, normalisation_nodes
+from onnx_files.graph import GraphIndex, bounds_of, layers, load, normalisation_nodes
 from onnx_files.publishing import publish
 from stages.quantize.methods.fp16 import Fp16Settings
 
@@ -81,6 +81,56 @@ def test_weights_beside_the_file_are_taken_in(tmp_path: Path) -> None:
     assert [to_array(w).tolist() for w in found.graph.initializer] == [
         to_array(w).tolist() for w in float_proto().graph.initializer
     ]
+
+
+def test_layers_within_functions_of_the_model_are_found(tmp_path: Path) -> None:
+    text = """<ir_version: 10, opset_import: ["" : 21, "theirs" : 1]>
+        g (float[batch, 3, 8, 8] image) => (float[batch, 4, 8, 8] logits) { logits = theirs.Layer (image, w) }
+        <opset_import: ["" : 21], domain: "theirs"> Layer (x, w) => (y) { c = Conv (x, w) y = Relu (c) }"""
+    proto = onnx.parser.parse_model(text)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((4, 3, 1, 1), np.float32), "w"))
+    model = write_float_model(tmp_path / "m.onnx", proto)
+    assert [node.op_type for node in layers(load(model), model)] == ["Conv"]
+
+
+def test_who_makes_and_who_reads_a_tensor(float_model: OnnxModel) -> None:
+    index = GraphIndex.of(load(float_model).graph)
+    assert index.producers["sum"].name == "Add_9"
+    assert [node.name for node in index.readers["a1"]] == ["Conv_5", "Conv_8"]
+    assert index.only_reader("a1") is None
+    assert index.only_reader("logits") is None
+    assert index.only_reader("c1") is index.nodes["Clip_4"]
+    assert (index.constant("alpha"), index.constant("sum")) == (3.0, None)
+
+
+def test_what_the_body_of_a_branch_reads_has_its_node_as_a_reader() -> None:
+    text = """<ir_version: 10, opset_import: ["" : 21]> g (float[1] x, bool yes) => (float[1] y) {
+        a = Relu (x)
+        y = If (yes) <then_branch = t () => (float[1] b) { b = Neg (a) }, else_branch = e () => (a) {}>
+    }"""
+    graph = onnx.parser.parse_model(text).graph
+    index = GraphIndex.of(graph)
+    assert [node.op_type for node in index.readers["a"]] == ["If"]
+
+
+@pytest.mark.parametrize(
+    ("node", "bounds"),
+    [
+        ("y = Relu (x)", (0.0, np.inf)),
+        ("y = Clip (x, low)", (-1.0, np.inf)),
+        ("y = Clip (x, , high)", (-np.inf, 6.0)),
+        ("y = Clip (x, low, x)", (-1.0, np.inf)),
+        ("y = Clip <min = 0.0, max = 6.0> (x)", (0.0, 6.0)),
+        ("y = Neg (x)", (-np.inf, np.inf)),
+    ],
+)
+def test_the_bounds_of_an_activation(node: str, bounds: tuple[float, float]) -> None:
+    graph = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 10]> g (float[1] x) => (float[1] y) '
+        f"{{ high = Constant <value_float = 6.0> () {node} }}"
+    ).graph
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array(-1, np.float32), "low"))
+    assert bounds_of(graph.node[-1], GraphIndex.of(graph)) == bounds
 
 
 def test_a_model_without_layers_has_nothing_to_quantize(tmp_path: Path) -> None:

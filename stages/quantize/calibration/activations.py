@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foundation.errors import UsageError
-from onnx_files.graph import GraphIndex, attributes, bounds_of
+from onnx_files.graph import GraphIndex, attributes_of, bounds_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -209,7 +209,7 @@ def _optimized(content: bytes, wanted: Sequence[str]) -> tuple[bytes, dict[str, 
         if node is None or node.op_type != "ReorderOutput":
             continue
         if (
-            attributes(node)["channels"] % _LARGEST_BLOCK == 0
+            attributes_of(node)["channels"] % _LARGEST_BLOCK == 0
         ):  # else the last block is filled up, and the filling would count
             sources[name] = node.input[0]
             if name not in index.readers:

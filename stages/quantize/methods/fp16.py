@@ -22,7 +22,7 @@ from foundation.errors import StageError, UsageError
 from foundation.notes import Fp16Notes
 from foundation.progress import Progress, no_progress
 from foundation.settings import Settings
-from onnx_files.graph import GraphIndex, attributes, load, normalisation_nodes
+from onnx_files.graph import GraphIndex, attributes_of, load, normalisation_nodes
 from onnx_files.image_input import input_name_of, preprocessing_of
 from onnx_files.probes import Batches, answers, image_batches, runner, sqnr_db
 from onnx_files.publishing import publish
@@ -187,7 +187,7 @@ def _join_islands(proto: ModelProto) -> None:
         return {
             node.output[0]: node.input[0]
             for node in proto.graph.node
-            if node.op_type == "Cast" and attributes(node)["to"] == to
+            if node.op_type == "Cast" and attributes_of(node)["to"] == to
         }
 
     halves, wholes = casts(TensorProto.FLOAT16), casts(TensorProto.FLOAT)

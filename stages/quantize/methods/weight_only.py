@@ -24,7 +24,7 @@ from foundation.errors import UsageError
 from foundation.notes import WeightOnlyNotes
 from foundation.progress import Progress, no_progress
 from foundation.settings import Settings
-from onnx_files.graph import GraphIndex, attributes, layers, load, opset_of
+from onnx_files.graph import GraphIndex, attributes_of, layers, load, opset_of
 from onnx_files.publishing import publish
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def block_of(weights: int, largest: int) -> int:
 
 
 def _output_axis(node: NodeProto) -> int:
-    if node.op_type == "Conv" or (node.op_type == "Gemm" and attributes(node).get("transB", 0)):
+    if node.op_type == "Conv" or (node.op_type == "Gemm" and attributes_of(node).get("transB", 0)):
         return 0
     # A ConvTranspose's second axis holds the output channels of one group; the groups share their scales.
     return 1

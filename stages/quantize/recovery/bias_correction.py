@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_files.graph import GraphIndex, attributes
+from onnx_files.graph import GraphIndex, attributes_of
 from onnx_files.probes import Batches, reduction, runner
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _correctable(proto: ModelProto, quantized: ModelProto) -> list[str]:
         rank = 2 if node.op_type == "Gemm" else 4
         bias = node.input[2] if len(node.input) > 2 else ""
         per_channel = not bias or (bias in constants and len(constants[bias]) == 1)
-        unscaled = attributes(node).get("beta", 1.0) == 1.0
+        unscaled = attributes_of(node).get("beta", 1.0) == 1.0
         if len(constants[node.input[1]]) == rank and per_channel and unscaled:
             names.append(node.name)
     return names

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_files.graph import GraphIndex, attributes, bounds_of
+from onnx_files.graph import GraphIndex, attributes_of, bounds_of
 from onnx_files.probes import Batches, channel_peaks
 
 if TYPE_CHECKING:
@@ -170,10 +170,10 @@ def _reads(node: NodeProto, own: Mapping[str, list[int]], channels: int, *, flat
     if shape is None:
         return False
     if node.op_type == "Conv" and not flattened:
-        return shape[1] * int(attributes(node).get("group", 1)) == channels
-    if node.op_type == "Gemm" and not attributes(node).get("transA", 0):
+        return shape[1] * int(attributes_of(node).get("group", 1)) == channels
+    if node.op_type == "Gemm" and not attributes_of(node).get("transA", 0):
         # As many inputs as channels: what was flattened had one pixel.
-        return shape[1 if attributes(node).get("transB", 0) else 0] == channels
+        return shape[1 if attributes_of(node).get("transB", 0) else 0] == channels
     return False
 
 
@@ -190,7 +190,7 @@ def _spatial(node: NodeProto, index: GraphIndex) -> bool:
     if node.op_type != "ReduceMean":
         return True
     given = index.constant(node.input[1]) if len(node.input) > 1 else None
-    axes = attributes(node).get("axes", []) if given is None else given.ravel().tolist()
+    axes = attributes_of(node).get("axes", []) if given is None else given.ravel().tolist()
     return sorted(axis % 4 for axis in axes) == [2, 3]
 
 
@@ -241,15 +241,15 @@ def _balance(
 def _input_ranges(node: NodeProto, weight: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the greatest magnitude of the weights that read each input channel, float64 [channels]."""
     if node.op_type == "Gemm":
-        return np.asarray(np.max(np.abs(weight), axis=0 if attributes(node).get("transB", 0) else 1))
-    grouped = np.abs(weight).reshape(attributes(node).get("group", 1), -1, weight.shape[1], weight[0, 0].size)
+        return np.asarray(np.max(np.abs(weight), axis=0 if attributes_of(node).get("transB", 0) else 1))
+    grouped = np.abs(weight).reshape(attributes_of(node).get("group", 1), -1, weight.shape[1], weight[0, 0].size)
     return np.asarray(grouped.max(axis=(1, 3))).ravel()
 
 
 def _over_inputs(node: NodeProto, weight: NDArray[np.float64], step: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return one factor per input channel in a form that multiplies the weight."""
     if node.op_type == "Gemm":
-        return step[None, :] if attributes(node).get("transB", 0) else step[:, None]
-    groups = attributes(node).get("group", 1)
+        return step[None, :] if attributes_of(node).get("transB", 0) else step[:, None]
+    groups = attributes_of(node).get("group", 1)
     per_output = step.reshape(groups, weight.shape[1]).repeat(weight.shape[0] // groups, axis=0)
     return per_output.reshape(*weight.shape[:2], *[1] * (weight.ndim - 2))

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from foundation.settings import Settings
-from onnx_files.graph import GraphIndex, attributes, bounds_of
+from onnx_files.graph import GraphIndex, attributes_of, bounds_of
 from onnx_files.probes import Batches, runner
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def unlike_integers(compiled: ModelProto, learned: Mapping[str, NDArray[np.gener
 def _learnable(node: NodeProto, index: GraphIndex) -> bool:
     if node.op_type not in ("Conv", "Gemm"):
         return False
-    given = attributes(node)
+    given = attributes_of(node)
     if node.op_type == "Conv":
         fits = given.get("auto_pad", b"NOTSET") in (b"NOTSET", b"VALID")
     else:
@@ -186,7 +186,7 @@ def _stored_weight(quantized: GraphIndex, layer: NodeProto) -> _StoredWeight | N
     zero = np.zeros_like(scale) if zero is None else zero
     shape = [1] * integers.ndim
     if scale.size > 1:
-        shape[attributes(maker).get("axis", 1)] = -1
+        shape[attributes_of(maker).get("axis", 1)] = -1
     return _StoredWeight(
         maker.input[0], integers, scale.reshape(shape).astype(np.float32), zero.reshape(shape).astype(np.int32)
     )
@@ -294,7 +294,7 @@ def _apply(node: NodeProto, x: Tensor, weight: Tensor, bias: Tensor | None) -> T
     """Return what a Conv or Gemm answers."""
     from torch.nn import functional
 
-    given = attributes(node)
+    given = attributes_of(node)
     if node.op_type == "Gemm":
         return functional.linear(x, weight if given.get("transB", 0) else weight.T, bias)
     top, left, bottom, right = given.get("pads", (0, 0, 0, 0))

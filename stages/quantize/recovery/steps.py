@@ -24,7 +24,7 @@ from foundation.notes import (
     StepNote,
 )
 from foundation.settings import Settings
-from onnx_files.graph import LAYER_TYPES, GraphIndex, attributes
+from onnx_files.graph import LAYER_TYPES, GraphIndex, attributes_of
 from onnx_files.probes import Batches, answers, sqnr_db
 from stages.quantize.recovery.bias_correction import correct_biases
 from stages.quantize.recovery.equalization import equalize
@@ -190,6 +190,6 @@ def half_range_options(proto: ModelProto, *, per_channel: bool) -> dict[str, Any
     layer = first_layer(proto)
     override: dict[str, Any] = {"reduce_range": True}
     if per_channel:
-        transposed = attributes(layer).get("transB", 0)
+        transposed = attributes_of(layer).get("transB", 0)
         override["axis"] = 0 if layer.op_type == "Conv" or (layer.op_type == "Gemm" and transposed) else 1
     return {"TensorQuantOverrides": {layer.input[1]: [override]}}

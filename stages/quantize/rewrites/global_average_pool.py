@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from onnx_files.graph import GraphIndex, attributes
+from onnx_files.graph import GraphIndex, attributes_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TypeProto
@@ -51,7 +51,7 @@ def _is_over_positions(node: NodeProto, index: GraphIndex, types: Mapping[str, T
     if read.elem_type != TensorProto.FLOAT or len(read.shape.dim) != 4:
         return False
     given = index.constant(node.input[1]) if len(node.input) > 1 else None
-    axes = attributes(node).get("axes", []) if given is None else given.tolist()  # an attribute before opset 18
+    axes = attributes_of(node).get("axes", []) if given is None else given.tolist()  # an attribute before opset 18
     return {axis % 4 for axis in axes} == {2, 3}
 
 
@@ -59,7 +59,7 @@ def _as_pooling(node: NodeProto) -> list[NodeProto]:
     from onnx import helper
 
     output = node.output[0]
-    if attributes(node).get("keepdims", 1):
+    if attributes_of(node).get("keepdims", 1):
         return [helper.make_node("GlobalAveragePool", node.input[:1], [output], node.name)]
     pooled = f"{output}/pooled"
     return [

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_files.graph import GraphIndex, attributes, normalisation_nodes
+from onnx_files.graph import GraphIndex, attributes_of, normalisation_nodes
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -44,7 +44,7 @@ def with_space_to_depth(proto: ModelProto, float_layers: Sequence[str] = ()) -> 
     graph, index = model.graph, GraphIndex.of(model.graph)
     node = index.nodes[found.name]
     weight = index.initializers[node.input[1]]
-    top, left = attributes(node)["pads"][:2]
+    top, left = attributes_of(node)["pads"][:2]
     rearranged, pads = _rearranged(numpy_helper.to_array(weight), top, left)
     weight.CopyFrom(numpy_helper.from_array(rearranged, weight.name))
     image = node.input[0]
@@ -78,7 +78,7 @@ def _first_convolution(proto: ModelProto) -> NodeProto | None:
     shape = shapes.get(tensor, [])
     if index.only_reader(node.input[1]) is None or len(shape) != 4 or 0 in shape[2:]:
         return None
-    given = attributes(node)
+    given = attributes_of(node)
     height, width = shape[2:]
     top, left, bottom, right = given.get("pads", [0, 0, 0, 0])
     _, channels, rows, columns = index.initializers[node.input[1]].dims

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import numpy_helper
 
@@ -199,3 +202,74 @@ def test_what_cannot_be_explained_is_refused(name):
     body, inputs, outputs, message = REFUSED[name]
     with pytest.raises(UsageError, match=message):
         build_twin(linear(body, inputs, outputs), "image")
+
+
+def test_a_model_with_functions_of_its_own_has_a_twin(session):
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 18, "theirs": 1]>
+        g (float[batch, 3, 2, 2] image) => (float[batch, 4] logits) {
+            f = Flatten(image)
+            logits = theirs.Head(f, w, b)
+        }
+        <opset_import: ["": 18], domain: "theirs"> Head (x, w, b) => (y) { y = Gemm(x, w, b) }"""
+    )
+    model.graph.initializer.extend(
+        numpy_helper.from_array(value, name) for name, value in (("w", WEIGHT), ("b", BIAS))
+    )
+    onnx.checker.check_model(model)
+    twin = build_twin(model)
+    assert [node.op_type for node in twin.graph.node[:2]] == ["Flatten", "Gemm"]
+    saliency = session(twin).run(["saliency"], {"image": np.zeros((1, 3, 2, 2), np.float32), "target": np.array([2])})
+    assert np.array_equal(saliency[0].ravel(), WEIGHT[:, 2])
+
+
+CHAIN = 1200
+"""Nodes one behind the other; Python's stack ends at 1,000 calls."""
+
+
+def chain(first: str, last: str) -> list[onnx.NodeProto]:
+    names = [first, *(f"r{place}" for place in range(1, CHAIN)), last]
+    return [onnx.helper.make_node("Relu", [x], [y]) for x, y in itertools.pairwise(names)]
+
+
+def quantizers(x: str, y: str) -> list[onnx.NodeProto]:
+    quantize = onnx.helper.make_node("QuantizeLinear", [x, "scale", "point"], [f"{y}_integers"])
+    return [quantize, onnx.helper.make_node("DequantizeLinear", [f"{y}_integers", "scale", "point"], [y])]
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        pytest.param(lambda: chain("image", "x"), id="of float values"),
+        pytest.param(lambda: [*chain("image", "c"), *quantizers("c", "x")], id="that a quantizer reads"),
+        pytest.param(
+            lambda: [*quantizers("image", "q"), *chain("q", "c"), *quantizers("c", "x")], id="between quantizers"
+        ),
+        pytest.param(
+            lambda: [
+                *(
+                    onnx.helper.make_node("Identity", [f"one_{place}" if place else "zero"], [f"one_{place + 1}"])
+                    for place in range(CHAIN)
+                ),
+                onnx.helper.make_node("Clip", ["image", f"one_{CHAIN}"], ["x"]),
+            ],
+            id="of constants",
+        ),
+    ],
+)
+def test_a_network_may_be_deeper_than_pythons_stack(nodes):
+    model = linear("f = Flatten(x); logits = Gemm(f, w, b)")
+    rest = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes(), *rest])
+    constants = {"zero": np.float32(0), "scale": np.float32(0.5), "point": np.int8(0)}
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(v), name) for name, v in constants.items())
+    image = np.array([[2.0, -2.0, 5.0, 1.0] * 3], np.float32).reshape(1, 3, 2, 2)
+    feed = {"image": image, "target": np.array([2])}
+    options = onnxruntime.SessionOptions()
+    # Its optimizations take minutes on such a chain.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    content = build_twin(model).SerializeToString()
+    unoptimized = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    (saliency,) = unoptimized.run(["saliency"], feed)
+    assert np.array_equal(saliency.ravel(), np.where(image.ravel() > 0, WEIGHT[:, 2], 0))
