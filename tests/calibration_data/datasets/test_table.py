@@ -273,5 +273,9 @@ def test_a_table_made_from_ham10000_opens(tmp_path):
     dataset = open_table(settings)
     assert len(dataset.records) == len(images)
     assert {"mel", "nv"} <= set(dataset.classes)
-    assert {name for record in dataset.records for name in record.subgroups} <= {"sex: male", "sex: female", "sex: unknown"}
+    assert {name for record in dataset.records for name in record.subgroups} <= {
+        "sex: male",
+        "sex: female",
+        "sex: unknown",
+    }
     assert dataset.load(dataset.records[0]).pixels.shape[2] == 3
