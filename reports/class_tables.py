@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from foundation.metrics import Metric, rows_of
 from reports import formats
-from reports.facts import Facts
+from reports.facts import BASELINE, Facts
 from reports.measured import find, rare_labels
 from reports.tables import Column, Row, Table, cell
+
+MOST_CLASSES = 40
+"""Rows of a table per class; a thousand would hide what matters."""
 
 
 def class_tables(facts: Facts) -> tuple[Table, ...]:
@@ -17,6 +20,7 @@ def class_tables(facts: Facts) -> tuple[Table, ...]:
         family, definition = name.removesuffix("/CLASS"), row.definitions[facts.task]
         if not any(m.metric.startswith(f"{family}/") for m in facts.measurements):
             continue
+        shown = _shown_classes(facts, family)
         rows = tuple(
             Row(
                 of_class,
@@ -24,11 +28,34 @@ def class_tables(facts: Facts) -> tuple[Table, ...]:
                 _images(facts, index, others=definition.sample == "others"),
             )
             for index, of_class in enumerate(facts.record.classes)
+            if of_class in shown
         )
         columns = tuple(Column(variant) for variant in facts.variant_names)
         caption = f"{row.heading} per {kind.lower()}"
-        tables.append(Table(f"class-{family}", caption, kind, columns, rows, definition.legend))
+        legend = definition.legend + _left_out(facts, family, len(shown))
+        tables.append(Table(f"class-{family}", caption, kind, columns, rows, legend))
     return tuple(tables)
+
+
+def _measured_classes(facts: Facts, family: str) -> list[str]:
+    return [name for name in facts.record.classes if (f"{family}/{name}", BASELINE, None) in facts.by_name]
+
+
+def _shown_classes(facts: Facts, family: str) -> frozenset[str]:
+    """Return the classes that get a row: all, or of very many those with fp32's lowest values."""
+    measured = _measured_classes(facts, family)
+    if len(measured) <= MOST_CLASSES:
+        return frozenset(measured or facts.record.classes)
+    values = {name: find(facts, f"{family}/{name}", BASELINE).value for name in measured}
+    lowest = sorted(measured, key=lambda name: (values[name] is None, values[name] or 0.0))
+    return frozenset(lowest[:MOST_CLASSES])
+
+
+def _left_out(facts: Facts, family: str, shown: int) -> str:
+    measured = len(_measured_classes(facts, family))
+    if measured <= shown:
+        return ""
+    return f" The {shown} classes of {measured} with fp32's lowest values; report.json has all."
 
 
 def _in_order(facts: Facts) -> list[tuple[str, Metric]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -51,6 +51,15 @@ class Facts:
     maps: Mapping[str, Explanations] = field(default_factory=dict)
     history: tuple[Epoch, ...] = ()
     unreadable: tuple[str, ...] = ()
+
+    @cached_property
+    def by_name(self) -> Mapping[tuple[str, str, str | None], tuple[Measurement, ...]]:
+        """The measurements of the test split, or of no split, by metric, variant and subgroup."""
+        found: dict[tuple[str, str, str | None], list[Measurement]] = {}
+        for one in self.measurements:
+            if one.where.split in (None, "test"):
+                found.setdefault((one.metric, one.variant, one.where.subgroup), []).append(one)
+        return {key: tuple(several) for key, several in found.items()}
 
     @property
     def task(self) -> Task:

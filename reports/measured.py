@@ -87,11 +87,7 @@ def find(
         saliency_method: only the one of this method; one without a method counts for every method.
         subgroup: only the one of these images; None: of all of them.
     """
-    candidates = [
-        m
-        for m in facts.measurements
-        if (m.metric, m.variant, m.where.subgroup) == (metric, variant, subgroup) and m.where.split in (None, "test")
-    ]
+    candidates = list(facts.by_name.get((metric, variant, subgroup), ()))
     if latency is not None:
         candidates = [m for m in candidates if _belongs_to(m, latency)]
     if saliency_method is not None:

@@ -82,6 +82,7 @@ def _measure_answers(
                 data.test.groups,
                 data.test.subgroups,
                 settings,
+                present_only=configuration.model.train is None,
             ),
         ]
         write_measurements(path, found)

@@ -87,6 +87,7 @@ def measure_accuracy(
     groups: Sequence[str],
     subgroups: Sequence[tuple[str, ...]],
     settings: AccuracySettings,
+    present_only: bool = False,
 ) -> list[Measurement]:
     """Return every row of `METRICS` that is computed from logits, each with its sample size and 95 % interval.
 
@@ -102,6 +103,8 @@ def measure_accuracy(
         groups: n names of what images belong together by, such as a patient.
         subgroups: n tuples of names; accuracy is measured of the images of each name too.
         settings: resamples, seed, and how often a label must occur.
+        present_only: whether only the classes that occur among the labels are looked at, as where a model knows a
+            thousand and the images show some of them; else a class without an image is told as not measured.
 
     Raises:
         StageError: a logit is not finite, or the arrays don't fit each other.
@@ -121,6 +124,8 @@ def measure_accuracy(
         )
     units = resampling.units_of(groups)
     answers = Answers(variant, logits, labels, tuple(classes), reference_logits, units, settings.min_positives)
+    if present_only:
+        answers = answers.of_present_classes()
     rows = [row for name, metric in METRICS.items() for row in _rows(name, metric, answers)]
     found = _measure(rows, answers, settings, ON_TEST)
     for subgroup in sorted({name for names in subgroups for name in names}):
@@ -158,6 +163,7 @@ def _rows(name: str, metric: Metric, answers: Answers) -> list[_Row]:
             return [
                 row(name.replace("CLASS", of_class), class_index=index, parts=((function, index),))
                 for index, of_class in enumerate(answers.classes)
+                if index in answers.looked_at
             ]
         case _:
             return []

@@ -86,6 +86,7 @@ class Answers:
         reference_logits: fp32's logits of the same images; None for fp32 itself.
         units: int64 [n], the group that each image belongs to, see `resampling.units_of`.
         min_positives: images with and without a label that its AUROC and average precision need; multi-label only.
+        present: the classes that are looked at; None for all.
     """
 
     variant: str
@@ -95,6 +96,7 @@ class Answers:
     reference_logits: Logits | None
     units: NDArray[np.int64]
     min_positives: int
+    present: frozenset[int] | None = None
 
     @property
     def task(self) -> Task:
@@ -105,8 +107,18 @@ class Answers:
     def counted(self) -> tuple[int, ...]:
         """The classes that a mean over classes takes: all; of a multi-label task those that occur often enough."""
         if self.task == "multi_class":
-            return tuple(range(len(self.classes)))
-        return tuple(index for index in range(len(self.classes)) if not self._too_rare(index))
+            return tuple(sorted(self.looked_at))
+        return tuple(index for index in sorted(self.looked_at) if not self._too_rare(index))
+
+    @property
+    def looked_at(self) -> frozenset[int]:
+        """The classes that are measured one by one, and that a mean over classes may take."""
+        return frozenset(range(len(self.classes))) if self.present is None else self.present
+
+    def of_present_classes(self) -> Answers:
+        """Return the answers with an eye on the classes alone that occur among the labels."""
+        occurring = np.unique(self.labels) if self.task == "multi_class" else np.flatnonzero(self.labels.any(axis=0))
+        return replace(self, present=frozenset(occurring.tolist()))
 
     def positive(self, class_index: int) -> NDArray[np.bool_]:
         """Return which images have a class or label, bool [n]."""
@@ -148,8 +160,10 @@ class Answers:
 
     def remarks(self, metric: Metric) -> dict[str, JSON]:
         """Return what a reader of a measurement must know of its sample: labels that a mean leaves out."""
-        if metric.inputs != "class_mean" or self.task == "multi_class" or len(self.counted) == len(self.classes):
+        if metric.inputs != "class_mean" or len(self.counted) == len(self.classes):
             return {}
+        if self.task == "multi_class":
+            return {"classes": f"{len(self.counted)} of {len(self.classes)}"}
         rare = [name for index, name in enumerate(self.classes) if index not in self.counted]
         return {"labels": f"{len(self.counted)} of {len(self.classes)}", "too_rare": rare}
 
@@ -159,7 +173,11 @@ class Answers:
                 return ""
             return f"no label has {self.min_positives} positive and as many negative images in the test split"
         # A mean over fewer classes is another quantity than the one that the gates were written for.
-        missing = [name for index, name in enumerate(self.classes) if not self.positive(index).any()]
+        missing = [
+            name
+            for index, name in enumerate(self.classes)
+            if index in self.looked_at and not self.positive(index).any()
+        ]
         return f"the test split has no image of {', '.join(missing)}" if missing else ""
 
     def _why_unordered(self, class_index: int) -> str:

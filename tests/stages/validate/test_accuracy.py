@@ -188,7 +188,7 @@ def test_an_image_counts_in_the_subgroups_of_all_its_axes() -> None:
     correct = logits.argmax(axis=1) == labels
     young = np.r_[0:20, 50:60]
     assert [
-        (row.settings["subgroup"], row.value, row.n) for row in rows if "subgroup" in row.settings
+        (row.where.subgroup, row.value, row.n) for row in rows if row.where.subgroup
     ] == [
         ("age: <40", pytest.approx(correct[young].mean()), 30),
         ("sex: female", pytest.approx(correct[:50].mean()), 50),
@@ -264,3 +264,18 @@ def test_ten_thousand_images_take_seconds_and_little_memory() -> None:
     assert len(rows) == 48
     assert seconds < 20
     assert peak_bytes < 200e6
+
+
+def test_a_model_of_more_classes_is_judged_by_those_that_occur() -> None:
+    logits, labels = logits_and_labels()
+    more = np.concatenate([logits, np.full((len(logits), 97), -50, np.float32)], axis=1)
+    names = (*CLASSES, *(f"other-{index}" for index in range(97)))
+    groups, none = alone(len(labels)), [()] * len(labels)
+    few = measure_accuracy("fp32", logits, labels, CLASSES, None, groups, none, SETTINGS)
+    many = measure_accuracy("fp32", more, labels, names, None, groups, none, SETTINGS, present_only=True)
+    mean_of = {row.metric: row for row in many}
+    assert {row.metric for row in many} == {row.metric for row in few}
+    assert mean_of["balanced_accuracy"].value == pytest.approx(
+        next(row.value for row in few if row.metric == "balanced_accuracy")
+    )
+    assert mean_of["balanced_accuracy"].remarks["classes"] == f"{len(CLASSES)} of {len(names)}"
