@@ -241,7 +241,8 @@ def _interval(
             labels = answers.labels
             right = labels[answers.logits.argmax(axis=1) == labels]
             hits, totals = (np.bincount(one, minlength=len(answers.classes)) for one in (right, labels))
-            return statistics.mean_of_proportions_interval(hits, totals)
+            counted = list(answers.counted)
+            return statistics.mean_of_proportions_interval(hits[counted], totals[counted])
         case "basic_bootstrap" if draws is not None:
             return resampling.basic_interval(value, draws)
         case kind:
