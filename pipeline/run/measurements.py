@@ -29,14 +29,21 @@ def validate_models(
     observer: Observer,
 ) -> list[Measurement]:
     """Measure accuracy, saliency and latency of every file, and write it all; each file gets its saliency twin."""
+    from stages.validate.answers import Predictions
     from stages.validate.latency import measure_latency
+    from stages.validate.suspicion import suspicions
 
     measurements: list[Measurement] = []
     fp32, without_reference = models[0], dict[str, str]()
     for model in models:
         try:
             with observer.stage(f"validate {model.variant}") as progress:
-                measurements += _measure_answers(configuration, ledger, data, fp32, model)
+                answers = _measure_answers(configuration, ledger, data, fp32, model)
+                measurements += answers
+                if model is fp32:
+                    predictions = Predictions.read("fp32", ledger.run.predictions("fp32"))
+                    for doubt in suspicions(predictions, answers, data.classes):
+                        observer.say(f"! fp32: {doubt}")
                 task = Explaining(configuration.validation.saliency, ledger, data, fp32, model, progress)
                 measurements += explain_model(task, without_reference, observer)
         except (StageError, UsageError) as error:
