@@ -161,6 +161,55 @@ def input_seconds(batch: int, size: int, folder: Path) -> float:
     return (time.perf_counter() - started) / 20
 
 
+def steps(arguments: argparse.Namespace) -> dict[str, Callable[[], None]]:
+    """Return one training step of each kind, on the same images; Brevitas' where it is installed."""
+    images = torch.randn(arguments.batch, 3, arguments.size, arguments.size, device=arguments.device)
+    labels = torch.randint(0, len(CLASSES), (arguments.batch,), device=arguments.device)
+    pact = PactSettings(weight_bits=arguments.bits, activation_bits=arguments.bits)
+
+    def spec(quantized: PactSettings | None) -> NetworkSpec:
+        form = (arguments.network, CLASSES, 3, arguments.size, (0.5,) * 3, (0.2,) * 3)
+        return NetworkSpec(*form, quantized, "multi_class")
+
+    def step(network: nn.Module, quantized: PactSettings | None, guided: SaliencyGuidedSettings | None) -> Any:
+        settings = TrainSettings(network=arguments.network, pact=quantized, saliency_guided=guided)
+        return step_of(network.to(arguments.device), settings, images, labels, arguments.channels_last)
+
+    kinds = {
+        "plain": step(spec(None).build(0), None, None),
+        "saliency-guided": step(spec(None).build(0), None, SaliencyGuidedSettings()),
+        "pact": step(spec(pact).build(0), pact, None),
+        "pact+saliency-guided": step(spec(pact).build(0), pact, SaliencyGuidedSettings()),
+    }
+    try:
+        kinds["brevitas"] = step(brevitas_network(spec(pact).build(0)), None, None)
+    except ImportError as error:
+        Console(stderr=True).print(f"Brevitas: not measured ({error})")
+    return kinds
+
+
+def figures_of(seconds: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return each kind's median in ms and its ratios to plain training and to Brevitas."""
+    figures: dict[str, dict[str, Any]] = {}
+    for kind, values in seconds.items():
+        figures[kind] = {"median_ms": 1e3 * float(np.median(values)), "times_plain": ratio(values, seconds["plain"])}
+        if "brevitas" in seconds:
+            figures[kind]["times_brevitas"] = ratio(values, seconds["brevitas"])
+    return figures
+
+
+def table_of(figures: dict[str, dict[str, Any]], title: str) -> Table:
+    """Return the figures as a table."""
+    table = Table(title=title)
+    for column in ("step", "median ms", "× plain (95 %)", "× Brevitas (95 %)"):
+        table.add_column(column, justify="left" if column == "step" else "right")
+    for kind, row in figures.items():
+        ratios = [row[key] for key in ("times_plain", "times_brevitas") if key in row]
+        shown = [f"{value:.2f} ({low:.2f} to {high:.2f})" for value, low, high in ratios]
+        table.add_row(kind, f"{row['median_ms']:.0f}", *shown)
+    return table
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -176,63 +225,23 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
-    images = torch.randn(arguments.batch, 3, arguments.size, arguments.size, device=arguments.device)
-    labels = torch.randint(0, len(CLASSES), (arguments.batch,), device=arguments.device)
-    pact = PactSettings(weight_bits=arguments.bits, activation_bits=arguments.bits)
-    kinds: dict[str, Callable[[], None]] = {}
-    for kind, quantized, guided in (
-        ("plain", None, None),
-        ("saliency-guided", None, SaliencyGuidedSettings()),
-        ("pact", pact, None),
-        ("pact+saliency-guided", pact, SaliencyGuidedSettings()),
-    ):
-        settings = TrainSettings(network=arguments.network, pact=quantized, saliency_guided=guided)
-        spec = NetworkSpec(
-            arguments.network, CLASSES, 3, arguments.size, (0.5,) * 3, (0.2,) * 3, quantized, "multi_class"
-        )
-        network = spec.build(0).to(arguments.device)
-        kinds[kind] = step_of(network, settings, images, labels, arguments.channels_last)
-    try:
-        spec = NetworkSpec(arguments.network, CLASSES, 3, arguments.size, (0.5,) * 3, (0.2,) * 3, pact)
-        peer = brevitas_network(spec.build(0)).to(arguments.device)
-        settings = TrainSettings(network=arguments.network, pact=None, saliency_guided=None)
-        kinds["brevitas"] = step_of(peer, settings, images, labels, arguments.channels_last)
-    except ImportError as error:
-        Console(stderr=True).print(f"Brevitas: not measured ({error})")
-
-    seconds = measure(kinds, arguments.rounds)
+    seconds = measure(steps(arguments), arguments.rounds)
     with TemporaryDirectory() as folder:
-        input_s = input_seconds(arguments.batch, arguments.size, Path(folder))
-    table = Table(
-        title=f"{arguments.network}, {arguments.size} px, batch {arguments.batch}, {arguments.bits} bits, "
+        input_ms = 1e3 * input_seconds(arguments.batch, arguments.size, Path(folder))
+    figures = figures_of(seconds)
+    title = (
+        f"{arguments.network}, {arguments.size} px, batch {arguments.batch}, {arguments.bits} bits, "
         f"{arguments.device}, {arguments.threads} threads, {arguments.rounds} rounds"
     )
-    for column in ("step", "median ms", "× plain (95 %)", "× Brevitas (95 %)"):
-        table.add_column(column, justify="left" if column == "step" else "right")
-    figures: dict[str, object] = {"input_ms": 1e3 * input_s}
-    for kind, values in seconds.items():
-        row: dict[str, Any] = {
-            "median_ms": 1e3 * float(np.median(values)),
-            "times_plain": ratio(values, seconds["plain"]),
-        }
-        if "brevitas" in seconds:
-            row["times_brevitas"] = ratio(values, seconds["brevitas"])
-        figures[kind] = row
-        shown = [
-            f"{row[key][0]:.2f} ({row[key][1]:.2f} to {row[key][2]:.2f})"
-            for key in ("times_plain", "times_brevitas")
-            if key in row
-        ]
-        table.add_row(kind, f"{row['median_ms']:.0f}", *shown)
     console = Console()
-    console.print(table)
-    console.print(f"reading and augmenting a batch: {1e3 * input_s:.1f} ms, beside the step, in a thread of its own")
+    console.print(table_of(figures, title))
+    console.print(f"reading and augmenting a batch: {input_ms:.1f} ms, beside the step, in a thread of its own")
     for (kind, base), bound in BOUNDS.items():
         if base in seconds:
             found = ratio(seconds[kind], seconds[base])[0]
             console.print(f"{'✓' if found <= bound else '✗'} {kind} ≤ {bound} × {base}: {found:.2f}")
     if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+        arguments.json.write_text(json.dumps({"input_ms": input_ms, **figures}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from foundation.notes import Estimate, NeuralCompressorNotes, Notes, ScoreNote, TunedNotes, float_layers
+from foundation.note_parts import Estimate, ScoreNote
+from foundation.notes import NeuralCompressorNotes, Notes, TunedNotes, float_layers
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -87,12 +88,13 @@ def unbalance(
     import onnx
     from onnx import numpy_helper
 
+    from onnx_files.graph import GraphIndex
     from stages.quantize.recovery.equalization import find_pairs
 
     result = onnx.ModelProto()
     result.CopyFrom(proto)
-    nodes = {node.name: node for node in result.graph.node}
-    constants = {tensor.name: tensor for tensor in result.graph.initializer}
+    index = GraphIndex.of(result.graph)
+    nodes, constants = index.nodes, index.initializers
     generator = np.random.default_rng(seed)
     pairs = find_pairs(result.graph)
     found = peaks([nodes[pair.first].output[0] for pair in pairs if pair.clip])
@@ -112,9 +114,11 @@ def unbalance(
 
 
 def _divide_inputs(node: Any, tensor: Any, factors: NDArray[np.float32]) -> None:
-    from onnx import helper, numpy_helper
+    from onnx import numpy_helper
 
-    attributes = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
+    from onnx_files.graph import attributes_of
+
+    attributes = attributes_of(node)
     values = numpy_helper.to_array(tensor)
     if node.op_type == "Conv" and attributes.get("group", 1) > 1:
         per_group = values.shape[1]

@@ -1,7 +1,7 @@
 """What each method found out about the file it made, as it stands in the record beside the file and in a run's.
 
-One class per method, told apart by its field `method`, and the parts that these hold. Whoever writes notes and
-whoever shows them agree on this module alone.
+One class per method, told apart by its field `method`. Whoever writes notes and whoever shows them agree on this
+module and `note_parts` alone.
 """
 
 from __future__ import annotations
@@ -12,220 +12,17 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from foundation.files import JSON
+from foundation.note_parts import (
+    AccuracyTuningNote,
+    CandidateNote,
+    Parity,
+    RecoveryStepNote,
+    SaturatingLayerNote,
+    SensitivityNote,
+    TrialNote,
+)
 from foundation.processor import CpuTarget, IntegerType
 from foundation.settings import Settings
-
-Calibration = Literal["minmax", "percentile", "entropy", "mse"]
-"""How a search may choose ranges."""
-
-
-# --- parts ---
-
-
-class Parity(Settings):
-    """How near a file's answers are to those of the network that it was made from.
-
-    Attributes:
-        images: how many were answered.
-        max_difference_relative: greatest difference between logits, as a share of the logits' range.
-        top1_agreement: share of images with the same answer, 0…1.
-    """
-
-    images: int
-    max_difference_relative: float
-    top1_agreement: float
-
-
-class Estimate(Settings):
-    """A number, its 95 % interval (None where there is no sound one) and the size of the sample behind both."""
-
-    value: float
-    ci95: tuple[float, float] | None
-    n: int
-
-    @property
-    def least(self) -> float:
-        """Lower bound of the interval; the number itself where there is none."""
-        return self.ci95[0] if self.ci95 else self.value
-
-
-class SaturatingLayerNote(Settings):
-    """What one layer's sums do on x86 without VNNI.
-
-    Attributes:
-        layer: its name in the float graph.
-        weight_pairs_at_risk: share of its neighbouring weights whose sum some activations would saturate, above 0.
-        largest_sum: the sum of two products that is furthest from zero, for activations of 0…255.
-        saturated_sums: share of the sums of two products that saturate on the images.
-        changed_outputs: share of its outputs in which at least one of them does, before rounding.
-        images: how many were looked at.
-    """
-
-    layer: str
-    weight_pairs_at_risk: float
-    largest_sum: int
-    saturated_sums: float
-    changed_outputs: float
-    images: int
-
-
-class EqualizationNote(Settings):
-    """What equalization did.
-
-    Attributes:
-        pairs: pairs of layers that were balanced.
-        kept_channels: channels that stayed as they were, because they reach the bound of a Clip.
-        largest_factor: by which a channel was scaled up or down, 1 or more.
-        float_sqnr_db: the equalized float graph's logits against the plain one's; None where not a bit changed.
-    """
-
-    step: Literal["equalization"] = "equalization"
-    pairs: int
-    kept_channels: int
-    largest_factor: float
-    float_sqnr_db: float | None
-
-
-class HalfRangeNote(Settings):
-    """Which layer got weights of seven bits."""
-
-    step: Literal["first_layer_half_range"] = "first_layer_half_range"
-    layer: str
-
-
-class KeptActivationsNote(Settings):
-    """ReLU and Clip stayed in the file."""
-
-    step: Literal["keep_activations"] = "keep_activations"
-
-
-class LearnedRoundingNote(Settings):
-    """What learned rounding did.
-
-    Attributes:
-        weights: how many were looked at.
-        turned_weights: those among them that are not rounded to the nearest integer.
-        layer_error_fell_by_db: mean over the layers.
-    """
-
-    step: Literal["learned_rounding"] = "learned_rounding"
-    weights: int
-    turned_weights: int
-    layer_error_fell_by_db: float
-
-
-class BiasCorrectionNote(Settings):
-    """How many layers' biases were corrected."""
-
-    step: Literal["bias_correction"] = "bias_correction"
-    layers: int
-
-
-StepNote = EqualizationNote | HalfRangeNote | KeptActivationsNote | LearnedRoundingNote | BiasCorrectionNote
-
-
-class RecoveryStepNote(Settings):
-    """One recovery step: what it did, and the logits' SQNR against the float graph before and after it.
-
-    Both in dB on the calibration images; None where the logits are equal, or not finite.
-    """
-
-    did: Annotated[StepNote, Field(discriminator="step")]
-    logits_sqnr_db_before: float | None
-    logits_sqnr_db_after: float | None
-
-
-class ScoreNote(Settings):
-    """What a file keeps of the float file, on the images that a search scores with.
-
-    Attributes:
-        accuracy_drop: the float file's accuracy less this file's; None without labels.
-        agreement: share of the answers that are the float file's.
-        logits_sqnr_db: energy of the float file's logits over that of the deviation from them, in dB.
-        saliency_spearman: rank correlation of the gradient maps with the float file's.
-    """
-
-    accuracy_drop: Estimate | None
-    agreement: Estimate
-    logits_sqnr_db: Estimate
-    saliency_spearman: Estimate
-
-
-class SensitivityNote(Settings):
-    """What quantizing one layer alone costs."""
-
-    layer: str
-    operator: str
-    score: ScoreNote
-
-
-class CandidateNote(Settings):
-    """One point of a search.
-
-    Attributes:
-        calibration: how ranges are chosen.
-        equalization: whether the weights of neighbouring layers are levelled first.
-        bias_correction: whether the mean error of each layer is taken out of its bias.
-        ranking: what the layers are ranked by, to leave the most sensitive ones in float.
-        float_layers: how many of them.
-    """
-
-    calibration: Calibration
-    equalization: bool
-    bias_correction: bool
-    ranking: Literal["logits", "saliency"]
-    float_layers: int
-
-    @property
-    def repairs(self) -> tuple[str, ...]:
-        """The repairs that are made, in words."""
-        made = {"equalization": self.equalization, "bias correction": self.bias_correction}
-        return tuple(name for name, is_made in made.items() if is_made)
-
-
-class MeasuredNote(Settings):
-    """What a candidate's file turned out to be.
-
-    Attributes:
-        score: what it keeps of the float file.
-        speedup: the float file's latency over this one's; more is better.
-        size_bytes: of the file.
-        margins: name of each limit → how far the file is inside it; below 0 it is broken.
-    """
-
-    score: ScoreNote
-    speedup: Estimate
-    size_bytes: int
-    margins: Mapping[str, float]
-
-    @property
-    def within_limits(self) -> bool:
-        """Whether no limit is broken."""
-        return min(self.margins.values()) >= 0
-
-
-class TrialNote(Settings):
-    """A candidate and what it turned out to be; `error` where it could not be compiled or measured."""
-
-    candidate: CandidateNote
-    measured: MeasuredNote | None
-    error: str | None = None
-
-    @property
-    def within_limits(self) -> bool:
-        """Whether it was measured and breaks no limit."""
-        return self.measured is not None and self.measured.within_limits
-
-
-class AccuracyTuningNote(Settings):
-    """How Neural Compressor came to a file that keeps the accuracy."""
-
-    trials: int
-    baseline_accuracy: float
-    tuned_accuracy: float
-
-
-# --- one per method ---
 
 
 class ExportNotes(Settings):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from foundation.notes import (
+from foundation.note_parts import (
     BiasCorrectionNote,
     EqualizationNote,
     HalfRangeNote,
     KeptActivationsNote,
     LearnedRoundingNote,
     StepNote,
-    static_notes,
 )
+from foundation.notes import static_notes
 from reports import formats
 from reports.facts import Facts
 from reports.tables import Cell, Column, Row, Table, absent

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from foundation.files import JSON
-from foundation.notes import CandidateNote, Estimate, MeasuredNote, SensitivityNote, TunedNotes
+from foundation.note_parts import CandidateNote, Estimate, MeasuredNote, SensitivityNote
+from foundation.notes import TunedNotes
 from reports import formats
 from reports.charts import FAINT, GRID, INK, PALETTE, inline, style
 from reports.facts import Facts

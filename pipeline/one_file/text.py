@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from foundation.files import JSON
-from foundation.notes import Estimate, SaturatingLayerNote, TunedNotes, static_notes
+from foundation.note_parts import Estimate, SaturatingLayerNote
+from foundation.notes import TunedNotes, static_notes
 from pipeline.one_file.compile_file import CompiledFile
 from reports.formats import NOT_MEASURED, count, decibels, interval, percent, plain, size, with_unit
 

@@ -67,12 +67,12 @@ def pack_weights(model: onnx.ModelProto) -> None:
         model: weights are int8 initializers with two or more dimensions that a DequantizeLinear reads.
     """
     graph = model.graph
-    readers = {node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    dequantized = {node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
     nodes: list[NodeProto] = []
     for number, initializer in enumerate(list(graph.initializer)):
         is_weight = initializer.data_type == TensorProto.INT8 and len(initializer.dims) > 1
         packing = packing_of(numpy_helper.to_array(initializer)) if is_weight else None
-        if packing is not None and initializer.name in readers:
+        if packing is not None and initializer.name in dequantized:
             unpacking = _unpacking(initializer.name, packing, f"w{number}")
             graph.initializer.remove(initializer)
             graph.initializer.extend(unpacking.constants)

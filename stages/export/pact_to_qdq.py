@@ -15,7 +15,8 @@ from torch.nn.utils import parametrize
 from foundation.artifacts import Checkpoint, OnnxModel
 from foundation.errors import StageError, UsageError
 from foundation.files import sha256_of_file
-from foundation.notes import PactNotes, Parity
+from foundation.note_parts import Parity
+from foundation.notes import PactNotes
 from foundation.processor import CpuTarget, detect_cpu
 from onnx_files.preprocessing import Preprocessing
 from stages.export.constant_modules import ConstantAffine, DequantizedBias, DequantizedWeight, GridQuantizer

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foundation.notes import SaturatingLayerNote
+from foundation.note_parts import SaturatingLayerNote
 from onnx_files.graph import GraphIndex, attributes_of
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration_data.prepared import PreparedSplit, Task
-from foundation.notes import Estimate, ScoreNote
+from foundation.note_parts import Estimate, ScoreNote
 from onnx_files.sessions import open_session, session_preprocessing
 from stages.validate import map_similarity, metrics, statistics
 from stages.validate.explained import explained_classes, images_to_explain

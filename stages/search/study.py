@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from foundation.errors import StageError, UsageError
 from foundation.files import write_bytes
-from foundation.notes import Calibration, CandidateNote, MeasuredNote, SensitivityNote, TrialNote
+from foundation.note_parts import Calibration, CandidateNote, MeasuredNote, SensitivityNote, TrialNote
 from foundation.processor import CpuTarget
 from foundation.progress import Progress
 from foundation.settings import Settings

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Literal
 from foundation.artifacts import OnnxModel
 from foundation.errors import StageError, UsageError
 from foundation.files import write_bytes
-from foundation.notes import CandidateNote, MeasuredNote, ScoreNote, SensitivityNote, StaticNotes, TunedNotes
+from foundation.note_parts import CandidateNote, MeasuredNote, ScoreNote, SensitivityNote
+from foundation.notes import StaticNotes, TunedNotes
 from foundation.progress import Progress
+from onnx_files.graph import GraphIndex
 from onnx_files.image_input import preprocessing_of
 from onnx_files.reading import read_model
 from stages.saliency_twin.twin_file import twin_path
@@ -189,10 +191,10 @@ def explained_tensor(model: ModelProto) -> str:
 
     The gradient of a probability vanishes as it nears 1.
     """
-    makers = {name: node for node in model.graph.node for name in node.output}
+    producers = GraphIndex.of(model.graph).producers
     name: str = model.graph.output[0].name
-    while name in makers and makers[name].op_type in _SQUASHING:
-        name = makers[name].input[0]
+    while name in producers and producers[name].op_type in _SQUASHING:
+        name = producers[name].input[0]
     return name
 
 

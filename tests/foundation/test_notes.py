@@ -7,20 +7,22 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from foundation.notes import (
+from foundation.note_parts import (
     CandidateNote,
-    DynamicNotes,
     Estimate,
     HalfRangeNote,
     KeptActivationsNote,
     MeasuredNote,
-    NeuralCompressorNotes,
     RecoveryStepNote,
     SaturatingLayerNote,
     ScoreNote,
     SensitivityNote,
-    StaticNotes,
     TrialNote,
+)
+from foundation.notes import (
+    DynamicNotes,
+    NeuralCompressorNotes,
+    StaticNotes,
     TunedNotes,
     WeightOnlyNotes,
     float_layers,

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from foundation.notes import BiasCorrectionNote, EqualizationNote, RecoveryStepNote, StaticNotes
+from foundation.note_parts import BiasCorrectionNote, EqualizationNote, RecoveryStepNote
+from foundation.notes import StaticNotes
 from foundation.run_folder import RunFolder
 from reports.facts import Facts, read_facts
 from reports.html import render

@@ -6,16 +6,8 @@ import re
 
 import pytest
 
-from foundation.notes import (
-    CandidateNote,
-    Estimate,
-    MeasuredNote,
-    ScoreNote,
-    SensitivityNote,
-    StaticNotes,
-    TrialNote,
-    TunedNotes,
-)
+from foundation.note_parts import CandidateNote, Estimate, MeasuredNote, ScoreNote, SensitivityNote, TrialNote
+from foundation.notes import StaticNotes, TunedNotes
 from reports.tuning import MOST_LAYERS, Point, pareto_front, search_section
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -25,7 +26,8 @@ from foundation.progress import Progress, no_progress
 from foundation.settings import Settings
 from onnx_files.graph import answer_nodes, float_layers, layers, load, normalisation_nodes
 from onnx_files.image_input import input_name_of, preprocessing_of
-from onnx_files.probes import image_batches
+from onnx_files.preprocessing import Preprocessing
+from onnx_files.probes import Batches, image_batches
 from onnx_files.publishing import publish
 from stages.quantize.calibration.ranges import Calibration, CalibrationMethod, as_tensors_data, find_ranges
 from stages.quantize.recovery.steps import RecoverySettings, recover
@@ -34,6 +36,8 @@ from stages.quantize.rewrites.space_to_depth import with_space_to_depth
 from stages.quantize.saturation import saturating_layers
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from onnx import ModelProto
 
 _SATURATION_IMAGES = 2  # of how often a layer at risk truly saturates; which are at risk needs none
@@ -126,29 +130,9 @@ def quantize_static(
         proto = with_space_to_depth(proto, settings.float_layers)
     float_graph_layers = layers(proto, model)
     _refuse_unknown(settings.float_layers, [node.name for node in float_graph_layers], model)
-    chosen = choose_calibration_images(data, settings.images, settings.seed, key="images")
-    preprocessing, input_name = (
-        preprocessing_of(proto, model),
-        input_name_of(proto, model, data.train.images.shape[1:]),
-    )
-    shown = image_batches(
-        proto, data.train.images, chosen[:_SATURATION_IMAGES].tolist(), preprocessing, input_name, 1
-    )
-
-    def calibrate(graph: ModelProto) -> Any:
-        return as_tensors_data(
-            find_ranges(
-                graph,
-                data.train.images,
-                preprocessing,
-                input_name,
-                quantized_operators(),
-                Calibration(settings.calibration, settings.percentile),
-                path.parent / "ranges",
-                progress,
-                chosen.tolist(),
-            )
-        )
+    chosen = choose_calibration_images(data, settings.images, settings.seed, key="images").tolist()
+    input_name = input_name_of(proto, model, data.train.images.shape[1:])
+    shown = _Shown(data.train.images, chosen, preprocessing_of(proto, model), input_name)
 
     def write_qdq(graph: ModelProto, ranges: Any, options: Mapping[str, Any]) -> ModelProto:
         return write_integers(graph, settings.model_copy(update={"format": "QDQ"}), types, ranges, options)
@@ -156,9 +140,9 @@ def quantize_static(
     recovered = recover(
         proto,
         settings.recovery,
-        calibrate,
+        lambda graph: shown.ranges(graph, settings, path.parent / "ranges", progress),
         write_qdq,
-        image_batches(proto, data.train.images, chosen.tolist(), preprocessing, input_name),
+        shown.batches(proto),
         per_channel=settings.per_channel,
     )
     quantized = write_integers(recovered.model, settings, types, recovered.ranges, recovered.options)
@@ -170,10 +154,42 @@ def quantize_static(
         layers=len(float_graph_layers),
         float_layers=tuple(float_layers(quantized, float_graph_layers)),
         calibration_images=tuple(data.train.image_ids[index] for index in chosen),
-        saturation=saturating_layers(quantized, shown()) if check_saturation else None,
+        saturation=saturating_layers(quantized, shown.few_by_one(proto)()) if check_saturation else None,
         recovery=recovered.notes,
     )
     return publish(quantized, model, variant, settings, notes, path)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """The calibration images, as a model takes them."""
+
+    images: NDArray[np.uint8]
+    chosen: list[int]
+    preprocessing: Preprocessing
+    input_name: str
+
+    def batches(self, proto: ModelProto) -> Batches:
+        return image_batches(proto, self.images, self.chosen, self.preprocessing, self.input_name)
+
+    def few_by_one(self, proto: ModelProto) -> Batches:
+        few = self.chosen[:_SATURATION_IMAGES]
+        return image_batches(proto, self.images, few, self.preprocessing, self.input_name, 1)
+
+    def ranges(self, proto: ModelProto, settings: StaticSettings, cache: Path, progress: Progress) -> Any:
+        """Return ONNX Runtime's `TensorsData` of a graph's activations."""
+        found = find_ranges(
+            proto,
+            self.images,
+            self.preprocessing,
+            self.input_name,
+            quantized_operators(),
+            Calibration(settings.calibration, settings.percentile),
+            cache,
+            progress,
+            self.chosen,
+        )
+        return as_tensors_data(found)
 
 
 def write_integers(

@@ -20,7 +20,8 @@ from calibration_data.sampling import choose_calibration_images
 from foundation.artifacts import OnnxModel
 from foundation.errors import StageError
 from foundation.files import JSON
-from foundation.notes import AccuracyTuningNote, GraphOptimizedNotes, NeuralCompressorNotes
+from foundation.note_parts import AccuracyTuningNote
+from foundation.notes import GraphOptimizedNotes, NeuralCompressorNotes
 from foundation.processor import choose_integer_types, detect_cpu
 from foundation.progress import Progress, no_progress
 from foundation.settings import Settings

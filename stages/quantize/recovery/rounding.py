@@ -124,10 +124,10 @@ def learn_rounding(
             name = node.input[1]
             weight = numpy_helper.to_array(floats.initializers[name])
             bias = floats.constant(node.input[2]) if len(node.input) > 2 else None
+            activation = floats.only_reader(node.output[0])
+            bounds = bounds_of(activation, floats) if activation else (-np.inf, np.inf)
             given, wanted = _activations(simulated, twins[node.name].input[0], proto, node, batches, settings.images)
-            learned, gain = _learn_layer(
-                node, _activation_after(floats, node), weight, bias, stored, given, wanted, settings, index
-            )
+            learned, gain = _learn_layer(node, bounds, weight, bias, stored, given, wanted, settings, index)
             gains.append(gain)
             turned += int(np.count_nonzero(learned != stored.integers))
             weights += learned.size
@@ -206,12 +206,6 @@ def _activations(
         if count >= images or size >= _MOST_BYTES:
             break
     return np.concatenate(inputs), np.concatenate(outputs)
-
-
-def _activation_after(index: GraphIndex, node: NodeProto) -> tuple[float, float]:
-    """Return the bounds of the ReLU or Clip that alone reads a layer, infinite ones where there is none."""
-    reader = index.only_reader(node.output[0])
-    return (-np.inf, np.inf) if reader is None else bounds_of(reader, index)
 
 
 def _learn_layer(

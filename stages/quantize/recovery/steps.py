@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from pydantic import Field
 
 from foundation.errors import StageError
-from foundation.notes import (
+from foundation.note_parts import (
     BiasCorrectionNote,
     EqualizationNote,
     HalfRangeNote,

@@ -18,7 +18,7 @@ from scipy.stats import spearmanr
 
 from calibration_data.image_folder import UnlabelledImages
 from foundation.errors import StageError, UsageError
-from foundation.notes import MeasuredNote
+from foundation.note_parts import MeasuredNote
 from foundation.progress import Progress, Silent
 from pipeline.one_file.compile_file import CompiledFile, compile_file
 from pipeline.one_file.options import request_for, settings_for

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from foundation.errors import StageError, UsageError
-from foundation.notes import CandidateNote, Estimate, MeasuredNote, ScoreNote, TrialNote
+from foundation.note_parts import CandidateNote, Estimate, MeasuredNote, ScoreNote, TrialNote
 from stages.search.study import TunedSettings, best_trial, open_study, search
 
 LAYERS = 20
