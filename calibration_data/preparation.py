@@ -102,6 +102,7 @@ def prepare(
             merged=[] if settings.duplicates == "error" else equal_images(decoded.records),
             ignored=dataset.ignored,
             missing=dataset.missing,
+            bits=decoded.bits,
         )
         splits = {
             name: (
@@ -154,6 +155,7 @@ class _Decoded:
     mask_row: NDArray[np.int64]
     mask_class: NDArray[np.int64]
     skipped: tuple[str, ...]
+    bits: int | None
 
 
 def _decode_all(
@@ -170,7 +172,9 @@ def _decode_all(
     mask_class: list[int] = []
     skipped: list[str] = []
     found_masks = 0
-    form = ImageForm(settings.image_size, settings.channels, settings.fit, bits=settings.bits)
+    bits: int | None = None
+    told = None if settings.bits == "auto" else settings.bits
+    form = ImageForm(settings.image_size, settings.channels, settings.fit, bits=told)
     outcomes = decode(records, dataset.load, form, settings.workers)
     for done, (record, outcome) in enumerate(zip(records, outcomes, strict=True), start=1):
         if isinstance(outcome, Decoded):
@@ -180,6 +184,7 @@ def _decode_all(
                 found_masks += 1
             mask_row.append(-1 if outcome.mask is None else found_masks - 1)
             mask_class.append(outcome.mask_class)
+            bits = outcome.bits or bits
             kept.append(record)
         elif settings.bad_images == "error":
             raise UsageError(
@@ -188,7 +193,7 @@ def _decode_all(
         else:
             skipped.append(f"{record.image_id}: {outcome}")
         progress(done, len(records))
-    return _Decoded(kept, np.array(mask_row, np.int64), np.array(mask_class, np.int64), tuple(skipped))
+    return _Decoded(kept, np.array(mask_row, np.int64), np.array(mask_class, np.int64), tuple(skipped), bits)
 
 
 @contextmanager
