@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 Index = Annotated[int, Field(ge=0)]
-MethodName = Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")]
+MethodKey = Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")]
 """The name of a saliency method, which is part of the paths of its maps."""
 
 
@@ -136,7 +136,7 @@ class ShownMaps:
         images: those that moved most first, then typical ones.
     """
 
-    method: MethodName
+    method: MethodKey
     compared: int
     images: tuple[ShownImage, ...]
 

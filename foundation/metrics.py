@@ -217,7 +217,7 @@ METRICS: Mapping[str, Metric] = {
     }),
 }  # fmt: skip
 
-HEADLINES: Mapping[Task, str] = {"multi_class": "balanced_accuracy", "multi_label": "auroc_macro"}
+DECIDING_METRICS: Mapping[Task, str] = {"multi_class": "balanced_accuracy", "multi_label": "auroc_macro"}
 """The one measure of the answers that stands beside size and latency; of labels the AUROC, because most are too rare
 to reach probability 0.5."""
 

@@ -17,7 +17,7 @@ from reports.class_tables import class_tables, rare_sentence, subgroup_table
 from reports.decision import judged_as_it_stands, outcome
 from reports.facts import Facts
 from reports.gallery import changed_images, saliency_grid
-from reports.measured import find, headline, latency_settings, method_name, reason_of, shown_unit
+from reports.measured import deciding_metric, find, latency_settings, method_name, reason_of, shown_unit
 from reports.recovery_table import recovery_table
 from reports.saliency_tables import saliency_tables
 from reports.tuning import LONG_NOTES, searches
@@ -79,7 +79,7 @@ def render(facts: Facts) -> str:
         grid=saliency_grid(facts),
         changed_answers=facts.image_by_image.answers if facts.image_by_image else None,
         changed=changed_images(facts),
-        deciding=headline(facts).row.heading,
+        deciding=deciding_metric(facts).row.heading,
         class_tables=class_tables(facts),
         rare=rare_sentence(facts),
         subgroups=subgroup_table(facts),
@@ -168,11 +168,11 @@ def _compact(value: JSON) -> str:
 
 
 def _trade_offs(facts: Facts) -> list[tuple[str, Markup]]:
-    """Return the charts of the headline against latency and against size, each with its title."""
+    """Return the charts of the deciding metric against latency and against size, each with its title."""
     drawn = []
     settings = latency_settings(facts)
-    heading = headline(facts).row.heading
-    label = _first_lower(heading) + (", %" if headline(facts).is_share else "")
+    heading = deciding_metric(facts).row.heading
+    label = _first_lower(heading) + (", %" if deciding_metric(facts).is_share else "")
     if settings:
         p50 = {
             variant: find(facts, "latency_p50_ms", variant, latency=settings[0]) for variant in facts.variant_names
@@ -201,7 +201,7 @@ def _first_lower(text: str) -> str:
 
 def _points(facts: Facts, horizontal: dict[str, Measurement]) -> list[charts.Point]:
     points = []
-    shown = headline(facts)
+    shown = deciding_metric(facts)
     factor = 100 if shown.is_share else 1
     for variant in facts.variant_names:
         x, y = horizontal.get(variant), find(facts, shown.metric, variant)
@@ -213,7 +213,7 @@ def _points(facts: Facts, horizontal: dict[str, Measurement]) -> list[charts.Poi
 
 
 def _told(facts: Facts, title: str, points: list[charts.Point], unit: str) -> str:
-    share = headline(facts).is_share
+    share = deciding_metric(facts).is_share
     parts = (
         f"{p.name} {f'{p.y:.1f} %' if share else formats.score(p.y)} at {formats.significant(p.x)} {unit}"
         for p in points

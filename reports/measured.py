@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from foundation.measurements import Measurement
-from foundation.metrics import HEADLINES, METRICS, Metric, TableName, row_of, rows_of
+from foundation.metrics import DECIDING_METRICS, METRICS, Metric, TableName, row_of, rows_of
 from reports.facts import Facts
 
 SALIENCY_TABLES: tuple[TableName, ...] = ("likeness", "faithfulness", "in_mask", "sanity")
@@ -23,7 +23,7 @@ METHOD_NAMES = {
 
 
 @dataclass(frozen=True)
-class Headline:
+class DecidingMetric:
     """The one measure of the answers that stands beside size and latency, with its row of `METRICS`."""
 
     metric: str
@@ -35,10 +35,10 @@ class Headline:
         return (self.row.shown_as or self.row.unit) == "share"
 
 
-def headline(facts: Facts) -> Headline:
-    """Return the headline of a run."""
-    metric = HEADLINES[facts.task]
-    return Headline(metric, METRICS[metric])
+def deciding_metric(facts: Facts) -> DecidingMetric:
+    """Return the one that fits the task of a run."""
+    metric = DECIDING_METRICS[facts.task]
+    return DecidingMetric(metric, METRICS[metric])
 
 
 def columns_of(facts: Facts, table: TableName) -> dict[str, Metric]:

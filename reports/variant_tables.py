@@ -8,8 +8,8 @@ from reports.facts import BASELINE, Facts
 from reports.measured import (
     LatencySetting,
     columns_of,
+    deciding_metric,
     find,
-    headline,
     latency_settings,
     legend_of,
     method_name,
@@ -26,7 +26,7 @@ def at_a_glance(facts: Facts) -> Table:
     """Return the few numbers that decide, one row per variant."""
     settings = latency_settings(facts)
     methods = saliency_methods(facts)
-    deciding = headline(facts)
+    deciding = deciding_metric(facts)
     rows = []
     for variant in facts.variant_names:
         cells = (

@@ -272,11 +272,7 @@ def _intervals_meet(old: Measurement, new: Measurement) -> bool:
 
 
 def _difference(
-    one: Measurement,
-    accepted: float | None,
-    current: float | None,
-    status: Status,
-    detail: str,
+    one: Measurement, accepted: float | None, current: float | None, status: Status, detail: str
 ) -> Difference:
     return Difference(one.metric, one.variant, one.where, one.unit, accepted, current, status, detail)
 

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from calibration_data.prepared import PreparedData
 
 _COMPUTING_PACKAGES = (
-    "torch", "onnx", "onnxruntime", "onnxscript", "onnx-ir", "numpy", "scipy", "scikit-learn", "pillow", "safetensors"
+    "torch", "onnx", "onnxruntime", "onnxscript", "onnx-ir", "numpy", "scipy", "scikit-learn", "pillow",
+    "safetensors", "pydicom", "python-gdcm", "pylibjpeg-openjpeg",
 )  # fmt: skip
 
 T = TypeVar("T")

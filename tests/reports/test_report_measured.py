@@ -4,7 +4,7 @@ import numpy as np
 from pydantic import TypeAdapter
 from small_run import small_record
 
-from foundation.image_by_image import MethodName
+from foundation.image_by_image import MethodKey
 from foundation.measurements import UNINFORMED, Measurement, Where
 from foundation.metrics import METRICS
 from foundation.record import StageRecord
@@ -38,7 +38,7 @@ def test_the_report_knows_the_names_that_the_measurements_carry() -> None:
     assert tuple(size.name for size in lesion_sizes(masks)) == SUBGROUPS
     assert set(METHOD_NAMES) <= set(SALIENCY_METHODS)
     for name in SALIENCY_METHODS:
-        assert TypeAdapter(MethodName).validate_python(name) == name
+        assert TypeAdapter(MethodKey).validate_python(name) == name
     assert set(KNOW_NOTHING) == set(UNINFORMED)
 
 

@@ -12,7 +12,7 @@ from small_run import VARIANT, accuracy, environment, latency, size, small_recor
 from foundation.errors import ExitCode, UsageError
 from foundation.measurements import Measurement, Where
 from foundation.metrics import METRICS
-from pipeline.judge.comparison import Comparison, ComparisonSettings, Difference, compare
+from pipeline.judge.comparison import Comparison, ComparisonSettings, Difference, compare, recorded_settings
 from pipeline.judge.comparison_text import comparison_table
 from pipeline.judge.evidence import Evidence, read_evidence
 
@@ -245,6 +245,15 @@ def test_evidence_of_a_run_that_ended_early_and_of_no_run(tmp_path: Path) -> Non
     run.record.write_text("[]")
     with pytest.raises(UsageError, match="expected the record of a run"):
         read_evidence(run)
+
+
+def test_the_tolerances_of_a_run_are_those_of_its_own_configuration() -> None:
+    record = small_record(configuration={"comparison": {"tolerances": {"accuracy": 0.05}}})
+    assert recorded_settings(record).tolerance("accuracy").limit == 0.05
+    assert recorded_settings(small_record()).tolerance("accuracy").limit == 0.01
+    for damaged in ({"tolerances": {"gone_metric": 0.1}}, [], 3, {"tolerances": {"accuracy": "much"}}):
+        with pytest.raises(UsageError, match="small: expected the key `comparison` of its configuration"):
+            recorded_settings(small_record(configuration={"comparison": damaged}))
 
 
 def rendered(comparison: Comparison) -> str:

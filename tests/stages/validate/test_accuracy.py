@@ -11,6 +11,7 @@ from scipy.stats import binomtest
 from sklearn import metrics as sklearn_metrics
 
 from calibration_data.prepared import PreparedSplit
+from foundation.arrays import write_arrays
 from foundation.artifacts import OnnxModel
 from foundation.errors import StageError, UsageError
 from foundation.measurements import Measurement
@@ -240,6 +241,9 @@ def test_damaged_predictions_are_named(tmp_path: Path) -> None:
         Predictions.read("fp16", path)
     with pytest.raises(UsageError, match="found nothing"):
         Predictions.read("fp16", tmp_path / "gone.npz")
+    write_arrays(path, {"logits": np.zeros((3, 2)), "labels": np.zeros(4)})
+    with pytest.raises(UsageError, match=r"expected logits \[n, classes\] and labels .* found \(3, 2\) and \(4,\)"):
+        Predictions.read("fp16", path)
 
 
 def test_size_is_the_files(make_model: Callable[..., OnnxModel]) -> None:

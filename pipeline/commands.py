@@ -1,0 +1,103 @@
+"""What commands do that are more than a line: each ends the process with the exit code of its outcome."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from foundation.errors import UsageError
+from pipeline.console import observer_of, print_result, show_outcome
+
+if TYPE_CHECKING:
+    from pipeline.configuration import Configuration
+
+
+def _folder(configuration: Configuration, run: Path | None) -> Any:
+    from foundation.run_folder import RunFolder
+
+    return RunFolder(run or Path("runs") / configuration.name)
+
+
+def _follow_if_another_leads() -> None:
+    """Under `torchrun` only the process of rank 0 does the command; the others train with it and end."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and int(os.environ.get("RANK", "0")) > 0:
+        from pipeline.run.model import follow_training
+
+        follow_training()
+        raise typer.Exit(0)
+
+
+def run_configuration(
+    configuration: Configuration,
+    run: Path | None,
+    as_json: bool,
+    quiet: bool,
+    write_beside: Callable[[Path], Path] | None = None,
+) -> None:
+    """Do everything that a configuration asks for, show how it went, and end with its code."""
+    from pipeline.flow import compile_and_validate
+
+    _follow_if_another_leads()
+    outcome = compile_and_validate(configuration, _folder(configuration, run), observer_of(quiet))
+    print_result(outcome.as_json()) if as_json else show_outcome(outcome)
+    if write_beside is not None:
+        observer_of(quiet).say(f"what this stood for: {write_beside(outcome.run.root)}")
+    raise typer.Exit(outcome.exit_code)
+
+
+def run_model(
+    model: Path,
+    images: Path | None,
+    labels: Path | None,
+    given: list[Path],
+    form: Mapping[str, Any],
+    run: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Judge an ONNX file on labelled images without a configuration, and write out the one that it stands for."""
+    from pipeline.one_file.options import request_for
+    from pipeline.one_file.run_file import RunRequest, configuration_of, write_configuration
+
+    if images is None:
+        raise UsageError(
+            f"{model}: expected labelled images to judge it on, found none. Give --images: a folder with one folder "
+            "per class, or a CSV table."
+        )
+    configuration = configuration_of(RunRequest(request_for(model, form), images, labels, given))
+    run_configuration(configuration, run, as_json, quiet, lambda folder: write_configuration(configuration, folder))
+
+
+def run_stages(stage: str, config: Path, run: Path | None, variant: str | None, as_json: bool, quiet: bool) -> None:
+    """Do the stages up to one and end with 0, or with 3 where a variant has no result."""
+    from foundation.record import read_record
+    from pipeline.configuration_file import read_configuration
+    from pipeline.flow import run_until
+    from reports.report_json import published
+
+    _follow_if_another_leads()
+    configuration = read_configuration(config)
+    if variant is not None and variant not in configuration.variants:
+        raise UsageError(f"--variant: expected one of {', '.join(configuration.variants)}, found {variant!r}.")
+    folder = _folder(configuration, run)
+    exit_code = run_until(stage, configuration, folder, variant, observer_of(quiet))
+    if as_json:
+        shown = published(read_record(folder), ())
+        print_result(
+            {"exit_code": int(exit_code), "run": str(folder.root), **{k: shown[k] for k in ("stages", "variants")}}
+        )
+    raise typer.Exit(exit_code)
+
+
+def compile_model(model: Path, options: Mapping[str, Any], as_json: bool, quiet: bool) -> None:
+    """Compile one ONNX file and show what that changed."""
+    from pipeline.one_file.compile_file import compile_file
+    from pipeline.one_file.options import request_for
+    from pipeline.one_file.text import compiled_table
+
+    compiled = compile_file(request_for(model, options), observer_of(quiet))
+    print_result(compiled.as_json() if as_json else compiled_table(compiled))
