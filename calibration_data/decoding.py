@@ -9,14 +9,16 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import get_context
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calibration_data.dataset import BadImageError, Frame, Record
-from calibration_data.fitting import ImageForm, fit_frame
+from calibration_data.fitting import ImageForm, UndecidedBitsError, bits_for, fit_frame, largest_of_16_bits
 from foundation.errors import StageError
 
 _CHUNK = 64
@@ -31,21 +33,26 @@ class Decoded:
         image: uint8 [channels, size, size].
         mask: bool [size, size], or None.
         mask_class: the class whose finding the mask shows, −1 where it is simply the image's own.
+        bits: how many of the 16 bits of a gray image were taken to be in use; None for one of 8.
     """
 
     image: NDArray[np.uint8]
     mask: NDArray[np.bool_] | None
     mask_class: int
+    bits: int | None
 
 
 Load = Callable[[Record], Frame]
 DecodedOrBad = Decoded | BadImageError
+_Result = TypeVar("_Result")
 
 
 def decode(records: Sequence[Record], load: Load, form: ImageForm, workers: int | None) -> Iterator[DecodedOrBad]:
     """Yield every record's image, or why it cannot be used, in the order of the records.
 
-    At any time no more than a few hundred images are in memory, however slowly they are taken.
+    At any time no more than a few hundred images are in memory, however slowly they are taken. Where the form leaves
+    open how many bits 16-bit images use, the first such image has all records read once more: the largest value of
+    all decides.
 
     Args:
         records: what to decode.
@@ -56,25 +63,38 @@ def decode(records: Sequence[Record], load: Load, form: ImageForm, workers: int 
     Raises:
         StageError: a worker process died, for want of memory for instance.
     """
+    done = 0
+    while True:
+        try:
+            for outcome in _in_order(records[done:], partial(_decode_one, load, form), workers):
+                yield outcome
+                done += 1
+            return
+        except UndecidedBitsError:  # all images before have 8 bits, so they stay as they are
+            form = replace(form, bits=bits_for(max(_in_order(records, partial(_largest, load), workers))))
+
+
+def _in_order(records: Sequence[Record], work: Callable[[Record], _Result], workers: int | None) -> Iterator[_Result]:
+    """Yield what the work makes of every record, in their order; `work` is picklable where workers are used."""
     chunks = [records[start : start + _CHUNK] for start in range(0, len(records), _CHUNK)]
     if workers is None and chunks:
         started = time.perf_counter()
         first, *chunks = chunks
-        yield from [_decode_one(record, load, form) for record in first]
+        yield from [work(record) for record in first]
         expected_s = (time.perf_counter() - started) * len(chunks)
         workers = os.cpu_count() if expected_s > _WORTH_WORKERS_S else 0
     if not workers:
         for chunk in chunks:
             for record in chunk:
-                yield _decode_one(record, load, form)
+                yield work(record)
         return
     # Spawned rather than forked: the parent may have threads that a fork would leave behind locked.
     context = get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(load, form)) as pool:
-        pending: deque[Future[list[DecodedOrBad]]] = deque()
+    with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(work,)) as pool:
+        pending: deque[Future[list[_Result]]] = deque()
         try:
             for chunk in chunks:
-                pending.append(pool.submit(_decode_chunk, chunk))
+                pending.append(pool.submit(_work_through, chunk))
                 if len(pending) > 2 * workers:
                     yield from pending.popleft().result()
             while pending:
@@ -88,25 +108,32 @@ def decode(records: Sequence[Record], load: Load, form: ImageForm, workers: int 
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _decode_one(record: Record, load: Load, form: ImageForm) -> DecodedOrBad:
+def _decode_one(load: Load, form: ImageForm, record: Record) -> DecodedOrBad:
     try:
         frame = load(record)
+        image, mask = fit_frame(frame, form)
     except BadImageError as error:
         return error
-    image, mask = fit_frame(frame, form)
-    return Decoded(image, mask, -1 if frame.mask_class is None else frame.mask_class)
+    mask_class = -1 if frame.mask_class is None else frame.mask_class
+    return Decoded(image, mask, mask_class, form.bits if frame.pixels.dtype == np.uint16 else None)
+
+
+def _largest(load: Load, record: Record) -> int:
+    try:
+        return largest_of_16_bits(load(record).pixels)
+    except BadImageError:
+        return 0
 
 
 # --- in a worker ---
 
-_worker: list[tuple[Load, ImageForm]] = []
+_worker: list[Callable[[Record], Any]] = []
 
 
-def _begin(load: Load, form: ImageForm) -> None:
+def _begin(work: Callable[[Record], Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C, with one sentence
-    _worker[:] = [(load, form)]
+    _worker[:] = [work]
 
 
-def _decode_chunk(records: Sequence[Record]) -> list[DecodedOrBad]:
-    load, form = _worker[0]
-    return [_decode_one(record, load, form) for record in records]
+def _work_through(records: Sequence[Record]) -> list[Any]:
+    return [_worker[0](record) for record in records]

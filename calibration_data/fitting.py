@@ -23,7 +23,7 @@ class ImageForm:
         fit: "pad": whole image, black borders; "stretch": whole image, distorted; "crop": the central part of the
             form's shape, a square as a rule.
         width: in pixels; None for squares.
-        bits: how many bits 16-bit gray images use; None where nobody said.
+        bits: how many bits 16-bit gray images use; None while that is undecided.
     """
 
     size: int
@@ -33,31 +33,47 @@ class ImageForm:
     bits: int | None = None
 
 
+DEPTHS = (8, 10, 12, 14, 16)
+"""What the bits in use are chosen from where nobody says how many."""
+
+
+class UndecidedBitsError(Exception):
+    """An image of 16 bits was met before it was decided how many of them are used."""
+
+
+def bits_for(largest: int) -> int:
+    """Return the smallest of `DEPTHS` that holds a value."""
+    return next(bits for bits in DEPTHS if largest < 1 << bits)
+
+
+def largest_of_16_bits(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> int:
+    """Return the largest value of an image of 16 bits; 0 for one of 8."""
+    return int(pixels.max(initial=0)) if pixels.dtype == np.uint16 else 0
+
+
 def eight_bits(pixels: NDArray[np.uint8] | NDArray[np.uint16], bits: int | None) -> NDArray[np.uint8]:
     """Return pixels of 0…255; of 16-bit pixels the highest eight of the bits that they use.
 
-    Scanners write 10 or 12 bits into files of 16. Taken for 16, they span a few dark levels; and told from each image
-    by itself, brightness would change from image to image. So it is asked for.
+    Scanners write 10, 12 or 14 bits into files of 16. Taken for 16, they span a few dark levels; and told from each
+    image by itself, brightness would change from image to image. So it is one number for a whole data set. The PNG
+    chunk sBIT does not tell it: by the standard such values are stretched over 16 bits, which few writers do.
 
     Args:
         pixels: of any shape.
-        bits: how many the 16-bit ones use; None where nobody said, and then all 16 must be in use.
+        bits: how many the 16-bit ones use; None while that is undecided.
 
     Raises:
-        BadImageError: nobody said, and the highest four are not used; or a value needs more bits than said.
+        UndecidedBitsError: 16-bit pixels, and it is undecided.
+        BadImageError: a value needs more bits than said.
     """
     if pixels.dtype == np.uint8:
         return pixels  # type: ignore[return-value] # mypy cannot narrow by the dtype
-    largest = int(pixels.max(initial=0))
-    if bits is None and largest < 1 << 12:
-        raise BadImageError(
-            f"expected 16-bit values, found none above {largest}, as files of 12 bits in 16 hold. "
-            "Say how many bits are used with `data.bits`: 12, or 16 if the image is truly that dark"
-        )
-    used = 16 if bits is None else bits
-    if largest >= 1 << used:
-        raise BadImageError(f"expected values of {used} bits (`data.bits`), found {largest}")
-    return (pixels >> (used - 8)).astype(np.uint8)
+    if bits is None:
+        raise UndecidedBitsError
+    largest = largest_of_16_bits(pixels)
+    if largest >= 1 << bits:
+        raise BadImageError(f"expected values of {bits} bits (`data.bits`), found {largest}")
+    return (pixels >> (bits - 8)).astype(np.uint8)
 
 
 def fit_frame(frame: Frame, form: ImageForm) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
@@ -71,7 +87,8 @@ def fit_frame(frame: Frame, form: ImageForm) -> tuple[NDArray[np.uint8], NDArray
         uint8 [channels, height, width] and bool [height, width] or None.
 
     Raises:
-        BadImageError: 16 bits, of which nobody said how many are used.
+        UndecidedBitsError: 16 bits, and it is undecided how many of them are used.
+        BadImageError: 16 bits, and a value needs more than are used.
     """
     from PIL import Image
 

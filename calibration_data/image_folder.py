@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calibration_data.dataset import BadImageError, Frame
-from calibration_data.fitting import ImageForm, fit_frame
+from calibration_data.fitting import ImageForm, UndecidedBitsError, bits_for, fit_frame, largest_of_16_bits
 from calibration_data.image_files import is_image_name, read_pixels, require_folder, require_inside
 from calibration_data.prepared import PreparedData, PreparedSplit
 from foundation.errors import UsageError
@@ -75,7 +75,8 @@ def read_image_folder(
 
     The calibration images are spread over the folder: its files, sorted by path, are cut into equal stretches, and
     each gives one at random. Files that cannot be read, and files equal to one that was taken, are passed over and
-    replaced by others. The same folder and seed give the same images.
+    replaced by others. The same folder and seed give the same images. How many bits 16-bit files use, the largest
+    value of all files of the folder decides.
 
     Args:
         root: the folder; folders inside it count, hidden ones do not.
@@ -202,7 +203,7 @@ class _Reader:
                     if digest in self._taken:
                         self.duplicates += 1
                         continue
-                    image, _ = fit_frame(Frame(read_pixels(path), None), form)
+                    image = self._fitted(Frame(read_pixels(path), None))
                 except (BadImageError, OSError) as error:
                     self.skipped.append(f"{name}: {error}")
                     continue
@@ -216,3 +217,17 @@ class _Reader:
         else:
             pixels = np.zeros((0, *shape), np.uint8)
         return UnlabelledImages(pixels, tuple(ids), tuple(digests))
+
+    def _fitted(self, frame: Frame) -> NDArray[np.uint8]:
+        try:
+            return fit_frame(frame, self._form)[0]
+        except UndecidedBitsError:
+            self._form = replace(self._form, bits=bits_for(max(map(_largest, self._files))))
+            return fit_frame(frame, self._form)[0]
+
+
+def _largest(path: Path) -> int:
+    try:
+        return largest_of_16_bits(read_pixels(path))
+    except (BadImageError, OSError):  # passed over where it would be taken
+        return 0

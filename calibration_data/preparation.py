@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Any
@@ -13,11 +14,12 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration_data.dataset import Dataset, Record, labels_of
-from calibration_data.decoding import Decoded, decode
+from calibration_data.dataset import Dataset, Frame, Record, labels_of
+from calibration_data.decoding import Decoded, Load, decode
 from calibration_data.fitting import ImageForm
 from calibration_data.prepared import SPLITS, PreparedData
 from calibration_data.prepared_folder import MANIFEST, Columns, Head, Rows, write_prepared
+from calibration_data.split_checks import check_enough_images
 from calibration_data.splits import drop_leaking_images, equal_images, split_records
 from foundation.errors import UsageError
 from foundation.files import write_refused
@@ -57,12 +59,15 @@ def prepare(
         What `read_prepared(folder)` would return.
 
     Raises:
-        UsageError: the source is missing, an image is bad and `bad_images` is "error", the images cannot be divided
-            (see `split_records`), or the disk is full.
+        UsageError: the source is missing, a class has fewer images than there are splits or is none of `classes`, an
+            image is bad and `bad_images` is "error", the images cannot be divided (see `split_records`), or the disk
+            is full.
         StageError: a worker process died.
     """
     if classes is not None:
         dataset = with_classes(dataset, classes)
+    if training and dataset.task == "multi_class":
+        check_enough_images(dataset.records, dataset.classes)
     (folder / MANIFEST).unlink(missing_ok=True)  # without it, a half-written folder cannot be taken for a whole one
     records, dropped = list(dataset.records), list[str]()
     if settings.duplicates == "drop":
@@ -97,6 +102,7 @@ def prepare(
             merged=[] if settings.duplicates == "error" else equal_images(decoded.records),
             ignored=dataset.ignored,
             missing=dataset.missing,
+            bits=decoded.bits,
         )
         splits = {
             name: (
@@ -130,7 +136,17 @@ def with_classes(dataset: Dataset, classes: Sequence[str]) -> Dataset:
         return tuple(sorted(to[one] for one in label)) if isinstance(label, tuple) else to[label]
 
     records = tuple(replace(record, label=renumbered(record.label)) for record in dataset.records)
-    return replace(dataset, classes=tuple(classes), records=records)
+    load = partial(_load_by_own_labels, dataset.load, tuple(to))
+    return replace(dataset, classes=tuple(classes), records=records, load=load)
+
+
+def _load_by_own_labels(load: Load, to: tuple[int, ...], record: Record) -> Frame:
+    """Decode a renumbered record; a source may decode by the labels that it gave, and name a mask's class by them."""
+    own = {new: old for old, new in enumerate(to)}
+    label = record.label
+    record = replace(record, label=tuple(own[one] for one in label) if isinstance(label, tuple) else own[label])
+    frame = load(record)
+    return frame if frame.mask_class is None else replace(frame, mask_class=to[frame.mask_class])
 
 
 @dataclass(frozen=True)
@@ -139,6 +155,7 @@ class _Decoded:
     mask_row: NDArray[np.int64]
     mask_class: NDArray[np.int64]
     skipped: tuple[str, ...]
+    bits: int | None
 
 
 def _decode_all(
@@ -155,7 +172,9 @@ def _decode_all(
     mask_class: list[int] = []
     skipped: list[str] = []
     found_masks = 0
-    form = ImageForm(settings.image_size, settings.channels, settings.fit, bits=settings.bits)
+    bits: int | None = None
+    told = None if settings.bits == "auto" else settings.bits
+    form = ImageForm(settings.image_size, settings.channels, settings.fit, bits=told)
     outcomes = decode(records, dataset.load, form, settings.workers)
     for done, (record, outcome) in enumerate(zip(records, outcomes, strict=True), start=1):
         if isinstance(outcome, Decoded):
@@ -165,6 +184,7 @@ def _decode_all(
                 found_masks += 1
             mask_row.append(-1 if outcome.mask is None else found_masks - 1)
             mask_class.append(outcome.mask_class)
+            bits = outcome.bits or bits
             kept.append(record)
         elif settings.bad_images == "error":
             raise UsageError(
@@ -173,7 +193,7 @@ def _decode_all(
         else:
             skipped.append(f"{record.image_id}: {outcome}")
         progress(done, len(records))
-    return _Decoded(kept, np.array(mask_row, np.int64), np.array(mask_class, np.int64), tuple(skipped))
+    return _Decoded(kept, np.array(mask_row, np.int64), np.array(mask_class, np.int64), tuple(skipped), bits)
 
 
 @contextmanager

@@ -68,6 +68,7 @@ class PreparedData:
         ignored: files of the source that are no images of it, as paths below its root.
         missing: names of images that the source lists and does not hold.
         groups_known: whether the source names the patients, lesions or videos that `groups` are.
+        bits: how many bits of 16-bit gray images were taken to be in use; None where no image has 16.
     """
 
     dataset: str
@@ -86,6 +87,7 @@ class PreparedData:
     ignored: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     groups_known: bool = False
+    bits: int | None = None
 
     @property
     def channels(self) -> int:

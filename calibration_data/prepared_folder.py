@@ -72,6 +72,7 @@ class Head:
     merged: Sequence[str] = ()
     ignored: Sequence[str] = ()
     missing: Sequence[str] = ()
+    bits: int | None = None
 
 
 def write_prepared(folder: Path, head: Head, splits: dict[SplitName, tuple[Rows, Columns]]) -> PreparedData:
@@ -89,6 +90,7 @@ def write_prepared(folder: Path, head: Head, splits: dict[SplitName, tuple[Rows,
         "std": list(head.std),
         "synthetic": head.synthetic,
         "groups_known": head.groups_known,
+        "bits": head.bits,
         **{name: list(getattr(head, name)) for name in LISTS},
         "splits": {name: _write_split(folder, name, *parts) for name, parts in splits.items()},
     }
@@ -151,6 +153,7 @@ def _open(folder: Path, manifest: dict[str, JSON]) -> PreparedData:
         test=splits["test"],
         task=manifest["task"],
         groups_known=manifest["groups_known"],
+        bits=manifest.get("bits"),
         **lists,
     )
 

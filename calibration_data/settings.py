@@ -31,8 +31,10 @@ class DataSettings(Settings):
     image_size: int = Field(64, ge=8, le=1024, description="height and width of the network's input, in pixels")
     channels: Literal[1, 3] = Field(3, description="1: gray, 3: RGB")
     fit: Fit = Field("pad", description="how an image becomes square: black borders, stretched, or cropped")
-    bits: int | None = Field(
-        None, ge=8, le=16, description="how many bits 16-bit gray images use, such as 12; null: they must use all 16"
+    bits: Literal["auto"] | Annotated[int, Field(ge=8, le=16)] = Field(
+        "auto",
+        description="how many bits 16-bit gray images use, such as 12; auto: as many as the largest value of all "
+        "images needs, out of 8, 10, 12, 14 and 16",
     )
     mean: Annotated[tuple[float, ...], Field(strict=False)] | None = Field(
         None, description="per channel, of pixels scaled to 0…1; default: computed from the training images"

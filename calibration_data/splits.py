@@ -11,6 +11,12 @@ from pydantic import Field, model_validator
 
 from calibration_data.dataset import Record, labels_of
 from calibration_data.prepared import SPLITS, SplitName, Task
+from calibration_data.split_checks import (
+    check_enough_groups,
+    check_no_empty_class,
+    check_no_empty_split,
+    check_no_unused_class,
+)
 from foundation.errors import UsageError
 from foundation.settings import Settings
 
@@ -70,7 +76,7 @@ def split_records(
     """
     whole = task == "multi_class" and training
     if whole:
-        _check_classes(records, classes)
+        check_no_unused_class(records, classes)
     group_of, group_names = _groups(records, merge=duplicates == "merge")
     counts = np.zeros((len(group_names), len(classes) + 1), dtype=np.int64)
     for record, group in zip(records, group_of.tolist(), strict=True):
@@ -82,7 +88,7 @@ def split_records(
     open_splits = [name for name in SPLITS if name not in official]
     free = np.array([group for group in range(len(group_names)) if group not in fixed], dtype=np.int64)
     if whole:
-        _check_enough_groups(counts[free], classes, open_splits)
+        check_enough_groups(counts[free], classes, open_splits)
 
     fractions = np.array([getattr(settings, name) for name in open_splits])
     divided = counts[free] if training else _rare_together(counts[free], fractions)
@@ -91,8 +97,8 @@ def split_records(
     side_of.update((int(group), open_splits[side]) for group, side in zip(free, sides, strict=True))
     assignment = tuple(side_of[int(group)] for group in group_of)
     if whole:
-        _check_no_empty_class(records, assignment, classes)
-    _check_no_empty_split(assignment)
+        check_no_empty_class(records, assignment, classes)
+    check_no_empty_split(assignment)
     check_no_leak(records, assignment)
     return assignment
 
@@ -211,12 +217,12 @@ def _apportion(
 
 
 def _rare_together(counts: NDArray[np.int64], fractions: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return counts in which the classes too rare to stand on every side count as one.
+    """Return counts in which the classes of too few groups to stand on every side count as one.
 
     Divided by themselves, they would all go to the largest side, and the others would stay empty.
     """
     least = float(fractions.sum() / fractions.min())
-    rare = counts.sum(axis=0) < least
+    rare = (counts > 0).sum(axis=0) < least
     return np.concatenate([counts[:, ~rare], counts[:, rare].sum(axis=1, keepdims=True)], axis=1)
 
 
@@ -237,42 +243,3 @@ def _fill_empty(counts: NDArray[np.int64], sides: NDArray[np.int64], n_sides: in
                 held[side] += present[group]
                 sides[group] = side
     return sides
-
-
-def _check_classes(records: Sequence[Record], classes: Sequence[str]) -> None:
-    if len(classes) < 2:
-        raise UsageError(f"expected two classes or more, found {', '.join(classes) or 'none'}. Add another class.")
-    present = {label for record in records for label in labels_of(record)}
-    for label, name in enumerate(classes):
-        if label not in present:
-            raise UsageError(f"class {name!r}: expected images, found none that can be used. Add some or remove it.")
-
-
-def _check_enough_groups(counts: NDArray[np.int64], classes: Sequence[str], splits: Sequence[SplitName]) -> None:
-    for label, name in enumerate(classes):
-        found = int((counts[:, label] > 0).sum())
-        if found < len(splits):
-            raise UsageError(
-                f"class {name!r}: expected images of {len(splits)} groups or more, one for each of "
-                f"{', '.join(splits)}; found {found}. Add images of other groups (patients) or remove the class."
-            )
-
-
-def _check_no_empty_class(records: Sequence[Record], assignment: Sequence[SplitName], classes: Sequence[str]) -> None:
-    present = {(label, side) for record, side in zip(records, assignment, strict=True) for label in labels_of(record)}
-    for label, name in enumerate(classes):
-        for split in SPLITS:
-            if (label, split) not in present:
-                raise UsageError(
-                    f"class {name!r}: expected images in the {split} split, found none. Its groups are too few or "
-                    "too large to divide; add images of other groups (patients), or change `split.seed`."
-                )
-
-
-def _check_no_empty_split(assignment: Sequence[SplitName]) -> None:
-    for split in SPLITS:
-        if split not in assignment:
-            raise UsageError(
-                f"expected images in the {split} split, found none. Add images of other groups (patients), or change "
-                "the fractions in `split`."
-            )

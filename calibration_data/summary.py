@@ -30,6 +30,8 @@ def summary_lines(data: PreparedData) -> list[str]:
     if data.ignored:
         counted = _count(len(data.ignored), "file is no image and was", "files are no images and were")
         lines.append(f"{counted} ignored: {_some(data.ignored)}.")
+    if data.bits is not None:
+        lines.append(f"Gray images of 16 bits are taken to use {data.bits} of them.")
     if not data.groups_known:
         splits = [data.split(name) for name in SPLITS]
         any_named = any(split.groups != split.image_ids for split in splits)

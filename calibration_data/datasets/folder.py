@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -52,8 +52,8 @@ class FolderSettings(SourceSettings):
     )
     group_pattern: Annotated[str, AfterValidator(_one_group)] | None = Field(
         None,
-        description="regular expression whose first group names the patient; searched in the image's path below "
-        "`root`, with slashes, and where it is not found there in the file's name alone",
+        description="regular expression whose first group names the patient; searched in the files' names alone, and "
+        "where it is not found in all of them in the images' paths below `root`, with slashes ('/(P[0-9]+)/')",
     )
 
 
@@ -76,17 +76,11 @@ def open_folder(settings: FolderSettings) -> Dataset:
         for image, beside in part.folders.masks.items()
     }
     records = [
-        record
-        for part in parts
-        for record in records_of(
-            part.folders,
-            prefix=part.prefix,
-            official_split=part.split,
-            group_of=None
-            if settings.group_pattern is None
-            else partial(_group, root, settings.group_pattern, part.prefix),
-        )
+        record for part in parts for record in records_of(part.folders, prefix=part.prefix, official_split=part.split)
     ]
+    if settings.group_pattern is not None:
+        groups = _groups(root, settings.group_pattern, [record.image_id for record in records])
+        records = [replace(record, group=group) for record, group in zip(records, groups, strict=True)]
     ignored = [part.prefix + name for part in parts for name in part.folders.ignored]
     if settings.official_splits:
         ignored += [path.name for path in visible_paths(root) if not path.is_dir()]
@@ -188,13 +182,20 @@ def _check_split_folders(root: Path, splits: Mapping[str, SplitName]) -> None:
             )
 
 
-def _group(root: Path, pattern: str, prefix: str, image: str) -> str:
-    path = prefix + image
-    for place in (path, path.rsplit("/", 1)[-1]):
-        match = re.search(pattern, place)
-        if match is not None and match[1]:
-            return str(match[1])
-    raise UsageError(
-        f"{root / path}: expected a name in which `source.group_pattern` {pattern!r} finds a group, alone or with "
-        "the folders that it is in, found none. Mend the pattern or rename the file."
-    )
+def _groups(root: Path, pattern: str, images: Sequence[str]) -> list[str]:
+    """Return each image's group: from the names if all have one, since folders of classes part a patient's images."""
+    in_names = [_found(pattern, image.rsplit("/", 1)[-1]) for image in images]
+    if all(in_names):
+        return in_names
+    in_paths = [_found(pattern, image) for image in images]
+    if not all(in_paths):
+        raise UsageError(
+            f"{root / images[in_paths.index('')]}: expected a name in which `source.group_pattern` {pattern!r} finds "
+            "a group, alone or with the folders that it is in, found none. Mend the pattern or rename the file."
+        )
+    return in_paths
+
+
+def _found(pattern: str, text: str) -> str:
+    match = re.search(pattern, text)
+    return match[1] or "" if match else ""

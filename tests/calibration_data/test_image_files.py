@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from calibration_data.dataset import BadImageError
-from calibration_data.fitting import eight_bits
+from calibration_data.fitting import UndecidedBitsError, bits_for, eight_bits
 from calibration_data.image_files import (
     decode_pixels,
     fingerprint_of_files,
@@ -51,18 +51,25 @@ def test_sixteen_bits_give_their_high_byte(tmp_path):
     for name in ("a.png", "a.tiff"):
         pixels = read_pixels(saved(tmp_path, Image.fromarray(deep), name))
         assert np.array_equal(pixels, deep[:, :, None])
-        assert np.array_equal(eight_bits(pixels, None), RAMP[:, :, None])
+        assert np.array_equal(eight_bits(pixels, 16), RAMP[:, :, None])
 
 
-def test_twelve_bits_in_sixteen_are_asked_for(tmp_path):
+def test_twelve_bits_in_sixteen_give_the_highest_eight_of_the_twelve(tmp_path):
     twelve = RAMP.astype(np.uint16) * 16 + 5
     pixels = read_pixels(saved(tmp_path, Image.fromarray(twelve)))
-    with pytest.raises(BadImageError, match=r"none above 3829, .* Say how many bits are used with `data\.bits`: 12"):
+    with pytest.raises(UndecidedBitsError):
         eight_bits(pixels, None)
     assert np.array_equal(eight_bits(pixels, 12), RAMP[:, :, None])
     assert eight_bits(pixels, 16).max() == 14  # what was silently taken before
     with pytest.raises(BadImageError, match=r"values of 11 bits .*, found 3829"):
         eight_bits(pixels, 11)
+
+
+@pytest.mark.parametrize(
+    ("largest", "bits"), [(0, 8), (255, 8), (256, 10), (4095, 12), (4096, 14), (16383, 14), (16384, 16), (65535, 16)]
+)
+def test_the_largest_value_decides_how_many_bits_are_used(largest, bits):
+    assert bits_for(largest) == bits
 
 
 def test_webp_is_an_image(tmp_path):

@@ -137,3 +137,13 @@ def test_images_take_any_rectangle(folder: Path, tmp_path: Path) -> None:
     assert shapes["pad"].shape == (1, 4, 8)
     assert np.array_equal(shapes["pad"], shapes["stretch"])
     assert np.array_equal(shapes["crop"], shapes["stretch"])
+
+
+def test_the_brightest_file_of_the_folder_says_how_many_bits_are_used(tmp_path):
+    folder = tmp_path / "deep"
+    folder.mkdir()
+    for index in range(8):
+        pixels = np.full((8, 8), 1600 + index if index else 4000, np.uint16)
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+    found = read_image_folder(folder, ImageForm(8, 1, "stretch"), 8, 0, 0, tmp_path)
+    assert sorted(set(found.calibration.pixels.reshape(8, -1).max(axis=1).tolist())) == [100, 250]

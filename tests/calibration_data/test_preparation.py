@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from calibration_data.dataset import Frame, Record
+from calibration_data.dataset import Dataset, Frame, Record
 from calibration_data.fitting import ImageForm, fit_frame
 from calibration_data.preparation import prepare
-from calibration_data.prepared import SPLITS
+from calibration_data.prepared import SPLITS, PreparedData
 from calibration_data.prepared_folder import ARRAYS, FILES, read_prepared
 from calibration_data.settings import DataSettings, open_source, source_fingerprint
 from calibration_data.splits import SplitSettings, drop_leaking_images, split_records
@@ -235,8 +235,117 @@ def test_a_class_of_bad_images_alone_is_refused(two_classes, tmp_path):
 
 def test_an_empty_class_folder_is_refused(two_classes, tmp_path):
     (two_classes / "elk").mkdir()
-    with pytest.raises(UsageError, match="class 'elk': expected images, found none"):
+    with pytest.raises(UsageError, match=r"class 'elk': expected 3 images or more, .* found 0\. .* remove the class"):
         prepare_from(settings_for(two_classes), tmp_path)
+
+
+def test_all_classes_of_too_few_images_are_named_before_any_image_is_decoded(two_classes, write_image, tmp_path):
+    (two_classes / "elk").mkdir()
+    for index in range(2):
+        write_image(two_classes / "fox" / f"{index}.png", seed=300 + index)
+    decoded: list[int] = []
+    with pytest.raises(UsageError, match=r"classes 'elk', 'fox': expected 3 images or more each, .* found 0, 2"):
+        prepare_from(settings_for(two_classes), tmp_path, lambda done, total: decoded.append(done))
+    assert decoded == []
+
+
+def test_where_nothing_is_trained_classes_may_be_small_or_empty(two_classes, write_image, tmp_path):
+    (two_classes / "elk").mkdir()
+    write_image(two_classes / "fox" / "0.png", seed=300)
+    settings = settings_for(two_classes)
+    data = prepare(open_source(settings), settings, tmp_path, training=False)
+    assert data.classes == ("cat", "dog", "elk", "fox")
+    assert sum(len(data.split(name)) for name in SPLITS) == 17
+
+
+# --- gray of 16 bits ---
+
+
+def deep_images(root: Path, largest: dict[str, int]) -> Path:
+    """Write class folders a and b of six flat 16-bit images each, told apart by a corner; `largest` by path."""
+    for name, label in (("a", 0), ("b", 1)):
+        (root / name).mkdir(parents=True)
+        for index in range(6):
+            path = f"{name}/{index}.png"
+            pixels = np.full((8, 8), largest.get(path, 1000), np.uint16)
+            pixels[0, 0] = 6 * label + index
+            Image.fromarray(pixels).save(root / path)
+    return root
+
+
+def brightness(data: PreparedData) -> dict[str, int]:
+    splits = [data.split(name) for name in SPLITS]
+    return {
+        image_id: int(pixels.max())
+        for split in splits
+        for image_id, pixels in zip(split.image_ids, split.images, strict=True)
+    }
+
+
+@pytest.mark.parametrize(("brightest", "bits"), [(1000, 10), (4095, 12), (9000, 14), (60000, 16)])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_brightest_image_says_for_all_how_many_bits_are_used(tmp_path, brightest, bits, workers):
+    root = deep_images(tmp_path / "images", {"b/5.png": brightest})
+    data = prepare_from(
+        settings_for(root, channels=1, fit="stretch", image_size=8, workers=workers), tmp_path / "out"
+    )
+    found = brightness(data)
+    assert found["a/0.png"] == 1000 >> (bits - 8)
+    assert found["b/5.png"] == brightest >> (bits - 8)
+    assert data.bits == read_prepared(tmp_path / "out").bits == bits
+
+
+def test_images_of_8_bits_before_those_of_16_stay_as_they_are(tmp_path):
+    root = deep_images(tmp_path / "images", {})
+    Image.fromarray(np.full((8, 8), 200, np.uint8)).save(root / "a" / "0.png")
+    data = prepare_from(settings_for(root, channels=1, image_size=8), tmp_path / "out")
+    assert brightness(data)["a/0.png"] == 200
+    assert brightness(data)["a/1.png"] == 1000 >> 2
+
+
+def test_bits_that_are_told_are_taken_and_what_does_not_fit_is_a_bad_image(tmp_path):
+    root = deep_images(tmp_path / "images", {"b/5.png": 5000})
+    settings = settings_for(root, channels=1, image_size=8, bits=12)
+    with pytest.raises(UsageError, match=r"b/5.png: expected values of 12 bits \(`data.bits`\), found 5000"):
+        prepare_from(settings, tmp_path / "out")
+    data = prepare_from(settings.model_copy(update={"bad_images": "skip"}), tmp_path / "out")
+    assert len(data.skipped) == 1
+    assert brightness(data)["a/0.png"] == 1000 >> 4
+
+
+def test_images_of_8_bits_have_no_bits_to_tell(two_classes, tmp_path):
+    assert prepare_from(settings_for(two_classes), tmp_path).bits is None
+
+
+# --- the outputs of a model ---
+
+
+def test_masks_stay_with_their_images_when_labels_become_a_models_outputs(kvasir_like, tmp_path):
+    settings = DataSettings.model_validate(
+        {"source": {"name": "kvasir_seg", "root": str(kvasir_like)}, "image_size": 16}
+    )
+    outputs = ("artefact", "polyp", "mucosa")
+    data = prepare(open_source(settings), settings, tmp_path, training=False, classes=outputs)
+    found = set()
+    for split in (data.split(name) for name in SPLITS):
+        for image_id, label, has_mask in zip(split.image_ids, split.labels, split.has_mask, strict=True):
+            assert outputs[label] == image_id.split("/")[1]
+            found.add((outputs[label], bool(has_mask)))
+    assert found == {("polyp", True), ("mucosa", False)}
+
+
+def shown_mask(record: Record) -> Frame:
+    """Return an image whose mask shows the first class of its own data set."""
+    return Frame(np.full((8, 8, 1), int(record.image_id), np.uint8), np.eye(8, dtype=bool), mask_class=0)
+
+
+def test_the_class_that_a_mask_shows_becomes_an_output_too(tmp_path):
+    records = tuple(Record(str(i), (0, 1), str(i), (), None, f"{i:064d}") for i in range(9))
+    dataset = Dataset("mine", ("mass", "nodule"), records, synthetic=False, load=shown_mask, task="multi_label")
+    settings = settings_for(tmp_path, workers=0)
+    data = prepare(dataset, settings, tmp_path, training=False, classes=("nodule", "effusion", "mass"))
+    assert set(data.train.mask_class.tolist()) == {2}
+    assert data.train.labels[0].tolist() == [1, 0, 1]
 
 
 def test_one_class_only_is_refused(two_classes, tmp_path):

@@ -241,6 +241,25 @@ def test_classes_that_no_division_can_spread_are_refused():
         split_records(records, ("a", "b", "c"), SplitSettings())
 
 
+def test_classes_of_one_patient_each_are_divided_where_nothing_is_trained():
+    records = [record(10 * label + i, label, f"P{label}") for label in range(20) for i in range(10)]
+    assignment = split_records(records, [str(label) for label in range(20)], SplitSettings(), training=False)
+    assert Counter(assignment) == {"train": 140, "validation": 30, "test": 30}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((9, 0, 0), "classes 'b', 'c': expected images, found none that can be used"),
+        ((9, 2, 1), "classes 'b', 'c': expected images of 3 groups or more each, .* found 2, 1"),
+    ],
+)
+def test_every_class_that_cannot_be_divided_is_named(sizes, message):
+    labels = [label for label, size in enumerate(sizes) for _ in range(size)]
+    with pytest.raises(UsageError, match=message):
+        split_records([record(index, label) for index, label in enumerate(labels)], CLASSES, SplitSettings())
+
+
 @pytest.mark.parametrize(
     "values",
     [{"train": 0.9}, {"train": 1.0, "validation": 0.0, "test": 0.0}, {"seed": -1}, {"seed": 0.5}, {"dev": 0.1}],

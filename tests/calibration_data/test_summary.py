@@ -32,6 +32,10 @@ def test_images_groups_and_splits_are_counted(plain):
     assert summary_lines(plain) == ["210 images of 105 groups: 120 train, 30 validation, 60 test."]
 
 
+def test_the_bits_of_deep_images_are_told(plain):
+    assert summary_lines(replace(plain, bits=12))[-1] == "Gray images of 16 bits are taken to use 12 of them."
+
+
 def test_images_of_unknown_patients_are_no_groups(stripes):
     assert summary_lines(stripes) == [
         "210 images: 120 train, 30 validation, 60 test.",

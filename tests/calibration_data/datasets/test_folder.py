@@ -106,6 +106,12 @@ def test_the_pattern_is_searched_in_the_path_and_then_in_the_name(tmp_path, writ
         assert [record.group for record in opened(tmp_path, pattern).records] == [patient]
 
 
+@pytest.mark.parametrize("pattern", ["^([^_]+)_", "([^_]+)_"])
+def test_a_patient_stays_one_across_classes_where_every_name_has_a_group(two_classes, pattern):
+    """In the paths the pattern would find cat/P0 and dog/P0: a patient on two sides."""
+    assert [record.group for record in opened(two_classes, pattern).records] == [f"P{i}" for i in range(8)] * 2
+
+
 @pytest.mark.parametrize("pattern", ["P[0-9]", "(P[0-9]", ""])
 def test_a_pattern_without_a_group_is_refused(tmp_path, pattern):
     with pytest.raises(ValidationError, match="expected a regular expression"):
