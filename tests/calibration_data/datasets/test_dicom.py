@@ -90,7 +90,7 @@ def test_a_patient_is_one_in_every_compression(tmp_path):
     write_compressed(tmp_path / "ill" / "2.dcm", gray, JPEG2000Lossless, PatientID="MRN 007", PatientSex="M")
     write_dicom(tmp_path / "ill" / "3.dcm", gray, PatientID="MRN 007", PatientSex="M")
     records = opened(tmp_path).records
-    assert len({(record.group, record.subgroup) for record in records}) == 1
+    assert len({(record.group, record.subgroups) for record in records}) == 1
 
 
 IDENTITY = {

@@ -46,9 +46,9 @@ def test_a_table_is_a_table(model, tmp_path, name):
     assert configuration(model, table).data.source == TableSettings(table=table)
 
 
-def test_a_folder_that_is_missing_is_left_to_whoever_opens_it(model, tmp_path):
-    found = configuration(model, tmp_path / "nowhere")
-    assert found.data.source == FolderSettings(root=tmp_path / "nowhere")
+def test_images_that_are_not_there_are_told_by_the_option(model, tmp_path):
+    with pytest.raises(UsageError, match="--images: expected a folder with one folder per class, .*found nothing at"):
+        configuration(model, tmp_path / "nowhere")
 
 
 def test_an_input_that_is_no_square_is_refused(tmp_path):
