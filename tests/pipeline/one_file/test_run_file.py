@@ -47,7 +47,7 @@ def test_a_table_is_a_table(model, tmp_path, name):
 
 
 def test_images_that_are_not_there_are_told_by_the_option(model, tmp_path):
-    with pytest.raises(UsageError, match=r"--images: expected a folder with one folder per class, .*found nothing at"):
+    with pytest.raises(UsageError, match=r"--images: expected a folder with .*, found nothing at"):
         configuration(model, tmp_path / "nowhere")
 
 
