@@ -68,6 +68,29 @@ def test_a_run_on_ones_own_images_as_the_readme_says(tmp_path):
     assert row["n"] == 30
 
 
+@pytest.mark.long
+def test_a_file_is_judged_as_the_readme_says_and_opened_in_python(tmp_path):
+    folder = tmp_path / "path/to/images"
+    write_images(folder, 40)
+    rng = np.random.default_rng(0)
+    two = classifier(changed={"w4": rng.normal(0, 0.3, (2, 128)), "b4": np.zeros(2)})
+    two.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 2
+    write(two, folder.parent / "model.onnx")
+    (block,) = [block for block in BLOCKS if "run path/to/model.onnx" in block]
+    (result,) = [run(command, tmp_path) for command in commands(block)]
+    assert result.returncode in (0, 1), result.stdout + result.stderr
+    assert (tmp_path / "runs/model/configuration.yaml").is_file()
+    (example,) = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    (tmp_path / "example.py").write_text(example.replace("runs/polyps", "runs/model"))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "example.py"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "saliency_spearman" in done.stdout
+    assert "static-int8" in done.stdout
+
+
 def test_one_file_is_compiled_as_the_readme_says(tmp_path):
     folder = tmp_path / "path/to/images"
     write_images(folder, 40)
