@@ -24,6 +24,7 @@ class ImageForm:
             form's shape, a square as a rule.
         width: in pixels; None for squares.
         bits: how many bits 16-bit gray images use; None while that is undecided.
+        crop_share: of the short side, what "crop" keeps, above 0 to 1.
     """
 
     size: int
@@ -31,6 +32,7 @@ class ImageForm:
     fit: Fit
     width: int | None = None
     bits: int | None = None
+    crop_share: float = 1.0
 
 
 DEPTHS = (8, 10, 12, 14, 16)
@@ -99,7 +101,8 @@ def fit_frame(frame: Frame, form: ImageForm) -> tuple[NDArray[np.uint8], NDArray
     width, height = image.size
     if fit == "crop":
         scale = max(wide / width, high / height)
-        kept = min(width, max(1, round(wide / scale))), min(height, max(1, round(high / scale)))
+        share = form.crop_share
+        kept = min(width, max(1, round(share * wide / scale))), min(height, max(1, round(share * high / scale)))
         left, top = (width - kept[0]) // 2, (height - kept[1]) // 2
         box, shown = (left, top, left + kept[0], top + kept[1]), (wide, high)
     else:

@@ -174,7 +174,7 @@ def _decode_all(
     found_masks = 0
     bits: int | None = None
     told = None if settings.bits == "auto" else settings.bits
-    form = ImageForm(settings.image_size, settings.channels, settings.fit, bits=told)
+    form = ImageForm(settings.image_size, settings.channels, settings.fit, bits=told, crop_share=settings.crop_share)
     outcomes = decode(records, dataset.load, form, settings.workers)
     for done, (record, outcome) in enumerate(zip(records, outcomes, strict=True), start=1):
         if isinstance(outcome, Decoded):

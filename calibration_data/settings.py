@@ -31,6 +31,12 @@ class DataSettings(Settings):
     image_size: int = Field(64, ge=8, le=1024, description="height and width of the network's input, in pixels")
     channels: Literal[1, 3] = Field(3, description="1: gray, 3: RGB")
     fit: Fit = Field("pad", description="how an image becomes square: black borders, stretched, or cropped")
+    crop_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="share of the short side that a crop keeps (fit: crop): 0.875 is resize to 256, centre crop of 224",
+    )
     bits: Literal["auto"] | Annotated[int, Field(ge=8, le=16)] = Field(
         "auto",
         description="how many bits 16-bit gray images use, such as 12; auto: as many as the largest value of all "

@@ -20,6 +20,7 @@ from pipeline.cli_options import (
     AsJson,
     ChannelOrder,
     ConfigPath,
+    CropShare,
     ExistingRun,
     FitTo,
     ImageSize,
@@ -115,6 +116,7 @@ def run(
     answers: Answers = None,
     image_size: ImageSize = None,
     fit: FitTo = None,
+    crop_share: CropShare = None,
     seed: Seed = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -125,7 +127,8 @@ def run(
 
     form = {
         "mean": mean, "std": std, "scale": scale, "layout": layout, "channel_order": channel_order,
-        "answer_output": answer_output, "answers": answers, "image_size": image_size, "fit": fit, "seed": seed,
+        "answer_output": answer_output, "answers": answers, "image_size": image_size, "fit": fit,
+        "crop_share": crop_share, "seed": seed,
     }  # fmt: skip
     if is_model(source):
         run_model(source, images, labels, given or [], form, run, as_json, quiet)
@@ -166,6 +169,7 @@ def quantize(
     answers: Answers = None,
     image_size: ImageSize = None,
     fit: FitTo = None,
+    crop_share: CropShare = None,
     seed: Seed = None,
     output: Annotated[Path | None, of_model("file to write (default: MODEL.METHOD.onnx)")] = None,
     trials: Annotated[int | None, of_search("files to try, at most (default: 24)")] = None,
@@ -185,7 +189,7 @@ def quantize(
         "target": target, "trials": trials, "minutes": minutes, "agreement": agreement,
         "saliency_spearman": saliency_spearman, "mean": mean, "std": std, "scale": scale, "layout": layout,
         "channel_order": channel_order, "answer_output": answer_output, "answers": answers,
-        "image_size": image_size, "fit": fit, "seed": seed, "output": output,
+        "image_size": image_size, "fit": fit, "crop_share": crop_share, "seed": seed, "output": output,
     }  # fmt: skip
     if is_model(source):
         refuse_options(source, "a configuration", run=run, variant=variant)

@@ -194,7 +194,7 @@ def _images(
     if request.images is None:
         return None, None
     entry, preprocessing = preprocessing_for(proto, request)
-    form = form_for(entry, preprocessing, request.fit)
+    form = form_for(entry, preprocessing, request.fit, request.crop_share)
     with observer.stage("read images") as advance:
         folder = read_image_folder(request.images, form, request.limit, held_out, request.seed, scratch, advance)
     first = folder.calibration.pixels[0].flat[0]

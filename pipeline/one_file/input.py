@@ -61,10 +61,10 @@ def spelled(setting: str) -> str:
     return {"output": "--answer-output"}.get(setting, f"--{setting.replace('_', '-')}")
 
 
-def form_for(entry: ImageInput, preprocessing: Preprocessing, fit: Fit) -> ImageForm:
+def form_for(entry: ImageInput, preprocessing: Preprocessing, fit: Fit, crop_share: float) -> ImageForm:
     """Return the form that images must have for an input."""
     channels = entry.channels or len(preprocessing.mean)
-    return ImageForm(preprocessing.image_size, channels, fit, preprocessing.image_width)
+    return ImageForm(preprocessing.image_size, channels, fit, preprocessing.image_width, crop_share=crop_share)
 
 
 def parsed_size(text: str) -> tuple[int, int]:

@@ -52,6 +52,7 @@ class CompileRequest:
         answers: what it holds: logits, probabilities, sigmoid or label.
         image_size: "224", or "224x320" (height, width), of a model that takes any.
         fit: how an image becomes the input's shape.
+        crop_share: share of the short side that a crop keeps.
         output: the file to write; None for MODEL.METHOD.onnx beside the model.
         seed: of the choice of images.
     """
@@ -76,6 +77,7 @@ class CompileRequest:
     answers: Kind | None = None
     image_size: str | None = None
     fit: Fit = "pad"
+    crop_share: float = 1.0
     output: Path | None = None
     seed: int = 0
 
@@ -140,6 +142,8 @@ def request_for(model: Path, options: Mapping[str, Any]) -> CompileRequest:
     for name, choices in choices_of.items():
         if name in given and given[name] not in choices:
             raise UsageError(f"{_flag(name)}: expected one of {', '.join(choices)}, found {options[name]!r}.")
+    if not 0 < given.get("crop_share", 1.0) <= 1:
+        raise UsageError(f"--crop-share: expected above 0 and at most 1, found {given['crop_share']}.")
     if given.get("seed", 0) < 0:
         raise UsageError(f"--seed: expected 0 or more, found {given['seed']}.")
     return CompileRequest(model, **given)

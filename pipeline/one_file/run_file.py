@@ -95,6 +95,7 @@ def _values(request: RunRequest, size: int, channels: int) -> dict[str, Any]:
             "image_size": size,
             "channels": channels,
             "fit": request.file.fit,
+            "crop_share": request.file.crop_share,
             "split": {**_SPLIT, "seed": request.file.seed},
             "duplicates": "drop",  # merges, and where the authors fixed a test set, keeps it whole
             "bad_images": "skip",

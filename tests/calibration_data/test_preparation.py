@@ -523,3 +523,11 @@ def test_labels_of_a_multi_label_task_are_divided_each_in_the_same_proportions()
         assert sides.count("test") > 0
     groups = {(record.group, side) for record, side in zip(records, assignment, strict=True)}
     assert len(groups) == 400
+
+
+def test_a_crop_may_keep_a_share_of_the_short_side_as_resize_and_centre_crop_do():
+    ramp = np.tile(np.arange(256, dtype=np.uint8)[None, :, None], (256, 1, 1))
+    whole, _ = fit_frame(Frame(ramp, None), ImageForm(224, 1, "crop"))
+    central, _ = fit_frame(Frame(ramp, None), ImageForm(224, 1, "crop", crop_share=0.875))
+    assert (int(whole[0, 0, 0]), int(whole[0, 0, -1])) == (0, 255)
+    assert central[0, 0].tolist() == list(range(16, 240))  # not a pixel is resized
