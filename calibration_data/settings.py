@@ -35,7 +35,7 @@ class DataSettings(Settings):
         1.0,
         gt=0,
         le=1,
-        description="share of the short side that a crop keeps (fit: crop): 0.875 is resize to 256, centre crop of 224",
+        description="share of the short side that fit: crop keeps; 0.875 is resize to 256, centre crop of 224",
     )
     bits: Literal["auto"] | Annotated[int, Field(ge=8, le=16)] = Field(
         "auto",
