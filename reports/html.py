@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from calibration_data.summary import summary_lines
 from foundation.files import JSON
 from foundation.measurements import Measurement
 from foundation.record import Verdict
@@ -87,6 +88,7 @@ def render(facts: Facts) -> str:
         history=_history(facts),
         measurements=[_measurement_row(measurement) for measurement in facts.measurements],
         names_by_hash={record.sha256: record.variant for record in facts.record.variants},
+        told_of_data=summary_lines(facts.data)[1:] if facts.data else (),
         configuration=as_yaml(facts.record.configuration),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from calibration_data.summary import summary_lines
 from foundation.measurements import Measurement
 from foundation.metrics import row_of
 from reports import formats, markdown
@@ -75,15 +76,21 @@ def _data(facts: Facts) -> str:
         return f"Data set {markdown.escape(facts.record.dataset)}; the run folder holds no images."
     data = facts.data
     sizes = ", ".join(f"{len(data.split(name))} {name}" for name in ("train", "validation", "test"))
-    skipped = f" {formats.count(len(data.skipped), 'image')} could not be read." if data.skipped else ""
+    told = "".join(f" {markdown.escape(line)}" for line in summary_lines(data)[1:])
     return (
         f"Data set {markdown.escape(data.dataset)}: {sizes} images of {data.image_size} × {data.image_size} pixels, "
-        f"{formats.count(data.channels, 'channel')}.{skipped} Digest of all images, masks and labels: {data.sha256}."
+        f"{formats.count(data.channels, 'channel')}.{told} "
+        f"Digest of all images, masks and labels: {data.sha256}."
     )
 
 
 def _training(facts: Facts) -> str:
-    settings = facts.record.configuration.get("train")
+    model = facts.record.configuration.get("model")
+    source = next((key for key, value in model.items() if value is not None), "") if isinstance(model, dict) else ""
+    if source in ("onnx", "torch"):
+        kind = "an ONNX file" if source == "onnx" else "a PyTorch network with its weights"
+        return f"The model is {kind} from elsewhere; how it was trained is not known to this run."
+    settings = model.get("train") if isinstance(model, dict) else None
     epochs = formats.count(len(facts.history), "epoch") if facts.history else "The run holds no training history"
     if not isinstance(settings, dict):
         return f"{epochs}."

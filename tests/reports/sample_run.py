@@ -328,7 +328,7 @@ def _record(classes: Sequence[str], measurements: list[Measurement]) -> RunRecor
         configuration={
             "name": "endoscopy-demo",
             "data": {"source": {"name": "endoscopy", "images_per_class": 120}, "image_size": SIZE, "channels": 3},
-            "train": {"network": "resnet20", "epochs": 12, "pact_bits": 8, "saliency_guided": True},
+            "model": {"train": {"network": "resnet20", "epochs": 12, "pact_bits": 8, "saliency_guided": True}},
             "variants": [{"name": name, "method": method} for name, method in zip(VARIANTS, METHODS, strict=True)],
         },
         configuration_sha256=_sha("configuration"),
