@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,39 @@ def test_imports_point_one_way():
         [Path(sys.executable).with_name("lint-imports"), "--no-cache"], cwd=ROOT, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_eight_layers_are_enough():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
+    assert len(layers) <= 8
+
+
+def test_no_module_imports_itself_by_a_detour():
+    import grimp
+
+    graph = grimp.build_graph(*PACKAGES, exclude_type_checking_imports=True, cache_dir=None)
+    imported = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    TopologicalSorter(imported).prepare()  # raises CycleError with the circle
+
+
+def lines_of_code(function, lines):
+    first = function.body[0]
+    is_docstring = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+    docstring = range(first.lineno, first.end_lineno + 1) if is_docstring else ()
+    numbered = range(function.lineno, function.end_lineno + 1)
+    return sum(
+        bool(lines[number - 1].strip()) and not lines[number - 1].lstrip().startswith("#") and number not in docstring
+        for number in numbered
+    )
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_function_has_more_than_sixty_lines_of_code(path):
+    source = path.read_text()
+    functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+    long = {function.name: lines_of_code(function, source.splitlines()) for function in functions}
+    assert not {name: lines for name, lines in long.items() if lines > 60}
 
 
 def test_no_room_is_named_after_nothing():
