@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from foundation.artifacts import Task
+if TYPE_CHECKING:
+    from foundation.artifacts import Task
+
 
 Inputs = Literal[
     "labels", "class", "class_mean", "reference", "maps", "randomised", "perturbed", "masks", "file", "timing"

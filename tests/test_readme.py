@@ -62,7 +62,7 @@ def test_a_run_on_ones_own_images_as_the_readme_says(tmp_path):
     (row,) = [
         m
         for m in measured
-        if (m["metric"], m["variant"]) == ("accuracy", "pact-int8") and "subgroup" not in m["settings"]
+        if (m["metric"], m["variant"]) == ("accuracy", "pact-int8") and m["where"]["subgroup"] is None
     ]
     assert row["value"] >= 0.95
     assert row["n"] == 30

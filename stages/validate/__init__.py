@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from foundation.artifacts import Task
 from stages.validate import deletion, label_metrics, map_similarity, metrics
+
+if TYPE_CHECKING:
+    from foundation.artifacts import Task
+
 
 Function = Callable[..., NDArray[np.float64]]
 Remarks = Mapping[str, str | int]

@@ -161,7 +161,7 @@ def test_calibration_images_come_from_the_training_split(
 
 def test_of_too_few_images_all_are_taken(float_model: OnnxModel, data: PreparedData, tmp_path: Path) -> None:
     result = quantize_static(float_model, "s", change(images=41), data, tmp_path / "s.onnx")
-    assert sorted(result.notes["calibration_images"]) == sorted(data.train.image_ids)
+    assert sorted(result.notes.calibration_images) == sorted(data.train.image_ids)
 
 
 @pytest.mark.parametrize("calibration", ["minmax", "moving_average", "percentile", "entropy", "mse"])
