@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foundation.measurements import Measurement, read_measurements
-
 from foundation.errors import UsageError
+from foundation.measurements import Measurement, read_measurements
 from foundation.record import RunRecord, StageRecord, Verdict, read_record
 from foundation.run_folder import RunFolder
 
