@@ -87,7 +87,7 @@ def test_a_file_is_judged_as_the_readme_says_and_opened_in_python(tmp_path):
         [sys.executable, "example.py"], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert "saliency_spearman" in done.stdout
+    assert "occlusion" in done.stdout
     assert "static-int8" in done.stdout
 
 
