@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 
-from foundation.files import JSON
 from foundation.note_parts import (
     AccuracyTuningNote,
     CandidateNote,
@@ -209,16 +208,6 @@ Notes = Annotated[
     | GraphOptimizedNotes,
     Field(discriminator="method"),
 ]
-_NOTES: TypeAdapter[Notes] = TypeAdapter(Notes)
-
-
-def notes_from_json(value: JSON) -> Notes:
-    """Return the notes that were dumped to JSON.
-
-    Raises:
-        ValidationError: they are none (it is a ValueError).
-    """
-    return _NOTES.validate_python(value, strict=False)
 
 
 def static_notes(notes: Notes) -> StaticNotes | None:

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foundation.errors import UsageError
+from onnx_files.graph import GraphIndex
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto, ValueInfoProto
+    from onnx import ModelProto, ValueInfoProto
 
 METADATA_KEY = "edgeproof.answers"
 
@@ -167,7 +168,7 @@ def explained_tensor(proto: ModelProto, output: str) -> str:
 
     The gradient of a probability vanishes as it nears 1.
     """
-    makers = _makers(proto)
+    makers = GraphIndex.of(proto.graph).producers
     name = output
     while name in makers and makers[name].op_type in _SQUASHING | {"Identity"}:
         name = makers[name].input[0]
@@ -176,14 +177,10 @@ def explained_tensor(proto: ModelProto, output: str) -> str:
 
 def kind_of(proto: ModelProto, value: ValueInfoProto) -> Kind:
     """Return what the graph shows that an output holds; see `answer_form`."""
-    makers = _makers(proto)
+    makers = GraphIndex.of(proto.graph).producers
     node = makers.get(value.name)
     while node is not None and node.op_type in _PASSING:
         node = makers.get(node.input[0])
     if node is not None and node.op_type in _KIND_OF:
         return _KIND_OF[node.op_type]
     return "logits" if value.type.tensor_type.elem_type in _FLOATS else "label"
-
-
-def _makers(proto: ModelProto) -> dict[str, NodeProto]:
-    return {name: node for node in proto.graph.node for name in node.output}

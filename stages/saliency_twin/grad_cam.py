@@ -14,7 +14,7 @@ from onnx import ModelProto
 from foundation.errors import NotMeasuredError
 from stages.saliency_twin.forward_graph import INTEGER_TYPES, Dimension, ForwardGraph
 from stages.saliency_twin.twin import Drawn, extended, gradient_at_image
-from stages.saliency_twin.twin_file import write_extended
+from stages.saliency_twin.twin_file import told_logits, write_extended
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose", "ConvInteger")
 
@@ -37,7 +37,7 @@ def make_grad_cam(
     return write_extended(
         path,
         grad_cam_path(path) if output is None else output,
-        lambda model: build_grad_cam(model, input_name, logits_name),
+        lambda model: build_grad_cam(model, input_name, logits_name or told_logits(model)),
     )
 
 

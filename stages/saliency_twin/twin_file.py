@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from foundation.errors import UsageError
 from foundation.files import sha256_of_file, write_bytes
+from onnx_files.answers import AnswerForm, explained_tensor
 from onnx_files.reading import read_foreign_model
 
 if TYPE_CHECKING:
@@ -42,8 +43,21 @@ def make_twin(path: Path, output: Path | None, input_name: str | None, logits_na
     return write_extended(
         path,
         twin_path(path) if output is None else output,
-        lambda model: build_twin(model, input_name, logits_name),
+        lambda model: build_twin(model, input_name, logits_name or told_logits(model)),
     )
+
+
+def told_logits(model: ModelProto) -> str | None:
+    """Return the tensor to explain of a model whose metadata say what it answers with; None where they do not.
+
+    Raises:
+        UsageError: the entry is none of ours.
+    """
+    try:
+        answers = AnswerForm.from_metadata({entry.key: entry.value for entry in model.metadata_props})
+    except ValueError as error:
+        raise UsageError(f"{error}. Remove the entry.") from error
+    return explained_tensor(model, answers.output) if answers else None
 
 
 def write_extended(path: Path, output: Path, extend: Callable[[ModelProto], ModelProto]) -> Path:

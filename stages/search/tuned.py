@@ -19,14 +19,13 @@ from foundation.files import write_bytes
 from foundation.note_parts import CandidateNote, MeasuredNote, ScoreNote, SensitivityNote
 from foundation.notes import StaticNotes, TunedNotes
 from foundation.progress import Progress
-from onnx_files.graph import GraphIndex
+from onnx_files.answers import explained_tensor
 from onnx_files.image_input import preprocessing_of
 from onnx_files.reading import read_model
 from stages.saliency_twin.twin_file import twin_path
 from stages.search.study import TunedSettings, best_trial, known_layers, open_study, remember_layer, search
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
     from optuna import Study
 
     from calibration_data.prepared import PreparedData
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from stages.search.score import Reference
 
 
-_SQUASHING = frozenset(("Softmax", "LogSoftmax", "Sigmoid", "Identity"))
 Ranking = Mapping[str, Sequence[str]]
 """What layers are ranked by → their names, the most sensitive first."""
 
@@ -179,23 +177,11 @@ def write_twin(path: Path, output: Path, data: PreparedData) -> Path:
     for axis, size in zip(model.graph.input[0].type.tensor_type.shape.dim[1:], sizes, strict=True):
         axis.dim_value = size
     try:
-        twin = build_twin(model, None, explained_tensor(model))
+        twin = build_twin(model, None, explained_tensor(model, model.graph.output[0].name))
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
     write_bytes(output, twin.SerializeToString(deterministic=True))
     return output
-
-
-def explained_tensor(model: ModelProto) -> str:
-    """Return the tensor whose gradient is compared: the first output, or what a Softmax or Sigmoid there reads.
-
-    The gradient of a probability vanishes as it nears 1.
-    """
-    producers = GraphIndex.of(model.graph).producers
-    name: str = model.graph.output[0].name
-    while name in producers and producers[name].op_type in _SQUASHING:
-        name = producers[name].input[0]
-    return name
 
 
 def _sensitivity(

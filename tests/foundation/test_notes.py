@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from foundation.note_parts import (
     CandidateNote,
@@ -22,11 +22,11 @@ from foundation.note_parts import (
 from foundation.notes import (
     DynamicNotes,
     NeuralCompressorNotes,
+    Notes,
     StaticNotes,
     TunedNotes,
     WeightOnlyNotes,
     float_layers,
-    notes_from_json,
     static_notes,
 )
 
@@ -77,7 +77,8 @@ TUNED = TunedNotes(
 
 @pytest.mark.parametrize("notes", [STATIC, TUNED], ids=lambda notes: notes.method)
 def test_notes_survive_their_json(notes):
-    assert notes_from_json(json.loads(json.dumps(notes.model_dump(mode="json"), allow_nan=False))) == notes
+    written = json.dumps(notes.model_dump(mode="json"), allow_nan=False)
+    assert TypeAdapter(Notes).validate_json(written) == notes
 
 
 def test_numbers_that_json_does_not_know_are_refused():

@@ -16,6 +16,7 @@ from stages.given.float_file import (
     take_float_file,
 )
 from stages.given.settings import OnnxSettings
+from stages.saliency_twin.twin_file import make_twin
 
 NAMES = ("ant", "bee", "cat", "dog", "eel")
 IMAGES = np.random.default_rng(3).integers(0, 256, (6, 3, 24, 24), dtype=np.uint8)
@@ -120,3 +121,17 @@ def test_names_may_end_with_an_empty_line(tmp_path):
     path = tmp_path / "names.txt"
     path.write_text("\ufeffant\r\nbee\r\n\r\n", encoding="utf-8")
     assert class_names(OnnxSettings(path=tmp_path / "m.onnx", classes=path)) == ("ant", "bee")
+
+
+def test_its_twin_explains_the_logit_before_a_softmax_and_one_output_of_several(tmp_path):
+    model = classifier(softmax=True)
+    model.graph.output.append(onnx.helper.make_tensor_value_info("pooled", onnx.TensorProto.FLOAT, ["n", 128, 1, 1]))
+    _, given = taken(model, tmp_path, output="probabilities")
+    session = onnxruntime.InferenceSession(make_twin(given.model.path, None, None, None))
+    inputs = given.preprocessing.to_input(IMAGES)
+    found = session.run(None, {"image": inputs, "target": np.full(len(IMAGES), 2)})
+    _, plain = taken(classifier(), tmp_path / "plain")
+    reference = onnxruntime.InferenceSession(make_twin(plain.model.path, None, None, None))
+    expected = reference.run(None, {"image": inputs, "target": np.full(len(IMAGES), 2)})
+    for ours, theirs in zip(found, expected, strict=True):
+        assert np.allclose(ours, theirs, atol=1e-5)

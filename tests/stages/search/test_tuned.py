@@ -12,9 +12,10 @@ from quantizable import float_proto, prepared_data, write_float_model
 
 from foundation.artifacts import OnnxModel
 from foundation.errors import StageError
+from onnx_files.answers import explained_tensor
 from stages.quantize.methods.static import StaticSettings, quantize_static
 from stages.search.study import TunedSettings
-from stages.search.tuned import explained_tensor, tune, write_twin
+from stages.search.tuned import tune, write_twin
 
 SETTINGS = TunedSettings(
     accuracy_drop=1.0,
@@ -136,10 +137,10 @@ def _layers_in(journal: Path) -> list[dict]:
 def test_what_is_explained_stands_before_the_probabilities(fp32: OnnxModel):
     model = onnx.load(fp32.path)
     name = model.graph.output[0].name
-    assert explained_tensor(model) == name
+    assert explained_tensor(model, model.graph.output[0].name) == name
     model.graph.node.append(onnx.helper.make_node("Softmax", [name], ["probabilities"], axis=1))
     model.graph.output[0].name = "probabilities"
-    assert explained_tensor(model) == name
+    assert explained_tensor(model, model.graph.output[0].name) == name
 
 
 def test_a_twin_has_the_size_of_the_images_where_the_file_takes_any(fp32: OnnxModel, tmp_path: Path):
