@@ -20,8 +20,9 @@ from foundation.errors import UsageError
 from foundation.files import sha256_of_file, sha256_of_json, write_bytes
 from foundation.notes import GivenNotes
 from onnx_files.answers import METADATA_KEY as ANSWERS_KEY
-from onnx_files.answers import AnswerForm, answer_form, chosen_output, kind_of
+from onnx_files.answers import AnswerForm
 from onnx_files.canonical import prepare_foreign_model
+from onnx_files.judged_output import answer_form, chosen_output, kind_of
 from onnx_files.preprocessing import Preprocessing
 from onnx_files.reading import external_files, read_model
 from stages.given.answering import answers_as_given, refuse_broken_answers

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from foundation.errors import UsageError
 from foundation.files import sha256_of_file, write_bytes
-from onnx_files.answers import AnswerForm, explained_tensor
+from onnx_files.answers import AnswerForm
+from onnx_files.judged_output import explained_tensor
 from onnx_files.reading import read_foreign_model
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from foundation.files import write_bytes
 from foundation.note_parts import CandidateNote, MeasuredNote, ScoreNote, SensitivityNote
 from foundation.notes import StaticNotes, TunedNotes
 from foundation.progress import Progress
-from onnx_files.answers import explained_tensor
 from onnx_files.image_input import preprocessing_of
+from onnx_files.judged_output import explained_tensor
 from onnx_files.reading import read_model
 from stages.saliency_twin.twin_file import twin_path
 from stages.search.study import TunedSettings, best_trial, known_layers, open_study, remember_layer, search

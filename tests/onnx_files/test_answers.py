@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax, logit
 
 from foundation.errors import UsageError
-from onnx_files.answers import METADATA_KEY, AnswerForm, answer_form, chosen_output, explained_tensor
+from onnx_files.answers import METADATA_KEY, AnswerForm
+from onnx_files.judged_output import answer_form, chosen_output, explained_tensor
 
 PROBABILITIES = AnswerForm("p", "probabilities", 3, 3)
 rows = st.lists(st.floats(-20, 20, width=32), min_size=3, max_size=3)

@@ -12,7 +12,7 @@ from quantizable import float_proto, prepared_data, write_float_model
 
 from foundation.artifacts import OnnxModel
 from foundation.errors import StageError
-from onnx_files.answers import explained_tensor
+from onnx_files.judged_output import explained_tensor
 from stages.quantize.methods.static import StaticSettings, quantize_static
 from stages.search.study import TunedSettings
 from stages.search.tuned import tune, write_twin
