@@ -88,7 +88,7 @@ def render(facts: Facts) -> str:
         history=_history(facts),
         measurements=[_measurement_row(measurement) for measurement in facts.measurements],
         names_by_hash={record.sha256: record.variant for record in facts.record.variants},
-        told_of_data=summary_lines(facts.data)[1:] if facts.data else (),
+        told_of_data=summary_lines(facts.data, facts.show_names)[1:] if facts.data else (),
         configuration=as_yaml(facts.record.configuration),
     )
 

@@ -48,7 +48,7 @@ def prepare_images(
             lambda: read_prepared(folder),
         )
     ledger.describe_data(data)
-    for line in summary_lines(data):
+    for line in summary_lines(data, named=True):
         observer.say(line)
     return data
 

@@ -3,13 +3,22 @@
 import errno
 import hashlib
 import json
+import os
 
 import pytest
 
 from foundation import files
 from foundation.artifacts import OnnxModel
 from foundation.errors import UsageError
-from foundation.files import atomic_path, read_json, sha256_of_file, sha256_of_json, write_bytes, write_json
+from foundation.files import (
+    atomic_path,
+    read_json,
+    remove_leftovers,
+    sha256_of_file,
+    sha256_of_json,
+    write_bytes,
+    write_json,
+)
 from foundation.notes import GivenNotes
 from foundation.run_folder import RunFolder
 
@@ -35,6 +44,35 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
         fail_halfway()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_only_our_own_leftovers_go(tmp_path):
+    kept = [
+        tmp_path / name
+        for name in (".env.tmpl", ".ci.tmp.yaml", ".x.tmp", "a.edgeproof-partial", ".edgeproof-partial")
+    ]
+    (tmp_path / "sub").mkdir()
+    kept.append(tmp_path / "sub" / ".report.edgeproof-partial-of-mine.html")
+    for path in kept:
+        path.write_text("somebody's")
+    with atomic_path(tmp_path / "sub" / "model.onnx") as temporary:
+        left = tmp_path / "sub" / temporary.name.replace("model", "other")
+        left.write_bytes(b"what a kill leaves")
+    kept.append(tmp_path / "sub" / "model.onnx")
+    remove_leftovers(tmp_path)
+    assert not left.exists()
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o027, 0o640)])
+def test_a_file_is_as_private_as_the_umask_says(tmp_path, mask, mode):
+    earlier = os.umask(mask)
+    try:
+        write_bytes(tmp_path / "file", b"")
+        assert os.umask(mask) == mask  # reading it changed nothing
+    finally:
+        os.umask(earlier)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == mode
 
 
 def test_a_full_disk_is_one_sentence_that_names_the_file(tmp_path):

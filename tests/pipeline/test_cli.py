@@ -204,6 +204,6 @@ def test_a_full_disk_is_one_sentence(tmp_path, images):
     try:
         message = failed(edgeproof("train", write_config(tmp_path, image_size=64), "--run", disk, cwd=tmp_path), 2)
         assert "No space left" in message
-        assert not list(disk.rglob("*.tmp*"))
+        assert not list(disk.rglob("*.edgeproof-partial*"))
     finally:
         subprocess.run(["umount", disk], check=True)

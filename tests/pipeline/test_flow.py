@@ -175,7 +175,7 @@ def test_another_processor_measures_again(finished, tmp_path, without_compressor
 def test_what_a_killed_process_left_half_written_goes(finished, tmp_path, without_compressor):
     run = RunFolder(tmp_path / "run")
     shutil.copytree(finished[0].root, run.root)
-    leftover = run.data / ".train.abcd1234.tmp.npz"
+    leftover = run.data / ".train.abcd1234.edgeproof-partial.npz"
     leftover.write_bytes(b"half")
     run_until("train", configuration(), run, None, Silent())
     assert not leftover.exists()
@@ -227,7 +227,7 @@ def test_a_run_killed_anywhere_resumes_and_ends_with_the_same_hashes(finished, t
             compile_and_validate(configuration(), run, Killer(moment))
     compile_and_validate(configuration(), run, Silent())
     assert output_hashes(run) == expected
-    assert not list(run.root.rglob("*.tmp*"))
+    assert not list(run.root.rglob("*.edgeproof-partial*"))
 
 
 @pytest.mark.long

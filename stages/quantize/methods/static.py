@@ -153,7 +153,7 @@ def quantize_static(
         reduce_range=types.reduce_range,
         layers=len(float_graph_layers),
         float_layers=tuple(float_layers(quantized, float_graph_layers)),
-        calibration_images=tuple(data.train.image_ids[index] for index in chosen),
+        calibration_images=tuple(data.train.handle(index) for index in chosen),
         saturation=saturating_layers(quantized, shown.few_by_one(proto)()) if check_saturation else None,
         recovery=recovered.notes,
     )
