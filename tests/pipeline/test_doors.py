@@ -4,6 +4,7 @@ import json
 import sys
 
 import numpy as np
+import onnx
 import onnxruntime.quantization as ort_quantization
 import pytest
 import torch
@@ -11,12 +12,14 @@ import yaml
 from foreign_files import CLASSES, classifier, write, write_images
 
 from foundation.errors import ExitCode, UsageError
+from foundation.measurements import read_measurements
 from foundation.progress import Silent
 from foundation.run_folder import RunFolder
 from pipeline.configuration_file import parse_configuration, read_configuration
 from pipeline.flow import compile_and_validate, run_until
 from pipeline.one_file.options import request_for
 from pipeline.one_file.run_file import CONFIGURATION_NAME, RunRequest, configuration_of, write_configuration
+from stages.validate.answers import Predictions
 
 NAMES = ("ant", "bee", "cat", "dog", "eel")
 FORM = {"mean": "0.5", "std": "0.25"}
@@ -83,6 +86,29 @@ def test_a_file_and_labelled_images_give_the_full_report(files, tmp_path):
     assert again.exit_code == outcome.exit_code
     stages = json.loads(run.record.read_text())["stages"]
     assert {stage["status"] for stage in stages} == {"reused"}
+
+
+def test_a_file_that_gives_the_number_of_a_class_is_judged_by_its_answers_alone(files, tmp_path):
+    folder, _, images = files
+    model = classifier()
+    model.graph.node.append(onnx.helper.make_node("ArgMax", ["answers"], ["number"], axis=1, keepdims=0))
+    model.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("number", onnx.TensorProto.INT64, ["n"]))
+    values = configuration_of(
+        RunRequest(request_for(write(model, tmp_path / "number.onnx"), FORM), images, folder / "names.txt", ())
+    ).as_json()
+    values |= {"variants": {"fp16": values["variants"]["fp16"]}, "gates": []}
+    values["validation"] |= {**FAST, "saliency": {"images": 3, "methods": ["gradient", "occlusion"]}}
+    run = RunFolder(tmp_path / "run")
+    compile_and_validate(parse_configuration(values, "test", None), run, Silent())
+    found = {(one.variant, one.metric, one.where.method): one for one in read_measurements(run.measurements)}
+    for variant in ("fp32", "fp16"):
+        assert found[variant, "accuracy", None].value is not None
+        assert found[variant, "sensitivity/bee", None].value is not None
+        for name, method in (("auroc/bee", None), ("brier", None), ("deletion_auc", "occlusion")):
+            assert found[variant, name, method].reason == "the model gives the number of a class, no scores"
+    assert found["fp16", "agreement", None].value == 1.0
+    assert found["fp16", "logits_sqnr_db", None].reason == "the model gives the number of a class, no scores"
+    assert not Predictions.read("fp32", run.predictions("fp32")).scored
 
 
 def test_the_configuration_is_written_out_and_is_the_same(files, tmp_path):
