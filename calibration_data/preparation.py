@@ -114,14 +114,14 @@ def prepare(
         return write_prepared(folder, head, splits)
 
 
-def with_classes(dataset: Dataset, classes: Sequence[str]) -> Dataset:
-    """Return a data set whose labels are indices into other names of classes, of which its own are some.
+def refuse_unknown_classes(dataset: Dataset, classes: Sequence[str]) -> None:
+    """Look up a data set's classes among a model's.
 
     Raises:
-        UsageError: a class of the data set is none of them.
+        UsageError: one is none of them.
     """
-    number = {name: index for index, name in enumerate(classes)}
-    unknown = [name for name in dataset.classes if name not in number]
+    known = frozenset(classes)
+    unknown = [name for name in dataset.classes if name not in known]
     if unknown:
         nearest = difflib.get_close_matches(unknown[0], classes, n=1)
         hint = f"did you mean {nearest[0]!r}?" if nearest else f"it has {', '.join(classes[:5])}…"
@@ -130,6 +130,16 @@ def with_classes(dataset: Dataset, classes: Sequence[str]) -> Dataset:
             f"class {unknown[0]!r} of the images: expected one of the model's {len(classes)} classes, found none of "
             f"that name{more}; {hint}"
         )
+
+
+def with_classes(dataset: Dataset, classes: Sequence[str]) -> Dataset:
+    """Return a data set whose labels are indices into other names of classes, of which its own are some.
+
+    Raises:
+        UsageError: a class of the data set is none of them.
+    """
+    refuse_unknown_classes(dataset, classes)
+    number = {name: index for index, name in enumerate(classes)}
     to = [number[name] for name in dataset.classes]
 
     def renumbered(label: int | tuple[int, ...]) -> int | tuple[int, ...]:

@@ -96,7 +96,7 @@ def tune(
             leftover.unlink(missing_ok=True)
     assert isinstance(chosen.notes, StaticNotes)
     notes = TunedNotes(file=chosen.notes, chosen=best.candidate, search=tuple(trials), sensitivity=tuple(sensitivity))
-    tuned = replace(chosen, path=path, method="tuned", settings=settings.model_dump(mode="json"), notes=notes)
+    tuned = replace(chosen, path=path, settings=settings.model_dump(mode="json"), notes=notes)
     tuned.write_record()
     return tuned
 
@@ -172,7 +172,7 @@ def write_twin(path: Path, output: Path, data: PreparedData) -> Path:
 
     model = read_model(path)
     channels, height, width = data.train.images.shape[1:]
-    layout = preprocessing_of(model, OnnxModel("", path, "", "", None)).layout
+    layout = preprocessing_of(model, OnnxModel("", path, "", None)).layout
     sizes = (channels, height, width) if layout == "NCHW" else (height, width, channels)
     for axis, size in zip(model.graph.input[0].type.tensor_type.shape.dim[1:], sizes, strict=True):
         axis.dim_value = size

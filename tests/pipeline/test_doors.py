@@ -119,10 +119,16 @@ def test_the_configuration_is_written_out_and_is_the_same(files, tmp_path):
     assert yaml.safe_load(path.read_text())["model"]["onnx"]["mean"] == [0.5]
 
 
+def left_in(folder):
+    """Return what a run left behind, but for the lock that it held."""
+    return sorted(path.name for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+
+
 def test_outputs_that_nobody_named_must_be_as_many_as_the_classes(files, tmp_path):
     configuration = configuration_of(request(files, labels=None))
     with pytest.raises(UsageError, match=r"expected names of its 5 outputs, since the images have 2 classes"):
         run_until("export", configuration, RunFolder(tmp_path), None, Silent())
+    assert left_in(tmp_path) == []
 
 
 def test_a_class_that_the_model_does_not_know_is_refused(files, tmp_path):
@@ -130,6 +136,7 @@ def test_a_class_that_the_model_does_not_know_is_refused(files, tmp_path):
     configuration = configuration_of(request(files, images=images))
     with pytest.raises(UsageError, match=r"class 'eal' of the images: .*model's 5 classes, .*did you mean 'eel'\?"):
         run_until("export", configuration, RunFolder(tmp_path / "run"), None, Silent())
+    assert left_in(tmp_path / "run") == []
 
 
 def test_fewer_names_than_outputs_are_refused(files, tmp_path):
@@ -137,7 +144,7 @@ def test_fewer_names_than_outputs_are_refused(files, tmp_path):
     configuration = configuration_of(request(files, labels=tmp_path / "three.txt"))
     with pytest.raises(UsageError, match=r"expected `answers` to answer 3 classes, found 5 numbers per image"):
         run_until("export", configuration, RunFolder(tmp_path / "run"), None, Silent())
-    assert not (tmp_path / "run" / "run.json").exists()
+    assert left_in(tmp_path / "run") == []
 
 
 def test_a_missing_given_file_is_told_before_any_work(files, tmp_path):
