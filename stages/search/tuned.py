@@ -8,7 +8,7 @@ recorded, is reused like every other stage.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -75,7 +75,7 @@ def tune(
         reference = _reference(fp32, settings, data, twin_path(trial_path), labelled)
         candidates = _Candidates(fp32, variant, data, settings, reference, trial_path)
         study = open_study(journal or path.with_name(f"{variant}.search.jsonl"), identity, settings.seed)
-        sensitivity = _sensitivity(candidates, nodes, study, lambda done: progress(done, total))
+        sensitivity = _sensitivity(candidates, nodes, study, lambda done, _: progress(done, total))
         ranking = {
             "logits": _ranked(sensitivity, "logits_sqnr_db"),
             "saliency": _ranked(sensitivity, "saliency_spearman"),
@@ -185,7 +185,7 @@ def write_twin(path: Path, output: Path, data: PreparedData) -> Path:
 
 
 def _sensitivity(
-    candidates: _Candidates, nodes: Mapping[str, str], study: Study, progress: Callable[[int], None]
+    candidates: _Candidates, nodes: Mapping[str, str], study: Study, progress: Progress
 ) -> list[SensitivityNote]:
     """Return what quantizing each layer alone costs, the costliest for the logits first; the study keeps each."""
     from stages.quantize.methods.static import StaticSettings
@@ -203,7 +203,7 @@ def _sensitivity(
             score = candidates.score(candidates.compile(alone))
             known[layer] = SensitivityNote(layer=layer, operator=operator, score=score)
             remember_layer(study, known[layer])
-        progress(done)
+        progress(done, len(nodes))
     return sorted((known[layer] for layer in nodes), key=lambda found: found.score.logits_sqnr_db.value)
 
 
