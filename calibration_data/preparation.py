@@ -19,7 +19,7 @@ from calibration_data.decoding import Decoded, Load, decode
 from calibration_data.fitting import ImageForm
 from calibration_data.prepared import SPLITS, PreparedData
 from calibration_data.prepared_folder import MANIFEST, Columns, Head, Rows, write_prepared
-from calibration_data.split_checks import check_enough_images
+from calibration_data.split_checks import check_enough_images, check_official_splits
 from calibration_data.splits import drop_leaking_images, equal_images, split_records
 from foundation.errors import UsageError
 from foundation.files import write_refused
@@ -67,6 +67,7 @@ def prepare(
     if classes is not None:
         dataset = with_classes(dataset, classes)
     if training and dataset.task == "multi_class":
+        check_official_splits(dataset.records, dataset.classes)
         check_enough_images(dataset.records, dataset.classes)
     (folder / MANIFEST).unlink(missing_ok=True)  # without it, a half-written folder cannot be taken for a whole one
     records, dropped = list(dataset.records), list[str]()

@@ -28,6 +28,7 @@ def prepare_images(
     """
     from calibration_data.preparation import prepare
     from calibration_data.prepared_folder import FILES, read_prepared
+    from calibration_data.split_checks import official_gaps
     from calibration_data.summary import summary_lines
 
     folder = ledger.run.data
@@ -41,6 +42,9 @@ def prepare_images(
             "Nobody named the model's outputs: they are taken to be the images' classes in alphabetical order "
             f"({', '.join(dataset.classes[:5])}{', …' if len(dataset.classes) > 5 else ''})."
         )
+    if not training and dataset.task == "multi_class":
+        for sentence in official_gaps(dataset.records, dataset.classes):
+            observer.say(f"! {sentence}")
     stage = Stage(
         kind="data",
         inputs={"source": source_fingerprint(configuration.data)},

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from foreign_files import CLASSES, classifier, write, write_images
+from PIL import Image
 
 from foundation.errors import ExitCode, UsageError
 from foundation.measurements import read_measurements
@@ -137,6 +138,23 @@ def test_a_class_that_the_model_does_not_know_is_refused(files, tmp_path):
     with pytest.raises(UsageError, match=r"class 'eal' of the images: .*model's 5 classes, .*did you mean 'eel'\?"):
         run_until("export", configuration, RunFolder(tmp_path / "run"), None, Silent())
     assert left_in(tmp_path / "run") == []
+
+
+def test_a_class_that_an_official_split_lacks_is_told_of_a_given_model(files, tmp_path):
+    images_of(("bee", "eel"), tmp_path / "images" / "train", 12)
+    for path in images_of(("bee", "eel"), tmp_path / "images" / "test", 4).glob("eel/*"):
+        path.unlink()
+    for path in (tmp_path / "images" / "test").glob("*/*"):  # other bytes than the training images'
+        Image.fromarray(np.asarray(Image.open(path))[::-1]).save(path)
+    said = []
+
+    class Told(Silent):
+        def say(self, text):
+            said.append(text)
+
+    configuration = configuration_of(request(files, images=tmp_path / "images"))
+    assert run_until("export", configuration, RunFolder(tmp_path / "run"), None, Told()) == ExitCode.PASSED
+    assert "! The official test split has no image of class 'eel': nothing is measured of that." in said
 
 
 def test_fewer_names_than_outputs_are_refused(files, tmp_path):
