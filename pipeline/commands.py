@@ -68,7 +68,8 @@ def run_model(
             f"{model}: expected labelled images to judge it on, found none. Give --images: a folder with one folder "
             "per class, or a CSV table."
         )
-    configuration = configuration_of(RunRequest(request_for(model, form), images, labels, given))
+    request = RunRequest(request_for(model, form), images, labels, given)
+    configuration = configuration_of(request, observer_of(quiet))
     run_configuration(configuration, run, as_json, quiet, lambda folder: write_configuration(configuration, folder))
 
 

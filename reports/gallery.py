@@ -71,11 +71,11 @@ class Grid:
 
 @dataclass(frozen=True)
 class AnswerRow:
-    """A variant's answer in words, and the probability that it gave to it."""
+    """A variant's answer in words, and the probability that it gave to it, where it gives any."""
 
     variant: str
     label: str
-    probability: float
+    probability: float | None
     correct: bool
 
 

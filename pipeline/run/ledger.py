@@ -144,7 +144,7 @@ class Ledger:
         """Record a compiled file."""
         variant = VariantRecord(
             model.variant,
-            model.method,
+            model.notes.method,
             self._relative(model.path),
             model.sha256,
             model.size_bytes,

@@ -77,7 +77,7 @@ def _measure_answers(
 
     def compute() -> Sequence[Measurement]:
         predictions = predict_variant(model, data.test, settings, predictions_path)
-        reference = None if is_baseline else Predictions.read("fp32", run.predictions("fp32")).logits
+        fp32s = predictions if is_baseline else Predictions.read("fp32", run.predictions("fp32"))
         found = [
             measure_size(model),
             *measure_accuracy(
@@ -85,11 +85,12 @@ def _measure_answers(
                 predictions.logits,
                 predictions.labels,
                 data.classes,
-                reference,
+                None if is_baseline else fp32s.logits,
                 data.test.groups,
                 data.test.subgroups,
                 settings,
                 present_only=configuration.model.train is None,
+                unscored=frozenset(one.variant for one in (predictions, fp32s) if not one.scored),
             ),
         ]
         write_measurements(path, found)

@@ -39,6 +39,25 @@ _MAX_LABELS_BYTES = 4_000_000
 
 
 @dataclass(frozen=True)
+class ReadModel:
+    """A foreign classifier in the quantizers' form, of which nothing is written yet.
+
+    Attributes:
+        settings: where it lies and what it leaves open.
+        proto: the model, described in its metadata.
+        preprocessing: how images become its input.
+        answers: what it answers with.
+        classes: names of its outputs in their order; None where nobody told any.
+    """
+
+    settings: OnnxSettings
+    proto: ModelProto
+    preprocessing: Preprocessing
+    answers: AnswerForm
+    classes: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
 class GivenModel:
     """A float file that was taken in.
 
@@ -55,15 +74,12 @@ class GivenModel:
     classes: tuple[str, ...] | None
 
 
-def take_float_file(
-    settings: OnnxSettings, image_size: tuple[int, int] | None, path: Path, spelled: Spelling
-) -> GivenModel:
-    """Read a foreign classifier and write it, in the quantizers' form and described, as the run's float file.
+def read_given_file(settings: OnnxSettings, image_size: tuple[int, int] | None, spelled: Spelling) -> ReadModel:
+    """Read a foreign classifier, bring it into the quantizers' form and describe it.
 
     Args:
         settings: where it lies and what it leaves open.
         image_size: height and width where the file takes any; None where nobody said.
-        path: the file to write; its record goes beside it.
         spelled: how the user writes settings, for messages.
 
     Raises:
@@ -75,23 +91,26 @@ def take_float_file(
     told = class_names(settings) or _written_classes(proto)
     answers = answers_of(proto, settings.path, settings, preprocessing, told)
     describe(proto, preprocessing, answers, told)
-    write_bytes(path, proto.SerializeToString(deterministic=True))
-    given = given_sha256(settings.path)
+    return ReadModel(settings, proto, preprocessing, answers, told)
+
+
+def write_float_file(read: ReadModel, path: Path) -> GivenModel:
+    """Write a foreign classifier as the run's float file; its record goes beside it."""
+    write_bytes(path, read.proto.SerializeToString(deterministic=True))
     model = OnnxModel(
         "fp32",
         path,
         sha256_of_file(path),
-        "given",
         None,
-        settings.model_dump(mode="json", exclude={"path"}),
-        GivenNotes(given_sha256=given, tools=tools_of(proto)),
+        read.settings.model_dump(mode="json", exclude={"path"}),
+        GivenNotes(given_sha256=given_sha256(read.settings.path), tools=tools_of(read.proto)),
     )
     model.write_record()
-    return GivenModel(model, preprocessing, answers, told)
+    return GivenModel(model, read.preprocessing, read.answers, read.classes)
 
 
 def read_float_file(path: Path) -> GivenModel:
-    """Return what `take_float_file` wrote."""
+    """Return what `write_float_file` wrote."""
     metadata = {entry.key: entry.value for entry in read_model(path).metadata_props}
     answers = AnswerForm.from_metadata(metadata)
     if answers is None:

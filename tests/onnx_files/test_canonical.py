@@ -37,7 +37,7 @@ def test_answers_stay_and_weights_become_constants(opset: int, tmp_path: Path) -
     images = np.random.default_rng(1).normal(0, 1, (3, 3, 24, 24)).astype(np.float32)
     assert np.allclose(answers(found, images), answers(model, images), atol=1e-5)
     assert max(entry.version for entry in found.opset_import if entry.domain == "") == max(opset, 13)
-    weighted = layers(found, OnnxModel("", tmp_path, "", "", None))
+    weighted = layers(found, OnnxModel("", tmp_path, "", None))
     assert [node.op_type for node in weighted] == ["Conv", "Conv", "Conv", "Gemm"]
     assert not [node for node in found.graph.node if node.op_type in ("BatchNormalization", "Constant")]
     onnx.checker.check_model(found, full_check=True)
@@ -69,7 +69,7 @@ def test_functions_of_the_model_are_inlined(tmp_path: Path) -> None:
 def test_weights_that_a_node_computes_become_constants(tmp_path: Path) -> None:
     # 15 KB of opset 9, IR 3, whose weights are ConstantOfShape nodes.
     found = prepare_foreign_model(LIGHT / "light_squeezenet.onnx", tmp_path / "prepared.onnx")
-    assert len(layers(found, OnnxModel("", tmp_path, "", "", None))) == 26
+    assert len(layers(found, OnnxModel("", tmp_path, "", None))) == 26
     expected = ImageInput("data_0", "float32", 1, "NCHW", 3, 224, 224)
     assert image_input(found, tmp_path) == expected
 

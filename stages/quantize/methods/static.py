@@ -115,7 +115,8 @@ def quantize_static(
         data: its training split gives the calibration images.
         path: the file to write; its record goes beside it, and the ranges into `ranges/` there, for the next
             variant that calibrates alike.
-        progress: called with the calibration images that are done and all.
+        progress: called with the calibration images that are done and all; then, where the rounding is learned, with
+            the layers.
         check_saturation: whether to look for layers that would go wrong; a search leaves it to the file it chooses.
 
     Raises:
@@ -144,6 +145,7 @@ def quantize_static(
         write_qdq,
         shown.batches(proto),
         per_channel=settings.per_channel,
+        progress=progress,
     )
     quantized = write_integers(recovered.model, settings, types, recovered.ranges, recovered.options)
     recovered.check(quantized)
