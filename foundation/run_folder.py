@@ -18,6 +18,11 @@ class RunFolder:
         return self.root / "run.json"
 
     @property
+    def signature(self) -> Path:
+        """The signature of `run.json`, where somebody signed it."""
+        return self.root / "run.json.sig"
+
+    @property
     def data(self) -> Path:
         """The decoded, split images and their manifest."""
         return self.root / "data"

@@ -1,4 +1,4 @@
-"""The smallest run folder that a comparison can read."""
+"""The smallest run folder that a comparison can read, every file of it recorded."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from foundation.errors import ExitCode
+from foundation.files import write_bytes
 from foundation.measurements import Measurement, Where, write_measurements
 from foundation.processor import Cpu
 from foundation.record import FORMAT_VERSION, Environment, RunRecord, StageRecord, write_record
+from foundation.run_files import record_of_file
 from foundation.run_folder import RunFolder
 
 CPU = "AMD EPYC"
@@ -78,19 +80,24 @@ def write_run(
     exit_code: int | None = 0,
     configuration: str = "c" * 64,
     gates: str = "g" * 64,
-    data: str = "d" * 64,
+    images: bytes = b"images",
     cpu: str = CPU,
     onnxruntime: str = "1.31.1",
 ) -> RunFolder:
     run = RunFolder(root)
-    stage = StageRecord("data", None, "done", "k", {}, {"data/test.images.npy": data}, 1.5, None)
     write_measurements(run.measurements, measurements)
+    write_bytes(run.data / "test.images.npy", images)
+    paths = (run.measurements, run.data / "test.images.npy")
+    files = {path.relative_to(root).as_posix(): record_of_file(path) for path in paths}
+    outputs = {"data/test.images.npy": files["data/test.images.npy"].sha256}
+    stage = StageRecord("data", None, "done", "k", {}, outputs, 1.5, None)
     record = small_record(
         configuration_sha256=configuration,
         gates_sha256=gates,
         environment=environment(cpu, onnxruntime),
         stages=(stage,),
         exit_code=None if exit_code is None else ExitCode(exit_code),
+        files=files,
     )
     write_record(run, record)
     return run
