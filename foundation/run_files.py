@@ -18,7 +18,7 @@ from foundation.run_folder import RunFolder
 from foundation.sealed_files import SHOWN_DIGITS
 
 State = Literal["intact", "changed", "missing", "unrecorded", "unusable"]
-"""unrecorded: the record does not name it; unusable: no plain file inside the run folder, or one that cannot be read."""
+"""unrecorded: the record does not name it; unusable: no plain file inside the run folder, or no readable one."""
 
 Stamp = tuple[int, int, int, int]
 """What changes whenever a file is written: its times of change, its size, and which file it is."""
@@ -50,12 +50,13 @@ class CheckedFile:
             "intact": f"sha256 {found}, as recorded.",
             "changed": f"expected sha256 {expected} as recorded, found {found}. It was changed after the run wrote "
             "it: take it from a copy, or delete it and run again.",
-            "missing": f"expected a file of sha256 {expected} as recorded, found nothing. Take it from a copy, or run "
-            "again.",
+            "missing": f"expected a file of sha256 {expected} as recorded, found nothing. "
+            "Take it from a copy, or run again.",
             "unrecorded": f"expected only files that the record names, found another one of sha256 {found}. Move it "
             "out of the run folder.",
-            "unusable": f"expected a plain file of sha256 {expected} inside the run folder, found something else. "
-            "Take it from a copy, or delete it and run again.",
+            "unusable": "expected a plain file inside the run folder"
+            f"{f', of sha256 {expected} as recorded' if self.expected_sha256 else ''}; found what is none or cannot "
+            "be read. Take it from a copy, or delete it and run again.",
         }[self.state]
 
 
@@ -88,7 +89,7 @@ def record_of_file(path: Path) -> FileRecord:
 
 
 def add_to_record(run: RunFolder, paths: Iterable[Path]) -> None:
-    """Record files that were written into a run's folder after its stages; `run.json` stays if it knows them as they are.
+    """Record files that were written into a run's folder after its stages; leave `run.json` if it knows them already.
 
     Raises:
         UsageError: `run.json` is missing, damaged or edited.
@@ -105,14 +106,15 @@ def add_to_record(run: RunFolder, paths: Iterable[Path]) -> None:
 # --- whether it is what the record says ---
 
 
-def check_files(run: RunFolder, record: RunRecord) -> tuple[CheckedFile, ...]:
-    """Hold every file of a run folder against its record, and return them by path.
+def check_files(run: RunFolder, record: RunRecord, besides: Collection[str] = ()) -> tuple[CheckedFile, ...]:
+    """Hold every file of a run folder against its record, but those in `besides`, and return them by path.
 
     A record of format 2 names the outputs of the stages alone: of such a run, other files are not looked at.
     """
     expected = _recorded(record)
     found = set(files_below(run.root)) if record.format_version == FORMAT_VERSION else set()
-    return tuple(_check(run.root, path, expected.get(path)) for path in sorted(found | expected.keys()))
+    paths = sorted((found | expected.keys()) - set(besides))
+    return tuple(_check(run.root, path, expected.get(path)) for path in paths)
 
 
 def refuse_changed(run: RunFolder, record: RunRecord, besides: Collection[str] = ()) -> None:
@@ -126,7 +128,7 @@ def refuse_changed(run: RunFolder, record: RunRecord, besides: Collection[str] =
     Raises:
         UsageError: a file was changed, is missing, or is none of the run's; of several, the first by name.
     """
-    bad = [one for one in check_files(run, record) if one.state != "intact" and one.path not in besides]
+    bad = [one for one in check_files(run, record, besides) if one.state != "intact"]
     if bad:
         others = f" {len(bad) - 1} more are not as recorded." if len(bad) > 1 else ""
         raise UsageError(

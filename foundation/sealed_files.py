@@ -43,9 +43,7 @@ def seal_fault(content: bytes) -> str | None:
     if said != found:
         return f"expected sha256 {str(said)[:SHOWN_DIGITS]} of its content, found {found[:SHOWN_DIGITS]}"
     if content != _sealed_text(values).encode():
-        return (
-            f"expected the layout that it is written in, found another (sha256 of its content {found[:SHOWN_DIGITS]})"
-        )
+        return f"expected the layout that it is written in, found another (its content: {found[:SHOWN_DIGITS]})"
     return None
 
 
