@@ -12,7 +12,7 @@ from foundation.files import JSON
 from foundation.record import FORMAT_VERSION, parse_record
 from foundation.run_files import CheckedFile, check_files, why_unverified
 from foundation.run_folder import RunFolder
-from foundation.sealed_files import seal_fault
+from foundation.sealed_files import SHOWN_DIGITS, seal_fault
 from pipeline.custody.signature import signature_fault
 from reports.formats import size
 
@@ -107,6 +107,8 @@ def checked_table(checked: CheckedRun) -> RenderableType:
     table.add_column("file", overflow="fold", ratio=3)
     table.add_column("size", justify="right", no_wrap=True)
     table.add_column("state", overflow="fold", ratio=2)
+    digest = f"its own digest: {str(checked.record_sha256)[:SHOWN_DIGITS]}"
+    table.add_row("run.json", "", Text("see below", "bold red") if checked.faults else digest)
     for one in checked.files:
         shown = "–" if one.size_bytes is None else size(one.size_bytes)
         table.add_row(_printable(one.path), shown, Text(_state(one), "" if one.state == "intact" else "bold red"))
@@ -116,12 +118,12 @@ def checked_table(checked: CheckedRun) -> RenderableType:
 
 
 def _state(one: CheckedFile) -> str:
-    if one.state == "changed":
-        return f"changed: expected {str(one.expected_sha256)[:12]}, found {str(one.found_sha256)[:12]}"
+    expected, found = (str(digest)[:SHOWN_DIGITS] for digest in (one.expected_sha256, one.found_sha256))
     return {
         "intact": "as recorded",
-        "missing": f"missing: expected {str(one.expected_sha256)[:12]}",
-        "unrecorded": f"not in the record: found {str(one.found_sha256)[:12]}",
+        "changed": f"changed: expected {expected}, found {found}",
+        "missing": f"missing: expected {expected}",
+        "unrecorded": f"not in the record: found {found}",
         "unusable": "no file that can be read",
     }[one.state]
 
