@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from foundation.errors import ExitCode
+import numpy as np
+
+from foundation.errors import ExitCode, UsageError
 from foundation.files import write_bytes
 from foundation.measurements import Measurement, Where, write_measurements
 from foundation.processor import Cpu
 from foundation.record import FORMAT_VERSION, Environment, RunRecord, StageRecord, write_record
 from foundation.run_files import record_of_file
 from foundation.run_folder import RunFolder
+from pipeline.custody.check import check_run
 
 CPU = "AMD EPYC"
 VARIANT = "static-int8"
@@ -101,3 +104,30 @@ def write_run(
     )
     write_record(run, record)
     return run
+
+
+def quiet_changes(run: RunFolder, times: int) -> list[tuple[str, int]]:
+    """Change one random byte of one random file again and again; return those that `check` did not find."""
+    names = ["run.json", *(one.path for one in check_run(run, None).files)]
+    generator = np.random.default_rng(0)
+    quiet = []
+    for _ in range(times):
+        path = run.root / names[generator.integers(len(names))]
+        place = int(generator.integers(path.stat().st_size))
+        was = path.read_bytes()[place]
+        _put(path, place, was ^ int(generator.integers(1, 256)))
+        try:
+            found = check_run(run, None).exit_code == ExitCode.USAGE
+        except UsageError:  # what was run.json is none any more
+            found = True
+        if not found:
+            quiet.append((path.name, place))
+        _put(path, place, was)
+    assert check_run(run, None).exit_code == ExitCode.PASSED
+    return quiet
+
+
+def _put(path: Path, place: int, byte: int) -> None:
+    with path.open("r+b") as stream:
+        stream.seek(place)
+        stream.write(bytes([byte]))

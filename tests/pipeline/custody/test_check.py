@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from small_run import write_run
+from small_run import quiet_changes, write_run
 
 from foundation.errors import UsageError
 from foundation.record import read_record, write_record
@@ -76,6 +76,11 @@ def test_all_that_is_wrong_is_listed_and_the_code_is_two(run: RunFolder) -> None
     (found,) = [one for one in values["files"] if one["state"] == "changed"]
     assert found["found_sha256"] == hashlib.sha256(run.measurements.read_bytes()).hexdigest()
     assert found["expected_sha256"] == read_record(run).files[found["path"]].sha256
+
+
+def test_a_thousand_random_changes_of_one_byte_are_all_found(tmp_path: Path) -> None:
+    """Of a run of three files; `test_flow` does it with a whole one."""
+    assert quiet_changes(write_run(tmp_path / "run"), 1000) == []
 
 
 def test_an_edited_record_is_told_beside_the_files(run: RunFolder) -> None:
