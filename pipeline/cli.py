@@ -223,10 +223,41 @@ def twin(
 def report(run: ExistingRun, as_json: AsJson = False) -> None:
     """Write the report of a run again from its files."""
     from foundation.run_folder import RunFolder
-    from reports import write_report
+    from pipeline.custody.report_again import report_again
 
-    path = write_report(RunFolder(run))
+    path, unverified = report_again(RunFolder(run))
+    if unverified is not None:
+        observer_of(False).say(f"! {unverified}")
     print_result({"report": str(path)}) if as_json else print(path)
+
+
+@app.command()
+def check(
+    run: ExistingRun,
+    public_key: Annotated[
+        Path | None, typer.Option(help="PEM file of the key that run.json is to be signed with")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hold every file of a run against its record: 0 as recorded, 2 otherwise."""
+    from foundation.run_folder import RunFolder
+    from pipeline.custody.check import check_run, checked_table
+
+    checked = check_run(RunFolder(run), public_key)
+    print_result(checked.as_json() if as_json else checked_table(checked))
+    raise typer.Exit(checked.exit_code)
+
+
+@app.command()
+def sign(
+    run: ExistingRun,
+    key: Annotated[Path, typer.Option(help="PEM file of an Ed25519 private key")],
+) -> None:
+    """Sign a run's record, which names every file with its digest."""
+    from foundation.run_folder import RunFolder
+    from pipeline.custody.signature import sign_run
+
+    print(sign_run(RunFolder(run), key))
 
 
 @app.command()

@@ -137,4 +137,5 @@ def conclude(
     ledger.conclude(verdicts, exit_code)
     with observer.stage("report"):
         report = write_report(ledger.run)
+    ledger.write()  # the digests of the report
     return RunOutcome(ledger.run, exit_code, verdicts, report)

@@ -56,6 +56,7 @@ def validate_models(
     measurements += _absent(configuration, ledger, data.task, measurements)
     write_measurements(ledger.run.measurements, measurements)
     write_image_by_image(ledger.run.image_by_image, _image_by_image(configuration, ledger))
+    ledger.write()  # both belong to no stage
     return measurements
 
 

@@ -20,6 +20,7 @@ from foundation.note_parts import Calibration, CandidateNote, MeasuredNote, Sens
 from foundation.processor import CpuTarget
 from foundation.progress import Progress
 from foundation.settings import Settings
+from stages.search.entries import DIGEST, digest_of, refuse_edited, without_digest
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -73,7 +74,7 @@ def open_study(journal: Path, identity: str, seed: int) -> Study:
         seed: of the proposals.
 
     Raises:
-        UsageError: the journal is none.
+        UsageError: the journal is none, or an entry of it was edited.
     """
     import optuna
     from optuna.storages import JournalStorage
@@ -83,7 +84,7 @@ def open_study(journal: Path, identity: str, seed: int) -> Study:
     journal.parent.mkdir(parents=True, exist_ok=True)
     _drop_half_line(journal)
     try:
-        return optuna.create_study(
+        study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(journal))),
             study_name=identity,
             direction="maximize",
@@ -95,6 +96,8 @@ def open_study(journal: Path, identity: str, seed: int) -> Study:
             f"{journal}: expected the journal of a search, found one with a damaged entry ({error}). Delete it and "
             "run again; the search begins anew."
         ) from error
+    refuse_edited(study, journal)
+    return study
 
 
 def search(
@@ -143,12 +146,13 @@ def search(
 
 def known_layers(study: Study) -> dict[str, SensitivityNote]:
     """Return the layers whose sensitivity a study holds, by name."""
-    return {layer: _noted(SensitivityNote, entry) for layer, entry in study.user_attrs.items()}
+    return {layer: _noted(SensitivityNote, without_digest(entry)) for layer, entry in study.user_attrs.items()}
 
 
 def remember_layer(study: Study, found: SensitivityNote) -> None:
     """Write a layer's sensitivity into the study's journal."""
-    study.set_user_attr(found.layer, found.model_dump(mode="json"))
+    entry = found.model_dump(mode="json")
+    study.set_user_attr(found.layer, {**entry, DIGEST: digest_of(study, entry)})
 
 
 def best_trial(trials: Sequence[TrialNote]) -> TrialNote:
@@ -220,11 +224,14 @@ def _try(evaluate: Callable[[CandidateNote], MeasuredNote], candidate: Candidate
 def _tell(study: Study, asked: Any, trial: TrialNote) -> None:
     from optuna.trial import TrialState
 
+    measured = None if trial.measured is None else trial.measured.model_dump(mode="json")
+    entry = {"candidate": asked.params, "measured": measured, "error": trial.error}
+    asked.set_user_attr(DIGEST, digest_of(study, entry))  # first: what has none was cut off, and does not count
     if trial.measured is None:
         asked.set_user_attr("error", trial.error)
         study.tell(asked, state=TrialState.FAIL)
         return
-    asked.set_user_attr("measured", trial.measured.model_dump(mode="json"))
+    asked.set_user_attr("measured", measured)
     study.tell(asked, trial.measured.speedup.value)
 
 

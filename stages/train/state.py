@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import pickle
 from dataclasses import asdict, dataclass, field
@@ -73,7 +74,7 @@ def copy_of(network: nn.Module) -> dict[str, Tensor]:
 
 
 def save_state(state: State, path: Path, key: str) -> None:
-    """Write the state; `key` is the identity of the training."""
+    """Write the state, behind a line with its digest; `key` is the identity of the training."""
     record: dict[str, JSON] = {
         "key": key,
         "network": state.network.state_dict(),
@@ -86,19 +87,22 @@ def save_state(state: State, path: Path, key: str) -> None:
     # Through memory, because torch reports a full disk as a RuntimeError of its own.
     content = io.BytesIO()
     torch.save(record, content)
-    write_bytes(path, content.getvalue())
+    write_bytes(path, _digest_line(content.getvalue()) + content.getvalue())
 
 
 def resume(state: State, path: Path, key: str) -> None:
     """Take up the state that `save_state` wrote under the same key; do nothing where there is none.
 
     Raises:
-        StageError: the file is damaged.
+        StageError: the file is damaged, or was edited.
     """
     if not path.exists():
         return
     try:
-        record = torch.load(path, weights_only=True, map_location="cpu")
+        line, _, content = path.read_bytes().partition(b"\n")
+        if line + b"\n" != _digest_line(content):
+            raise ValueError("another digest")
+        record = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
         if record["key"] != key:
             return
         state.network.load_state_dict(record["network"])
@@ -113,3 +117,7 @@ def resume(state: State, path: Path, key: str) -> None:
     device = next(state.network.parameters()).device
     state.best = {name: tensor.to(device) for name, tensor in state.best.items()}
     state.mean = {name: tensor.to(device) for name, tensor in state.mean.items()}
+
+
+def _digest_line(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode() + b"\n"
