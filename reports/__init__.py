@@ -25,6 +25,7 @@ def write_report(run: RunFolder) -> Path:
         UsageError: `run.json` is missing or is not a run record that this version knows.
     """
     from foundation.files import write_bytes
+    from foundation.printable import printable_json, printable_lines
     from reports import html, junit, model_card, report_json, summary
     from reports.facts import read_facts
 
@@ -37,5 +38,6 @@ def write_report(run: RunFolder) -> Path:
         "index.html": html.render(facts),
     }
     for name, text in contents.items():
-        write_bytes(run.report / name, text.encode())
+        plain = printable_json(text) if name.endswith(".json") else printable_lines(text)
+        write_bytes(run.report / name, plain.encode())
     return run.report / "index.html"

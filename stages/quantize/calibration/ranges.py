@@ -125,7 +125,7 @@ def find_ranges(
     ranges |= {name: ranges[other] for name, other in tensors.same_as.items() if other in ranges}
     ordered = {name: ranges[name] for name in sorted(ranges)}
     if path is not None:
-        write_json(path, {"format": _FORMAT, "ranges": ordered})
+        write_json(path, {"format": _FORMAT, "ranges": ordered, "sha256": sha256_of_json(ordered)})
     return ordered
 
 
@@ -204,7 +204,9 @@ def _read(path: Path | None) -> dict[str, Range] | None:
     if path is None or not path.is_file():
         return None
     try:
-        values = read_json(path)["ranges"]
-        return {str(name): (float(low), float(high)) for name, (low, high) in values.items()}
-    except (UsageError, TypeError, KeyError, ValueError, AttributeError):
-        return None  # half a file of an earlier version: found anew, and written over
+        stored = read_json(path)
+        if stored["sha256"] != sha256_of_json(stored["ranges"]):
+            return None
+        return {str(name): (float(low), float(high)) for name, (low, high) in stored["ranges"].items()}
+    except (UsageError, TypeError, LookupError, ValueError, AttributeError, RecursionError, OverflowError):
+        return None  # damaged, or of an earlier version: found anew, and written over
