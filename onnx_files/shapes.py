@@ -7,10 +7,16 @@ from typing import TYPE_CHECKING
 from foundation.errors import UsageError
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from onnx import AttributeProto, ModelProto
 
-LONGEST_SIZES = 4096
-"""Whole numbers in one vector up to which their values are inferred; what is computed of shapes has a rank's."""
+MOST_SIZES = 1_000_000
+"""Numbers whose values are followed, 100 MB of them; what a network computes of shapes has some thousand."""
+_LARGEST_RANK = 64
+_PASSING = frozenset((
+    "Add", "Cast", "Div", "Expand", "Floor", "Gather", "Identity", "Max", "Min", "Mod", "Mul", "Neg", "Range",
+    "Reshape", "Slice", "Squeeze", "Sub", "Tile", "Unsqueeze", "Where",
+))  # fmt: skip
+"""Whose results, as far as they are followed, are no longer than what they read."""
 
 
 def with_shapes(proto: ModelProto, values: bool = False) -> ModelProto:
@@ -18,8 +24,8 @@ def with_shapes(proto: ModelProto, values: bool = False) -> ModelProto:
 
     Args:
         proto: the model; left as it is.
-        values: whether to follow the numbers that shapes are computed of, too. That is left out where a vector of
-            them is longer than `LONGEST_SIZES`: thirty Concat nodes make a thousand million of two, one by one.
+        values: whether to follow the numbers that shapes are computed of, too. That is left out where there could be
+            more than `MOST_SIZES`: thirty Concat nodes make a thousand million of two.
 
     Raises:
         UsageError: the graph contradicts itself.
@@ -27,9 +33,7 @@ def with_shapes(proto: ModelProto, values: bool = False) -> ModelProto:
     from onnx import shape_inference
 
     try:
-        found = shape_inference.infer_shapes(proto)
-        if values and not _has_long_vectors(found):
-            found = shape_inference.infer_shapes(proto, data_prop=True)
+        found = shape_inference.infer_shapes(proto, data_prop=values and _sizes_in(proto) <= MOST_SIZES)
     except Exception as error:  # InferenceError, and whatever else its C++ raises
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise UsageError(
@@ -39,18 +43,31 @@ def with_shapes(proto: ModelProto, values: bool = False) -> ModelProto:
     return found
 
 
-def _has_long_vectors(proto: ModelProto) -> bool:
+def _sizes_in(proto: ModelProto) -> int:
+    """Return how many numbers would be followed at most."""
     from onnx import TensorProto
 
-    made = {name for node in proto.graph.node for name in node.output}
-    for value in proto.graph.value_info:
-        kind = value.type.tensor_type
-        if (
-            value.name in made
-            and kind.elem_type in (TensorProto.INT32, TensorProto.INT64)
-            and len(kind.shape.dim) == 1
-        ):
-            length = kind.shape.dim[0]
-            if not length.HasField("dim_value") or length.dim_value > LONGEST_SIZES:
-                return True
-    return False
+    whole = (TensorProto.INT32, TensorProto.INT64)
+    constants = [tensor for tensor in proto.graph.initializer if tensor.data_type in whole and len(tensor.dims) < 2]
+    lengths = {tensor.name: tensor.dims[0] if tensor.dims else 1 for tensor in constants}
+    total = 0
+    for node in proto.graph.node:
+        read = [lengths.get(name, 0) for name in node.input]
+        length = 0
+        if node.op_type == "Shape":
+            length = _LARGEST_RANK
+        elif node.op_type == "Constant":
+            length = max((_length_of(attribute) for attribute in node.attribute), default=0)
+        elif node.op_type == "Concat":
+            length = sum(read)
+        elif node.op_type in _PASSING:
+            length = max(read, default=0)
+        lengths |= dict.fromkeys(node.output, length)
+        total += length
+    return total
+
+
+def _length_of(attribute: AttributeProto) -> int:
+    if attribute.HasField("t"):
+        return attribute.t.dims[0] if len(attribute.t.dims) == 1 else 1
+    return max(1, len(attribute.ints))

@@ -39,8 +39,8 @@ class Outcome:
     """What became of a target's mutants.
 
     Attributes:
-        kinds: "accepted", "sentence", "guard" (in the pipeline the child process takes it upon itself), "unexpected",
-            "hang", "crash" → how many.
+        kinds: "accepted", "sentence", "guard" and "over time" (in the pipeline the child process takes it upon
+            itself, and a sentence tells of it), "unexpected", "hang", "crash" → how many.
         peak_mb: most memory that the worker took, and its number; above what it had before the first mutant.
         finds: kind, number and text of what should not be.
     """
@@ -132,10 +132,10 @@ def _with_worker(name: str, seed: int, start: int, stop: int, outcome: Outcome) 
     try:
         if not ours.poll(300):
             raise RuntimeError(f"{name}: the worker does not begin")
-        before = ours.recv()
+        before = _begun(name, ours)
         while number < stop:
             if not ours.poll(HANG_S):
-                _found(outcome, "hang", number, f"more than {HANG_S:.0f} s")
+                _found(outcome, "over time" if guarded else "hang", number, f"more than {HANG_S:.0f} s")
                 return number + 1
             kind, text, peak_kb = ours.recv()
             _found(outcome, kind, number, text)
@@ -155,9 +155,17 @@ def _with_worker(name: str, seed: int, start: int, stop: int, outcome: Outcome) 
     return number
 
 
+def _begun(name: str, connection: Any) -> int:
+    """Return the worker's memory before the first mutant."""
+    try:
+        return int(connection.recv())
+    except EOFError:
+        raise RuntimeError(f"{name}: the worker ends before the first mutant; read one with --index") from None
+
+
 def _found(outcome: Outcome, kind: str, number: int, text: str) -> None:
     outcome.kinds[kind] += 1
-    if kind not in ("accepted", "sentence", "guard"):
+    if kind not in ("accepted", "sentence", "guard", "over time"):
         outcome.finds.append((kind, number, text))
 
 
@@ -210,14 +218,16 @@ def add_test_folders() -> None:
 # --- the command line ---
 
 
-_HEADINGS = ("mutants", "sentences", "accepted", "by guard", "unexpected", "crashes", "hangs", "peak MB")
+_HEADINGS = ("mutants", "sentences", "accepted", "by guard", "over 10 s", "unexpected", "crashes", "hangs", "peak MB")
 
 
 def _table(outcomes: dict[str, Outcome]) -> Iterator[str]:
     yield f"{'target':20}" + "".join(f"{heading:>{len(heading) + 2}}" for heading in _HEADINGS)
     for name, found in outcomes.items():
         kinds = found.kinds
-        counted = [kinds[kind] for kind in ("sentence", "accepted", "guard", "unexpected", "crash", "hang")]
+        counted = [
+            kinds[kind] for kind in ("sentence", "accepted", "guard", "over time", "unexpected", "crash", "hang")
+        ]
         row = zip(_HEADINGS, (kinds.total(), *counted, round(found.peak_mb)), strict=True)
         yield f"{name:20}" + "".join(f"{number:>{len(heading) + 2}}" for heading, number in row)
 

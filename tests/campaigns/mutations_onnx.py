@@ -234,7 +234,9 @@ def _loop(model, helper, inner, name, rng):  # type: ignore[no-untyped-def]
         [helper.make_tensor_value_info("c2", 9, []), helper.make_tensor_value_info("v2", 1, None)],
     )
     model.graph.initializer.append(
-        helper.make_tensor("trips", TensorProto.INT64, [], [rng.choice((3, 10**5, 2**62))])
+        helper.make_tensor(
+            "trips", TensorProto.INT64, [], [rng.choice((3, 3, 3, 10**5, 10**5, 10**5, 10**5, 10**5, 10**5, 2**62))]
+        )
     )
     model.graph.initializer.append(helper.make_tensor("on", TensorProto.BOOL, [], [1]))
     model.graph.node.append(helper.make_node("Loop", ["trips", "on", inner], [name], body=body))

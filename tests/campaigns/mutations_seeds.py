@@ -73,7 +73,7 @@ def images(mode: str) -> Seeds:
             for kind in kinds:
                 exif = Image.Exif()
                 exif[0x0112] = 6
-                options: dict[str, Any] = {"exif": exif} if kind in ("JPEG", "PNG", "WEBP") else {}
+                options: dict[str, Any] = {"exif": exif} if kind in ("JPEG", "PNG", "WEBP") and mode != "mask" else {}
                 if kind == "TIFF":
                     options["compression"] = "tiff_lzw" if image is colour else "tiff_adobe_deflate"
                 stream = io.BytesIO()
@@ -158,7 +158,7 @@ def dicoms(folder: Path) -> list[bytes]:
 
 
 def onnx_models(folder: Path) -> list[bytes]:
-    from onnx import helper
+    from onnx import helper, numpy_helper
     from onnx.parser import parse_model
 
     plain = """<ir_version: 8, opset_import: ["" : 17]>
@@ -173,13 +173,11 @@ def onnx_models(folder: Path) -> list[bytes]:
         }"""
     shaped = """<ir_version: 8, opset_import: ["" : 13]>
         g (uint8[1, 1, 8, 8] image) => (float[1, 2] answers)
-        <float[64, 2] m, int64[1] axis = {1}, float scale = {0.0625}, uint8 zero = {3}> {
+        <float[64, 2] m, int64[1] start = {0}, int64[1] end = {1}, int64[1] rest = {-1}, float scale = {0.0625},
+         uint8 zero = {3}> {
             x = Cast <to = 1> (image)
             s = Shape (x)
-            start = Constant <value_ints = [0]> ()
-            end = Constant <value_ints = [1]> ()
             n = Slice (s, start, end)
-            rest = Constant <value_ints = [-1]> ()
             target = Concat <axis = 0> (n, rest)
             f = Reshape (x, target)
             q = QuantizeLinear (f, scale, zero)
@@ -187,19 +185,18 @@ def onnx_models(folder: Path) -> list[bytes]:
             l = MatMul (d, m)
             answers = Softmax <axis = 1> (l)
         }"""
+    old = plain.replace('"" : 17', '"" : 11').replace("ir_version: 8", "ir_version: 6")
     found = []
-    for text in (plain, shaped):
+    for text in (plain, shaped, old):
         model = parse_model(text)
-        for tensor in model.graph.initializer:
-            if not tensor.raw_data and not tensor.float_data and not tensor.int64_data and not tensor.int32_data:
-                values = np.random.default_rng(0).normal(0, 0.3, tuple(tensor.dims)).astype(np.float32)
-                tensor.raw_data = values.tobytes()
+        for value in list(model.graph.value_info):
+            shape = [axis.dim_value for axis in value.type.tensor_type.shape.dim]
+            weight = np.random.default_rng(0).normal(0, 0.3, shape).astype(np.float32)
+            model.graph.initializer.append(numpy_helper.from_array(weight, value.name))
+        del model.graph.value_info[:]
         helper.set_model_props(model, {"edgeproof.tools": "{}"})
         found.append(model.SerializeToString())
-    old = parse_model(plain.replace('"" : 17', '"" : 11').replace("ir_version: 8", "ir_version: 6"))
-    old.graph.initializer[:] = []
-    old.graph.initializer.extend(__import__("onnx").ModelProto.FromString(found[0]).graph.initializer)
-    return [*found, old.SerializeToString()]
+    return found
 
 
 def _spec() -> Any:
