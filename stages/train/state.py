@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import pickle
+import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -102,21 +102,22 @@ def resume(state: State, path: Path, key: str) -> None:
         line, _, content = path.read_bytes().partition(b"\n")
         if line + b"\n" != _digest_line(content):
             raise ValueError("another digest")
-        record = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+        with warnings.catch_warnings(action="ignore"):  # torch names pickle protocols: nothing to a user
+            record = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
         if record["key"] != key:
             return
+        epochs = [Epoch(**values) for values in record["epochs"]]
         state.network.load_state_dict(record["network"])
         state.optimizer.load_state_dict(record["optimizer"])
-        state.best, state.mean, state.updates = record["best"], record["mean"], record["updates"]
-        state.epochs = [Epoch(**epoch) for epoch in record["epochs"]]
-    except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # torch raises errors of many kinds on a damaged file
         raise StageError(
             f"{path}: expected the state of an interrupted training, found a damaged file ({type(error).__name__}). "
             "Delete it to train from the beginning."
         ) from error
     device = next(state.network.parameters()).device
-    state.best = {name: tensor.to(device) for name, tensor in state.best.items()}
-    state.mean = {name: tensor.to(device) for name, tensor in state.mean.items()}
+    state.updates, state.epochs = record["updates"], epochs
+    state.best = {name: tensor.to(device) for name, tensor in record["best"].items()}
+    state.mean = {name: tensor.to(device) for name, tensor in record["mean"].items()}
 
 
 def _digest_line(content: bytes) -> bytes:
