@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -39,10 +39,6 @@ from pipeline.cli_options import (
 from pipeline.commands import compile_model, run_configuration, run_model, run_stages
 from pipeline.console import error_console, fail, observer_of, print_result, show_night
 from pipeline.endings import InterruptedBySignal, end_now, end_on_signals
-
-if TYPE_CHECKING:
-    pass
-
 
 app = typer.Typer(
     help="Compile an image classifier for an edge device, and prove what the compilation did to it.",
