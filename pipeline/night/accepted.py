@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 ACCEPTED_NAME = "accepted.json"
+_LEFTOVERS = f".{Path(ACCEPTED_NAME).stem}.*.tmp{Path(ACCEPTED_NAME).suffix}"
+"""What a killed process leaves of a write."""
 FORMAT_VERSION: Literal[2] = 2
 """1 held a digest of each part of the run; 2 holds its record."""
 
@@ -88,8 +92,31 @@ def accept(run: RunFolder, family: Path, *, reason: str | None = None) -> Accept
         )
     accepted = Accepted(evidence, run.root, essential_sha256(evidence.record), reason)
     stored = _File(evidence, os.path.relpath(run.root, family), accepted.sha256, reason, FORMAT_VERSION)
-    write_json(family / ACCEPTED_NAME, _adapter().dump_python(stored, mode="json"))
+    with _others_kept_out(family) as alone:
+        for leftover in family.glob(_LEFTOVERS) if alone else ():
+            leftover.unlink(missing_ok=True)
+        write_json(family / ACCEPTED_NAME, _adapter().dump_python(stored, mode="json"))
     return accepted
+
+
+@contextmanager
+def _others_kept_out(family: Path) -> Iterator[bool]:
+    """Let one process at a time accept, so that what lies half-written is a killed one's; yield whether that holds.
+
+    The folder itself is locked: `.lock` is the nightly's, and a run may be accepted while the next one is under way.
+    """
+    import fcntl
+
+    descriptor = os.open(family, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            alone = True
+        except OSError:  # a network's file system that locks no folders
+            alone = False
+        yield alone
+    finally:
+        os.close(descriptor)
 
 
 def read_accepted(family: Path) -> Accepted | None:

@@ -2,7 +2,8 @@
 
 Three things decide: which range each activation gets, which repairs are made, and how many of the layers that
 suffer most stay in float. Optuna's tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011) proposes; what a
-proposal is worth is measured on the compiled file. Every trial is on disk before the next one begins.
+proposal is worth is measured on the compiled file. Every trial is on disk before the next one begins, and a proposal
+depends on the trials before it alone, so that a search that was killed proposes what it would have proposed.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 from pydantic import BaseModel, Field, ValidationError
 
 from foundation.errors import StageError, UsageError
-from foundation.files import write_bytes
 from foundation.note_parts import Calibration, CandidateNote, MeasuredNote, SensitivityNote, TrialNote
 from foundation.processor import CpuTarget
 from foundation.progress import Progress
 from foundation.settings import Settings
+from stages.search.journal import open_journal
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -64,31 +65,25 @@ class TunedSettings(Settings):
     seed: int = Field(0, ge=0, le=2**32 - 1, description="of the proposals and of the choice of images")
 
 
-def open_study(journal: Path, identity: str, seed: int) -> Study:
+def open_study(journal: Path, identity: str) -> Study:
     """Begin a search, or go on with it.
 
     Args:
         journal: file of what has been found so far; what is written there is on disk at once.
         identity: of model, data and settings; another identity begins anew.
-        seed: of the proposals.
 
     Raises:
         UsageError: the journal is none.
     """
     import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    journal.parent.mkdir(parents=True, exist_ok=True)
-    _drop_half_line(journal)
     try:
         return optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(journal))),
+            storage=open_journal(journal),
             study_name=identity,
             direction="maximize",
             load_if_exists=True,
-            sampler=_sampler(seed),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(
@@ -112,7 +107,7 @@ def search(
     Args:
         evaluate: compiles and measures; a StageError makes the trial a failed one.
         layers: how many layers could stay in float.
-        settings: number of trials.
+        settings: number of trials, and the seed of the proposals.
         study: from `open_study`.
         progress: called with trials done and in all.
         deadline: of the last trial's beginning, on `time.monotonic()`'s clock; the first one is made in any case.
@@ -122,23 +117,45 @@ def search(
     """
     from optuna.trial import TrialState
 
-    for start in _starting_points(layers) if not study.trials else ():
-        study.enqueue_trial(start.model_dump())
+    study.sampler = _sampler(settings.seed, 0)  # it notes by how much a trial breaks the limits
     for killed in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        study.enqueue_trial(killed.params)
-        study.tell(killed.number, state=TrialState.FAIL)
-    known = {trial.candidate: trial for trial in _finished(study)}
-    repeated = 0
+        _close(study, killed)
+    told = _finished(study)
+    known = {trial.candidate: trial for trial in told}
+    repeated = _repeated_at_the_end(told)
     while len(known) < settings.trials and (not known or time.monotonic() < deadline):
-        asked = study.ask()
+        asked = _ask(study, len(told), layers, settings.seed)
         candidate = _propose(asked, layers)
         repeated = repeated + 1 if candidate in known else 0
         if repeated == _MOST_REPEATS:
             break
         known[candidate] = known.get(candidate) or _try(evaluate, candidate)
         _tell(study, asked, known[candidate])
+        told.append(known[candidate])
         progress(len(known), settings.trials)
     return list(known.values())
+
+
+def _ask(study: Study, told: int, layers: int, seed: int) -> Any:
+    """Return the trial after `told` others, the same one whether or not a kill came in between."""
+    from optuna.trial import TrialState
+
+    starting_points = _starting_points(layers)
+    waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))  # of a process killed before it asked
+    if told < len(starting_points) and not waiting:
+        study.enqueue_trial(starting_points[told].model_dump())
+    study.sampler = _sampler(seed, told)
+    return study.ask()
+
+
+def _repeated_at_the_end(told: Sequence[TrialNote]) -> int:
+    """Return how many of the last trials, in a row, had a candidate that was known already."""
+    seen: set[CandidateNote] = set()
+    repeated = 0
+    for trial in told:
+        repeated = repeated + 1 if trial.candidate in seen else 0
+        seen.add(trial.candidate)
+    return repeated
 
 
 def known_layers(study: Study) -> dict[str, SensitivityNote]:
@@ -188,14 +205,6 @@ def _starting_points(layers: int) -> tuple[CandidateNote, ...]:
     return plain, repaired.model_copy(update={"calibration": "percentile"}), mse, mse.model_copy(update=in_float)
 
 
-def _drop_half_line(journal: Path) -> None:
-    # A process that loses its power leaves half an entry, which nobody could read past.
-    written = journal.read_bytes() if journal.exists() else b""
-    whole = written[: written.rfind(b"\n") + 1]
-    if whole != written:
-        write_bytes(journal, whole)
-
-
 def _most_float_layers(layers: int) -> int:
     return max(1, int(layers * _MOST_FLOAT_LAYERS_SHARE))
 
@@ -228,6 +237,17 @@ def _tell(study: Study, asked: Any, trial: TrialNote) -> None:
     study.tell(asked, trial.measured.speedup.value)
 
 
+def _close(study: Study, killed: FrozenTrial) -> None:
+    """End a trial that a kill cut off: as measured where it had been, else as none, to be proposed again."""
+    from optuna.trial import TrialState
+
+    measured = killed.user_attrs.get("measured")
+    if measured:
+        study.tell(killed.number, measured["speedup"]["value"])
+    else:
+        study.tell(killed.number, state=TrialState.FAIL)
+
+
 def _finished(study: Study) -> list[TrialNote]:
     from optuna.trial import TrialState
 
@@ -249,9 +269,10 @@ def _noted(note: type[Note], entry: Any) -> Note:
         ) from error
 
 
-def _sampler(seed: int) -> Any:
+def _sampler(seed: int, told: int) -> Any:
     import warnings
 
+    import numpy as np
     import optuna
 
     def broken_limits(trial: FrozenTrial) -> Sequence[float]:
@@ -260,5 +281,8 @@ def _sampler(seed: int) -> Any:
     with warnings.catch_warnings():  # constraints are an experimental feature of Optuna's, and say so
         warnings.simplefilter("ignore")
         return optuna.samplers.TPESampler(
-            seed=seed, n_startup_trials=_STARTUP_TRIALS, multivariate=True, constraints_func=broken_limits
+            seed=int(np.random.SeedSequence((seed, told)).generate_state(1)[0]),
+            n_startup_trials=_STARTUP_TRIALS,
+            multivariate=True,
+            constraints_func=broken_limits,
         )

@@ -74,7 +74,7 @@ def tune(
     try:
         reference = _reference(fp32, settings, data, twin_path(trial_path), labelled)
         candidates = _Candidates(fp32, variant, data, settings, reference, trial_path)
-        study = open_study(journal or path.with_name(f"{variant}.search.jsonl"), identity, settings.seed)
+        study = open_study(journal or path.with_name(f"{variant}.search.jsonl"), identity)
         sensitivity = _sensitivity(candidates, nodes, study, lambda done: progress(done, total))
         ranking = {
             "logits": _ranked(sensitivity, "logits_sqnr_db"),
