@@ -1,7 +1,7 @@
 """Run a command of `edgeproof` in a fork of this process, which has imported everything: a second instead of ten.
 
-What no two runs share is fixed in the fork, so that what is left can be compared byte for byte: the clock, the seconds
-that a stage took, and the measured latency. Everything else is the shipped code.
+What no two runs share is fixed in the fork, so that what is left can be compared byte for byte: the clock, the
+seconds that a stage took, and the measured latency. Everything else is the shipped code.
 """
 
 from __future__ import annotations

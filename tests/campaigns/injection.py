@@ -1,8 +1,8 @@
 """Count what a process does to files below a folder, and strike at the N-th such event: a kill, or a refused call.
 
 Python's audit hooks tell of every open, rename, removal and new folder before it happens, whoever asks for it;
-`os.fsync` and `os.write` have none, so they are wrapped. An event is struck before it takes effect, except a write, of
-which half gets through first: that is what a kill or a full disk leaves.
+`os.fsync` and `os.write` have none, so they are wrapped. An event is struck before it takes effect, except a write,
+of which half gets through first: that is what a kill or a full disk leaves.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Events:
     def _below(self, path: object) -> str | None:
         try:
             if isinstance(path, int):
-                text = os.readlink(f"/proc/self/fd/{path}")
+                text = str(Path(f"/proc/self/fd/{path}").readlink())
             else:
                 text = os.path.abspath(os.fsdecode(path))  # type: ignore[arg-type]  # noqa: PTH100
             return os.path.relpath(text, self.folder) if text.startswith(f"{self.folder}/") else None

@@ -49,6 +49,7 @@ PREPARATION: dict[str, tuple[str, ...]] = {
 }
 """Name → what is run beforehand, where a command starts from a finished one."""
 
+FOREIGN_TEXT = "somebody else's"
 FOREIGN = {
     "run": ("runs/tiny/notes.txt", "runs/tiny/quantize/mine.onnx", "runs/tiny/.hidden", "runs/tiny/data/x.tmp.txt"),
     "nightly": ("nights/notes.txt", "nights/2020-01-01/mine.txt", "nights/.accepted.mine"),
@@ -76,5 +77,5 @@ def write_start(folder: Path, command: str, prepared: Path | None = None) -> Pat
     for name in FOREIGN[command]:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("somebody else's")
+        path.write_text(FOREIGN_TEXT)
     return folder

@@ -1,0 +1,27 @@
+"""A little of every campaign; `make campaign BUDGET=…` does much of it, and docs/reliability.md says what came of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the campaigns read /proc and need Linux")
+
+
+def found_by(*arguments: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1]), "OMP_NUM_THREADS": "1"}
+    process = subprocess.run(
+        [sys.executable, HERE, *arguments], env=environment, capture_output=True, text=True, check=False, timeout=600
+    )
+    return "" if process.returncode == 0 else process.stdout + process.stderr
+
+
+@ON_LINUX
+@pytest.mark.long
+def test_kills_and_failing_disks_leave_what_an_undisturbed_command_leaves() -> None:
+    assert found_by("kills", "errors", "levels", "--budget", "2") == ""
