@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from foundation.errors import UsageError
+from foundation.errors import DiskError, UsageError
 
 JSON = Any
 """A value that `json` can write: dictionaries with string keys, lists, strings, numbers, booleans and None."""
@@ -69,7 +69,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         path: the final file; its folder is created.
 
     Raises:
-        UsageError: the file system refused the write (full, read-only); `path` is as it was before.
+        DiskError: the file system refused the write (full, read-only); `path` is as it was before.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,9 +136,9 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_refused(path: Path, error: OSError) -> UsageError:
+def write_refused(path: Path, error: OSError) -> DiskError:
     """Return the sentence for a write that the file system refused."""
-    return UsageError(
+    return DiskError(
         f"{path}: could not be written ({error.strerror or error}). "
         "Free some space or choose another folder; what stood there before is untouched."
     )

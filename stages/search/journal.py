@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from foundation.files import write_bytes
 
 if TYPE_CHECKING:
     from optuna.storages import JournalStorage
+    from optuna.storages.journal import BaseJournalFileLock
 
 
 def open_journal(path: Path) -> JournalStorage:
@@ -27,7 +28,8 @@ def open_journal(path: Path) -> JournalStorage:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     _drop_half_line(path)
-    return JournalStorage(JournalFileBackend(str(path), _Lock(path)))
+    lock = cast("BaseJournalFileLock", _Lock(path))
+    return JournalStorage(JournalFileBackend(str(path), lock))
 
 
 class _Lock:

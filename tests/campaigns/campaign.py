@@ -6,9 +6,10 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
-from forked import NIGHT, Ended, command, warm_up
+from forked import NIGHT, Ended, command, files_of, warm_up
 from injection import STRIKES, Events
 from small_commands import COMMANDS, FOREIGN, FOREIGN_TEXT, PREPARATION, write_start
 
@@ -139,3 +140,29 @@ def changed_foreign_files(name: str, folder: Path) -> list[str]:
         for path in paths
         if not path.exists() or path.read_text() != FOREIGN_TEXT
     ]
+
+
+def run_again(name: str, folder: Path, expected: Mapping[str, bytes]) -> list[str]:
+    """Run a command that was disturbed on to its end, and return what is not as it should be."""
+    history = folder / "nights" / "history.jsonl"
+    ends = [line for line in history.read_bytes().splitlines() if b'"finished"' in line] if history.exists() else []
+    again = command(COMMANDS[name], folder, no_events, NIGHT + timedelta(days=len(ends)))
+    if again.status:
+        return [f"the second run ended with {again.status}: {again.text[-300:]}"]
+    found = settled(files_of(folder))
+    finds = leftovers(found) + changed_foreign_files(name, folder)
+    if ends:
+        # Its end was on the record, good or bad, so that the next command was the next night.
+        good = b'"error": null' in ends[0]
+        night = NIGHT_NAME if good else f"{NIGHT + timedelta(days=1):%Y-%m-%dT%H%M%SZ}"
+        found, expected = _of_one_night(found, night), _of_one_night(expected, NIGHT_NAME)
+    return finds + differences(found, expected)
+
+
+def _of_one_night(files: Mapping[str, bytes], night: str) -> dict[str, bytes]:
+    """Return the files of one night, without the texts that tell of others, and without its name."""
+    return {
+        path.replace(night, ""): content.replace(night.encode(), b"")
+        for path, content in files.items()
+        if f"/{night}/" in path and "/comparison." not in path
+    }

@@ -1,31 +1,28 @@
 """Kill a command at every event of its files, run it again to its end, and compare with one that nobody disturbed.
 
-The compared files are all of them, the record and the report too; "reused" counts as "done" there, and the journal of a
-search and the history of the nights, which tell of the kill as they should, only have to be there.
+The compared files are all of them, the record and the report too; "reused" counts as "done" there. The journal of
+a search and the history of the nights tell of the kill, as they should, so they only have to be there.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
 from campaign import (
-    NIGHT_NAME,
     Tally,
     Warm,
     changed_foreign_files,
-    differences,
     done,
-    leftovers,
     no_events,
+    run_again,
     settled,
     spread,
     tell,
 )
-from forked import NIGHT, command, files_of
+from forked import command, files_of
 from injection import STRIKES, Events
 from small_commands import COMMANDS
 
@@ -60,16 +57,4 @@ def one_kill(name: str, folder: Path, number: int, expected: Mapping[str, bytes]
         return [f"expected a killed process, found status {killed.status}: {killed.text[-300:]}"]
     finds = [f"{killed.orphans} orphans lived on"] if killed.orphans else []
     finds += changed_foreign_files(name, folder)
-    history = folder / "nights" / "history.jsonl"
-    # Killed after its end was recorded: the next command is the next night, and this one is as it should be.
-    ended = history.exists() and b'"finished"' in history.read_bytes()
-    again = command(COMMANDS[name], folder, no_events, NIGHT + timedelta(days=int(ended)))
-    if again.status:
-        return [*finds, f"the second run ended with {again.status}: {again.text[-300:]}"]
-    found = settled(files_of(folder))
-    finds += leftovers(found) + changed_foreign_files(name, folder)
-    if ended:
-        found, expected = (
-            {path: content for path, content in files.items() if NIGHT_NAME in path} for files in (found, expected)
-        )
-    return finds + differences(found, expected)
+    return finds + run_again(name, folder, expected)

@@ -1,4 +1,4 @@
-"""A little of every campaign; `make campaign BUDGET=…` does much of it, and docs/reliability.md says what came of it."""
+"""A little of every campaign; `make campaign` does much of it, and docs/reliability.md says what came of it."""
 
 from __future__ import annotations
 
