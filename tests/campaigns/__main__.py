@@ -13,18 +13,27 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from campaign import Tally, Warm, prepare, scratch_folder, show
+from clocks import clocks
 from disks import disk_errors, disk_levels
 from kills import kills
+from network import network
+from places import places
+from signals import signals
 from small_commands import COMMANDS
 
 WARM: Mapping[str, Callable[[Warm], list[Tally]]] = {
     "kills": kills,
     "errors": disk_errors,
     "levels": disk_levels,
+    "clocks": clocks,
 }
 """Campaigns on forks of a process that has imported everything."""
 
-PLAIN: Mapping[str, Callable[[Path, int], list[Tally]]] = {}
+PLAIN: Mapping[str, Callable[[Path, int], list[Tally]]] = {
+    "places": places,
+    "network": network,
+    "signals": signals,
+}
 """Campaigns on whole processes."""
 
 
