@@ -65,7 +65,7 @@ def initial(arguments: argparse.Namespace, folder: Path) -> tuple[OnnxModel, Pre
     network = write_network(arguments.network, path, folder)
     pixels = np.load(path)
     names = tuple(f"image {number}" for number in range(count))
-    model = OnnxModel("fp32", network, sha256_of_file(network), "export", None)
+    model = OnnxModel("fp32", network, sha256_of_file(network), None)
     preprocessing = Preprocessing("uint8", (0.0,), (1.0,), pixels.shape[-1])  # the file has its own
     both = [
         unlabelled_data(UnlabelledImages(pixels[part], names[part], names[part]), preprocessing)

@@ -188,12 +188,12 @@ def files(inputs: Inputs, arguments: argparse.Namespace, folder: Path) -> Iterat
         path = folder / f"file_{number}.onnx"
         try:
             write(path)
-            yield File(tool, options, _artifact(path, tool, inputs))
+            yield File(tool, options, _artifact(path, inputs))
         except Exception as error:  # any tool may fail in any way; the table says how
             yield File(tool, options, None, f"{type(error).__name__}: {str(error).splitlines()[0][:300]}")
 
 
-def _artifact(path: Path, tool: str, inputs: Inputs) -> OnnxModel:
+def _artifact(path: Path, inputs: Inputs) -> OnnxModel:
     import onnx
 
     from foundation.artifacts import OnnxModel
@@ -203,7 +203,7 @@ def _artifact(path: Path, tool: str, inputs: Inputs) -> OnnxModel:
     metadata = {entry.key: entry.value for entry in onnx.load_model(inputs.model.path).metadata_props}
     onnx.helper.set_model_props(compiled, metadata)  # which not every tool keeps
     onnx.save_model(compiled, path)
-    return OnnxModel(path.stem, path, sha256_of_file(path), tool, inputs.model.sha256)
+    return OnnxModel(path.stem, path, sha256_of_file(path), inputs.model.sha256)
 
 
 if __name__ == "__main__":

@@ -155,7 +155,7 @@ def hard_network(model: OnnxModel, data: PreparedData, octaves: int, folder: Pat
     images = data.validation.images[:_CHECKED]
     before, after = (predict(open_session(file, "cpu", 1), images, 8) for file in (model.path, path))
     np.testing.assert_allclose(after, before, atol=0.01 * float(np.abs(before).max()))
-    return OnnxModel("fp32", path, sha256_of_file(path), "export", None), pairs
+    return OnnxModel("fp32", path, sha256_of_file(path), None), pairs
 
 
 # --- the tools ---

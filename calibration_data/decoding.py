@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,8 @@ from numpy.typing import NDArray
 
 from calibration_data.dataset import BadImageError, Frame, Record
 from calibration_data.fitting import ImageForm, UndecidedBitsError, bits_for, fit_frame, largest_of_16_bits
+from foundation.child import safe_spawning
+from foundation.child_start import end_with_parent
 from foundation.errors import StageError
 
 _CHUNK = 64
@@ -90,7 +91,8 @@ def _in_order(records: Sequence[Record], work: Callable[[Record], _Result], work
         return
     # Spawned rather than forked: the parent may have threads that a fork would leave behind locked.
     context = get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(work,)) as pool:
+    begun_with = (os.getpid(), work)
+    with safe_spawning(), ProcessPoolExecutor(workers, context, initializer=_begin, initargs=begun_with) as pool:
         pending: deque[Future[list[_Result]]] = deque()
         try:
             for chunk in chunks:
@@ -130,8 +132,8 @@ def _largest(load: Load, record: Record) -> int:
 _worker: list[Callable[[Record], Any]] = []
 
 
-def _begin(work: Callable[[Record], Any]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C, with one sentence
+def _begin(parent: int, work: Callable[[Record], Any]) -> None:
+    end_with_parent(parent)
     _worker[:] = [work]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from calibration_data.image_files import is_image_name, read_pixels, require_fol
 from calibration_data.prepared import PreparedData, PreparedSplit
 from foundation.errors import UsageError
 from foundation.files import sha256_of_file, sha256_of_json
+from foundation.printable import printable
+from foundation.progress import Progress, no_progress
 from onnx_files.preprocessing import Preprocessing
 
 CALIBRATION_IMAGES = 128
@@ -29,7 +31,7 @@ class UnlabelledImages:
 
     Attributes:
         pixels: uint8 [n, channels, height, width]; mapped from disk.
-        image_ids: n paths below the folder, with slashes.
+        image_ids: n paths below the folder, with slashes; what cannot be shown of a name as its escape.
         sha256: n digests of the files.
     """
 
@@ -69,7 +71,7 @@ def read_image_folder(
     held_out: int,
     seed: int,
     scratch: Path,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> ImageFolder:
     """Take calibration images from a folder, and as many others to measure on.
 
@@ -102,13 +104,13 @@ def read_image_folder(
     first = min(limit, len(files))
     reader = _Reader(root, form, iter(_order(len(files), first, seed)), files)
     total = min(first + held_out, len(files))
-    calibration = reader.take(first, scratch / "calibration.npy", lambda done: progress(done, total))
+    calibration = reader.take(first, scratch / "calibration.npy", lambda done, _: progress(done, total))
     if len(calibration) == 0:
         raise UsageError(
             f"{root}: expected images that can be read, found {len(files)} files and none of them can "
             f"({reader.skipped[0]}). Give other images."
         )
-    others = reader.take(held_out, scratch / "held_out.npy", lambda done: progress(len(calibration) + done, total))
+    others = reader.take(held_out, scratch / "held_out.npy", lambda done, _: progress(len(calibration) + done, total))
     return ImageFolder(calibration, others, tuple(reader.skipped), reader.duplicates)
 
 
@@ -188,7 +190,7 @@ class _Reader:
         self.skipped: list[str] = []
         self.duplicates = 0
 
-    def take(self, n: int, target: Path, told: Callable[[int], None]) -> UnlabelledImages:
+    def take(self, n: int, target: Path, progress: Progress) -> UnlabelledImages:
         """Decode up to n images into a file and map it."""
         form = self._form
         shape = (form.channels, form.size, form.width or form.size)
@@ -197,7 +199,7 @@ class _Reader:
         with target.open("wb") as stream:
             while len(ids) < n and (index := next(self._order, None)) is not None:
                 path = self._files[index]
-                name = path.relative_to(self._root).as_posix()
+                name = printable(path.relative_to(self._root).as_posix())  # goes into records, reports and tables
                 try:
                     digest = sha256_of_file(path)
                     if digest in self._taken:
@@ -211,7 +213,7 @@ class _Reader:
                 stream.write(image.tobytes())
                 ids.append(name)
                 digests.append(digest)
-                told(len(ids))
+                progress(len(ids), n)
         if ids:
             pixels: NDArray[np.uint8] = np.memmap(target, np.uint8, "r", shape=(len(ids), *shape))
         else:

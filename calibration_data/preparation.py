@@ -19,7 +19,7 @@ from calibration_data.decoding import Decoded, Load, decode
 from calibration_data.fitting import ImageForm
 from calibration_data.prepared import SPLITS, PreparedData
 from calibration_data.prepared_folder import MANIFEST, Columns, Head, Rows, write_prepared
-from calibration_data.split_checks import check_enough_images
+from calibration_data.split_checks import check_enough_images, check_official_splits
 from calibration_data.splits import drop_leaking_images, equal_images, split_records
 from foundation.errors import UsageError
 from foundation.files import write_refused
@@ -67,6 +67,7 @@ def prepare(
     if classes is not None:
         dataset = with_classes(dataset, classes)
     if training and dataset.task == "multi_class":
+        check_official_splits(dataset.records, dataset.classes)
         check_enough_images(dataset.records, dataset.classes)
     (folder / MANIFEST).unlink(missing_ok=True)  # without it, a half-written folder cannot be taken for a whole one
     records, dropped = list(dataset.records), list[str]()
@@ -114,14 +115,14 @@ def prepare(
         return write_prepared(folder, head, splits)
 
 
-def with_classes(dataset: Dataset, classes: Sequence[str]) -> Dataset:
-    """Return a data set whose labels are indices into other names of classes, of which its own are some.
+def refuse_unknown_classes(dataset: Dataset, classes: Sequence[str]) -> None:
+    """Look up a data set's classes among a model's.
 
     Raises:
-        UsageError: a class of the data set is none of them.
+        UsageError: one is none of them.
     """
-    number = {name: index for index, name in enumerate(classes)}
-    unknown = [name for name in dataset.classes if name not in number]
+    known = frozenset(classes)
+    unknown = [name for name in dataset.classes if name not in known]
     if unknown:
         nearest = difflib.get_close_matches(unknown[0], classes, n=1)
         hint = f"did you mean {nearest[0]!r}?" if nearest else f"it has {', '.join(classes[:5])}…"
@@ -130,6 +131,16 @@ def with_classes(dataset: Dataset, classes: Sequence[str]) -> Dataset:
             f"class {unknown[0]!r} of the images: expected one of the model's {len(classes)} classes, found none of "
             f"that name{more}; {hint}"
         )
+
+
+def with_classes(dataset: Dataset, classes: Sequence[str]) -> Dataset:
+    """Return a data set whose labels are indices into other names of classes, of which its own are some.
+
+    Raises:
+        UsageError: a class of the data set is none of them.
+    """
+    refuse_unknown_classes(dataset, classes)
+    number = {name: index for index, name in enumerate(classes)}
     to = [number[name] for name in dataset.classes]
 
     def renumbered(label: int | tuple[int, ...]) -> int | tuple[int, ...]:

@@ -33,6 +33,44 @@ def check_enough_images(records: Sequence[Record], classes: Sequence[str]) -> No
         )
 
 
+def check_official_splits(records: Sequence[Record], classes: Sequence[str]) -> None:
+    """Check that every class stands in each split that the authors fixed, and in what is left for the others.
+
+    Raises:
+        UsageError: naming the first class and split without any.
+    """
+    for name, split in _missing_in_official_splits(records, classes):
+        raise UsageError(
+            f"class {name!r}: expected images in the official {split} split, as in the others, found none. Add some, "
+            "or remove the class from all splits."
+        )
+
+
+def official_gaps(records: Sequence[Record], classes: Sequence[str]) -> list[str]:
+    """Return a sentence for each official split that lacks classes, which is no error where nothing is trained."""
+    gaps = _missing_in_official_splits(records, classes)
+    sentences = []
+    for split in SPLITS:
+        names = [name for name, lacking in gaps if lacking == split]
+        if names:
+            what = "none calibrates" if split == "train" else "nothing is measured of that"
+            sentences.append(f"The official {split} split has no image of {_named(names)}: {what}.")
+    return sentences
+
+
+def _missing_in_official_splits(records: Sequence[Record], classes: Sequence[str]) -> list[tuple[str, SplitName]]:
+    """Return each class that some split has and another one lacks, as the authors fixed them.
+
+    What they put into neither validation nor test counts as training images.
+    """
+    fixed = {record.official_split for record in records} & {"validation", "test"}
+    held: dict[SplitName, set[int]] = {split: set() for split in SPLITS if split == "train" or split in fixed}
+    for record in records:
+        held[record.official_split or "train"].update(labels_of(record))
+    present = sorted(set[int]().union(*held.values()))
+    return [(classes[label], split) for label in present for split, labels in held.items() if label not in labels]
+
+
 def check_no_unused_class(records: Sequence[Record], classes: Sequence[str]) -> None:
     """Check that there are two classes and images of every class.
 

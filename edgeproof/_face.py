@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from foundation.errors import UsageError
 from foundation.measurements import Measurement, read_measurements
 from foundation.record import RunRecord, StageRecord, Verdict, read_record
+from foundation.run_files import refuse_changed
 from foundation.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -92,11 +93,15 @@ def open_run(path: PathLike) -> OpenedRun:
         path: the folder, as `edgeproof run` made it.
 
     Raises:
-        UsageError: it holds no record of a run, or a damaged one.
+        UsageError: it holds no record of a run, or a damaged one; or the measurements, or a
+            compiled file, are not those that were recorded.
     """
     run = RunFolder(Path(path))
+    record = read_record(run)
+    read = {"validate/measurements.json", *(variant.path for variant in record.variants)}
+    refuse_changed(run, record, besides=record.files.keys() - read)
     measurements = read_measurements(run.measurements) if run.measurements.exists() else ()
-    return OpenedRun(run.root, read_record(run), measurements)
+    return OpenedRun(run.root, record, measurements)
 
 
 def run(configuration: PathLike, folder: PathLike | None = None, quiet: bool = True) -> OpenedRun:

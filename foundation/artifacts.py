@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Literal
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Literal
 
 from foundation.errors import UsageError
-from foundation.files import JSON, read_json, sha256_of_file, write_json
+from foundation.files import JSON, sha256_of_file, write_json
 from foundation.notes import ExportNotes, Notes
 from foundation.settings import Settings
+from foundation.typed_files import read_typed
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 Task = Literal["multi_class", "multi_label"]
 """multi_class: an image has exactly one class; multi_label: any number of them, none included."""
@@ -46,11 +49,10 @@ class OnnxModel:
     variant: str
     path: Path
     sha256: str
-    method: str
     parent_sha256: str | None
     settings: Mapping[str, JSON] = field(default_factory=dict)
     notes: Notes = field(default_factory=ExportNotes)
-    """What the method found out: nodes left in float, clipped constants, versions of a worker environment…"""
+    """The method, and what it found out: nodes left in float, clipped constants, versions of a worker environment…"""
 
     @property
     def size_bytes(self) -> int:
@@ -68,7 +70,6 @@ class OnnxModel:
             variant=self.variant,
             sha256=self.sha256,
             size_bytes=self.size_bytes,
-            method=self.method,
             parent_sha256=self.parent_sha256,
             settings=dict(self.settings),
             notes=self.notes,
@@ -82,14 +83,16 @@ class OnnxModel:
         Raises:
             UsageError: there is no record, it is damaged, or the file's bytes are not those that it describes.
         """
-        record = _read_record(path.with_suffix(".json"))
+        record = read_typed(
+            path.with_suffix(".json"), _adapter(), "the record of a compiled file", "Delete it and run again."
+        )
         sha256 = sha256_of_file(path)
         if sha256 != record.sha256:
             raise UsageError(
                 f"{path}: expected sha256 {record.sha256[:12]}…, found {sha256[:12]}…. "
                 "The file was changed after it was made; delete it and run again."
             )
-        return cls(record.variant, path, sha256, record.method, record.parent_sha256, record.settings, record.notes)
+        return cls(record.variant, path, sha256, record.parent_sha256, record.settings, record.notes)
 
 
 class _Record(Settings):
@@ -98,19 +101,13 @@ class _Record(Settings):
     variant: str
     sha256: str
     size_bytes: int
-    method: str
     parent_sha256: str | None
     settings: dict[str, JSON]
     notes: Notes
 
 
-def _read_record(path: Path) -> _Record:
-    try:
-        return _Record.model_validate(read_json(path), strict=False)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the whole"
-        raise UsageError(
-            f"{path}: expected the record of a compiled file, found a damaged one ({where}: {first['msg']}). "
-            "Delete it and run again."
-        ) from error
+@cache
+def _adapter() -> TypeAdapter[_Record]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(_Record)

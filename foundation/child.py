@@ -1,7 +1,7 @@
-"""The one way to let a child process do what may break it: parse a file that can come from anywhere.
+"""The one way to start a child process, and to let it do what may break it: parse a file from anywhere.
 
-The child takes nothing from the working directory or from PYTHONPATH, has limits on memory and time, and tells what
-is wrong in one sentence. What it breaks on breaks the child alone.
+A child takes nothing from the working directory or from PYTHONPATH and ends with its parent. A guarded one has limits
+on memory and time besides and tells what is wrong in one sentence; what it breaks on breaks it alone.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +18,11 @@ from pathlib import Path
 from foundation.errors import UsageError
 
 _SOURCE = Path(__file__).resolve().parents[1]
+_START = Path(__file__).with_name("child_start.py")
+
+
+_KEPT = ("PYTHONHASHSEED", "PYTHONUTF8", "PYTHONIOENCODING", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")
+"""What says how Python behaves, not what it imports."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,45 @@ class BrokenChildError(Exception):
         return self.exit_status is None
 
 
+def child_command(started: str | Path, *arguments: str | Path, python: str | Path = sys.executable) -> list[str]:
+    """Return the command line of a child that ends with this process.
+
+    Args:
+        started: a module of ours, or the path of a Python file.
+        arguments: its own.
+        python: the interpreter.
+    """
+    return [str(part) for part in (python, "-P", _START, os.getpid(), started, *arguments)]
+
+
+def child_environment(changed: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment of a child: this process's, but Python finds our own and the installed packages only.
+
+    Args:
+        changed: variables to set besides.
+    """
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    return {**inherited, **kept, "PYTHONPATH": str(_SOURCE), "PYTHONSAFEPATH": "1", **(changed or {})}
+
+
+@contextmanager
+def safe_spawning() -> Iterator[None]:
+    """While the block runs, `multiprocessing` starts processes that import nothing from the working directory."""
+    earlier = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    # Ended by a signal, this process leaves semaphores to multiprocessing's tracker, which need not talk about it.
+    sys.warnoptions.append("ignore:resource_tracker")
+    try:
+        yield
+    finally:
+        sys.warnoptions.remove("ignore:resource_tracker")
+        if earlier is None:
+            os.environ.pop("PYTHONSAFEPATH", None)
+        else:
+            os.environ["PYTHONSAFEPATH"] = earlier
+
+
 def run_guarded(function: str, arguments: tuple[str, ...], limits: Limits) -> None:
     """Call a function of ours in a child process.
 
@@ -51,11 +97,17 @@ def run_guarded(function: str, arguments: tuple[str, ...], limits: Limits) -> No
         UsageError: what the function raised.
         BrokenChildError: the child broke, or hit a limit.
     """
-    command = [sys.executable, "-P", "-m", "foundation.child", function, str(limits.address_space_bytes), *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(_SOURCE), "ORT_DISABLE_TELEMETRY": "1"}
+    command = child_command("foundation.child", function, str(limits.address_space_bytes), *arguments)
     try:
         child = subprocess.run(
-            command, capture_output=True, text=True, timeout=limits.seconds, check=False, env=environment
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=limits.seconds,
+            check=False,
+            env=child_environment(),
         )
     except subprocess.TimeoutExpired as error:
         raise BrokenChildError(None) from error

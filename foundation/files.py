@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,9 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from foundation.errors import DiskError, UsageError
+from foundation.printable import printable_json
 
 JSON = Any
 """A value that `json` can write: dictionaries with string keys, lists, strings, numbers, booleans and None."""
+
+_OURS = ".edgeproof-partial"
+_LEFTOVER = re.compile(r"\..*\.[a-z0-9_]{8}\.edgeproof-partial(\.[^.]*)?")
+"""The names that `atomic_path` gives, and nobody else."""
 
 _SETTLED_SECONDS = 2.0
 """A file changed more recently is hashed anew: a second change could carry the same time stamp."""
@@ -73,14 +79,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}", dir=path.parent)
+        handle, name = tempfile.mkstemp(f"{_OURS}{path.suffix}", f".{path.stem[:100]}.", path.parent)
         os.close(handle)
     except OSError as error:
         raise write_refused(path, error) from error
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o644)
+        temporary.chmod(0o666 & ~_umask())
         _fsync(temporary)
         temporary.replace(path)
         _fsync(path.parent)
@@ -91,9 +97,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files that a killed process left below a folder which nobody else is writing to."""
-    for path in folder.rglob(".*.tmp*"):
-        path.unlink(missing_ok=True)
+    """Delete the temporary files that a killed process of ours left below a folder; nobody else is writing to it."""
+    for path in folder.rglob(f".*{_OURS}*"):
+        if _LEFTOVER.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+            path.unlink(missing_ok=True)
+
+
+def remove_leftovers_of(path: Path) -> None:
+    """Delete what killed processes of ours left of writing one file; nobody else is writing it."""
+    for found in path.parent.iterdir():
+        of_this = found.name.startswith(f".{path.stem[:100]}.") and found.suffix == path.suffix
+        if of_this and _LEFTOVER.fullmatch(found.name) and found.is_file() and not found.is_symlink():
+            found.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -109,7 +124,8 @@ def write_text(path: Path, content: str) -> None:
 
 def write_json(path: Path, value: JSON) -> None:
     """Write JSON atomically, indented, with sorted keys and a final newline; NaN and infinity are refused."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    write_text(path, printable_json(text) + "\n")
 
 
 def read_json(path: Path) -> JSON:
@@ -122,10 +138,17 @@ def read_json(path: Path) -> JSON:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UsageError(f"{path}: expected a file, found nothing. Run the stage that writes it first.") from error
-    except (ValueError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise UsageError(
             f"{path}: expected JSON, found something else ({error}). Delete it and run again."
         ) from error
+
+
+def _umask() -> int:
+    """Return the process's mask; it can only be read by setting it, for a moment to the strictest."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _fsync(path: Path) -> None:

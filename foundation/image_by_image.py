@@ -32,13 +32,13 @@ class Answer:
     Attributes:
         variant: its name.
         answer: the class; to a label 1 (yes) or 0 (no).
-        probability: that the variant gives to it.
+        probability: that the variant gives to it; None of a file that gives the number of a class alone.
         correct: whether it is the truth.
     """
 
     variant: str
     answer: Index
-    probability: float
+    probability: float | None
     correct: bool
 
     __pydantic_config__ = CLOSED

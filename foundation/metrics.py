@@ -55,6 +55,7 @@ class Metric:
         definitions: the kinds of task that the metric exists for, and what it is there.
         shown_as: the unit that its numbers are written in; None: its own.
         against_fp32: whether it compares with fp32, so that fp32 itself is the reference.
+        of_scores: whether it takes how sure a file is; a file that answers with the number of a class has none.
     """
 
     unit: str
@@ -65,6 +66,7 @@ class Metric:
     definitions: Mapping[Task, Definition]
     shown_as: str | None = None
     against_fp32: bool = False
+    of_scores: bool = False
 
 
 def _for_both(meaning: str, legend: str = "") -> dict[Task, Definition]:
@@ -94,11 +96,11 @@ METRICS: Mapping[str, Metric] = {
     "auroc_macro": Metric("share", True, "class_mean", "answers", "AUROC, macro", {
         "multi_class": Definition("mean of the classes' areas under the ROC curve, one against the rest"),
         "multi_label": Definition("mean of the labels' areas under the ROC curve"),
-    }, "probability"),
+    }, "probability", of_scores=True),
     "average_precision_macro": Metric("share", True, "class_mean", "answers", "Average precision, macro", {
         "multi_class": Definition("mean of the classes' average precisions, one against the rest"),
         "multi_label": Definition("mean of the labels' average precisions"),
-    }, "probability"),
+    }, "probability", of_scores=True),
     "auroc/CLASS": Metric("share", True, "class", "classes", "AUROC", {
         "multi_class": Definition(
             "probability that an image of the class scores above one of another",
@@ -106,7 +108,7 @@ METRICS: Mapping[str, Metric] = {
         "multi_label": Definition(
             "probability that an image with the label scores above one without",
             "Images with the label against images without; chance scores 0.5."),
-    }, "probability"),
+    }, "probability", of_scores=True),
     "average_precision/CLASS": Metric("share", True, "class", "classes", "Average precision", {
         "multi_class": Definition(
             "mean over the class's images of the precision among all that score as high or higher; by chance the "
@@ -118,7 +120,7 @@ METRICS: Mapping[str, Metric] = {
             "the share of the label",
             "Mean precision over the images with the label; chance scores the label's share of the images. "
             + _AP_LEGEND),
-    }, "probability"),
+    }, "probability", of_scores=True),
     "sensitivity/CLASS": Metric("share", True, "class", "classes", "Sensitivity", {
         "multi_class": Definition(
             "share of the class's images that are found",
@@ -144,12 +146,12 @@ METRICS: Mapping[str, Metric] = {
             "mean gap between the confidence in a yes or no and its accuracy, over all decisions and 15 bins of "
             "equal width; without an interval, because a bootstrap lies above the estimate",
             _ECE_LEGEND),
-    }),
+    }, of_scores=True),
     "brier": Metric("squared distance", False, "labels", "answers", "Brier score", {
         "multi_class": Definition("squared distance of the probabilities from the truth, 0 to 2"),
         "multi_label": Definition(
             "mean over the labels of the squared distance of the probability from the truth, 0 to 1"),
-    }),
+    }, of_scores=True),
     "agreement": Metric("share", True, "reference", "answers", "Agreement with fp32", {
         "multi_class": Definition(
             "share of the images that are answered as fp32 answers them",
@@ -159,7 +161,7 @@ METRICS: Mapping[str, Metric] = {
     "logits_sqnr_db": Metric("dB", True, "reference", "answers", "SQNR of the logits", _for_both(
         "energy of fp32's logits over the energy of the deviation from them",
         "SQNR: power of fp32's logits over the power of the difference; 20 dB is an error of a tenth."),
-        against_fp32=True),
+        against_fp32=True, of_scores=True),
     "size_bytes": Metric("bytes", False, "file", "files", "Size", _for_both("size of the ONNX file")),
     "latency_p50_ms": Metric("ms", False, "timing", "latency", "p50", _for_both(
         "half of the single-image queries are answered within this time",
@@ -188,9 +190,9 @@ METRICS: Mapping[str, Metric] = {
     "deletion_auc": Metric("probability", False, "perturbed", "faithfulness", "Deletion AUC", _for_both(
         "mean probability of the explained class while the most salient pixels go first",
         "Deletion AUC, low is good, and insertion AUC, high is good: mean probability that the file itself gives the "
-        "explained class while the map's highest pixels go first, or come first.")),
+        "explained class while the map's highest pixels go first, or come first."), of_scores=True),
     "insertion_auc": Metric("probability", True, "perturbed", "faithfulness", "Insertion AUC", _for_both(
-        "mean probability of the explained class while the most salient pixels come first")),
+        "mean probability of the explained class while the most salient pixels come first"), of_scores=True),
     "pointing_game": Metric("share", True, "masks", "in_mask", "Pointing game", {
         "multi_class": Definition(
             "share of the maps whose maximum lies inside the lesion's mask; a map explains fp32's answer, also where "

@@ -125,6 +125,12 @@ class RecoveryStepNote(Settings):
     logits_sqnr_db_before: float | None
     logits_sqnr_db_after: float | None
 
+    @property
+    def gain_db(self) -> float | None:
+        """By how much the step raised it; None where one of the two is."""
+        before, after = self.logits_sqnr_db_before, self.logits_sqnr_db_after
+        return None if before is None or after is None else after - before
+
 
 class ScoreNote(Settings):
     """What a file keeps of the float file, on the images that a search scores with.
@@ -188,6 +194,11 @@ class MeasuredNote(Settings):
     speedup: Estimate
     size_bytes: int
     margins: Mapping[str, float]
+
+    @property
+    def likeness(self) -> float:
+        """Rank correlation of its gradient maps with the float file's."""
+        return self.score.saliency_spearman.value
 
     @property
     def within_limits(self) -> bool:

@@ -6,6 +6,7 @@ module and `note_parts` alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
@@ -157,6 +158,17 @@ class TunedNotes(Settings):
     chosen: CandidateNote
     search: tuple[TrialNote, ...]
     sensitivity: tuple[SensitivityNote, ...]
+
+    @property
+    def front(self) -> tuple[TrialNote, ...]:
+        """The Pareto front: trials that no other one beats in both speed and saliency, the fastest first."""
+        found = [(trial, trial.measured) for trial in self.search if trial.measured]
+        front, likest = list[TrialNote](), -math.inf
+        for trial, measured in sorted(found, key=lambda one: (-one[1].speedup.value, -one[1].likeness)):
+            if measured.likeness > likest:
+                front.append(trial)
+                likest = measured.likeness
+        return tuple(front)
 
 
 class NeuralCompressorNotes(Settings):

@@ -4,7 +4,9 @@ Everybody who wants to know something of a run reads it here. The history of its
 
 - 1: an untyped head; a stage had one name, "quantize/static-int8"; a measurement mixed where it was taken with
   remarks in its `settings`, and a verdict did not hold the measurement that it judged.
-- 2: as the types below say. `validate/measurements.json` beside it holds `Measurement`s with `where` and `remarks`.
+- 2: `validate/measurements.json` beside it holds `Measurement`s with `where` and `remarks`. Read as before; it names
+  the outputs of the stages alone, so measurements and reports cannot be held against it.
+- 3: as the types below say: `files` has every file of the run, and the record carries a digest of itself.
 
 A record of another format is refused with a sentence: a run is made again, not converted.
 """
@@ -12,7 +14,7 @@ A record of another format is refused with a sentence: a run is made again, not 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -20,17 +22,20 @@ from pydantic import Field
 
 from foundation.artifacts import Task
 from foundation.errors import ExitCode
-from foundation.files import JSON, write_json
+from foundation.files import JSON
 from foundation.measurements import Measurement
 from foundation.notes import Notes
 from foundation.processor import Cpu
 from foundation.run_folder import RunFolder
+from foundation.sealed_files import refuse_broken_seal, write_sealed
 from foundation.typed_files import CLOSED, read_typed
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-FORMAT_VERSION: Literal[2] = 2
+FORMAT_VERSION: Literal[3] = 3
+_READ_VERSIONS = (2, 3)
+_MEND = "Delete it and run again, or choose another folder for the run."
 
 Status = Literal["done", "reused", "failed", "not_measured"]
 """How a stage went: `reused` where an earlier run's outputs were taken; `not_measured` where a tool is missing."""
@@ -159,6 +164,16 @@ class Environment:
 
 
 @dataclass(frozen=True)
+class FileRecord:
+    """What one file of a run was when it was written."""
+
+    sha256: str
+    size_bytes: int
+
+    __pydantic_config__ = CLOSED
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """Everything that `run.json` says; `dataclasses.replace` makes the next one while the run is under way.
 
@@ -177,6 +192,9 @@ class RunRecord:
         verdicts: one per gate, once the run was judged.
         exit_code: how it ended; None where it did not.
         format_version: of the file.
+        files: path relative to the run folder → what lay there when the run last wrote it; all but the record itself
+            and hidden files. Empty in format 2.
+        sha256: digest of all the above as it was read from the disk; what writes a record takes it anew.
     """
 
     name: str
@@ -192,7 +210,9 @@ class RunRecord:
     stages: tuple[StageRecord, ...]
     verdicts: tuple[Verdict, ...]
     exit_code: ExitCode | None
-    format_version: Literal[2]
+    format_version: Literal[2, 3]
+    files: Mapping[str, FileRecord] = field(default_factory=dict)
+    sha256: str | None = field(default=None, compare=False)
 
     __pydantic_config__ = CLOSED
 
@@ -223,20 +243,27 @@ def read_record(run: RunFolder) -> RunRecord:
     """Return what a run folder's `run.json` says.
 
     Raises:
+        UsageError: it is missing, damaged, edited, or of another format.
+    """
+    record = parse_record(run)
+    if record.format_version == FORMAT_VERSION:
+        refuse_broken_seal(run.record, f"Take it from a copy. {_MEND}")
+    return record
+
+
+def parse_record(run: RunFolder) -> RunRecord:
+    """Return what `run.json` says, whether or not it was edited; for whoever says what is wrong with a run.
+
+    Raises:
         UsageError: it is missing, damaged, or of another format.
     """
-    return read_typed(
-        run.record,
-        record_adapter(),
-        f"the record of a run of format_version {FORMAT_VERSION}",
-        "Delete it and run again, or choose another folder for the run.",
-        FORMAT_VERSION,
-    )
+    what = f"the record of a run of format_version {FORMAT_VERSION}"
+    return read_typed(run.record, record_adapter(), what, _MEND, _READ_VERSIONS)
 
 
 def write_record(run: RunFolder, record: RunRecord) -> None:
-    """Write `run.json` atomically."""
-    write_json(run.record, record_adapter().dump_python(record, mode="json"))
+    """Write `run.json` atomically, with a digest of its content."""
+    write_sealed(run.record, record_adapter().dump_python(record, mode="json"))
 
 
 @cache

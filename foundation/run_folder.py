@@ -18,6 +18,16 @@ class RunFolder:
         return self.root / "run.json"
 
     @property
+    def own_folders(self) -> tuple[Path, ...]:
+        """The folders that its stages fill."""
+        return tuple(self.root / name for name in ("data", "train", "export", "quantize", "validate", "report"))
+
+    @property
+    def signature(self) -> Path:
+        """The signature of `run.json`, where somebody signed it."""
+        return self.root / "run.json.sig"
+
+    @property
     def data(self) -> Path:
         """The decoded, split images and their manifest."""
         return self.root / "data"

@@ -38,3 +38,19 @@ def without_paths(values: Any) -> Any:
     if isinstance(values, list | tuple):
         return [without_paths(value) for value in values]
     return "(a path)" if isinstance(values, Path) else values
+
+
+def without_folders(values: Any, typed: Any) -> Any:
+    """Return JSON values in which every path is its last part: folders carry names of users and of patients.
+
+    Args:
+        values: settings as JSON.
+        typed: the same settings as Python values; what is a `Path` there is a path.
+    """
+    if isinstance(typed, Path):
+        return typed.name
+    if isinstance(typed, Mapping):
+        return {key: without_folders(values[key], typed[key]) for key in values}
+    if isinstance(typed, list | tuple):
+        return [without_folders(value, one) for value, one in zip(values, typed, strict=True)]
+    return values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -22,7 +23,7 @@ CLOSED = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 """How the dataclasses of a record are parsed: no unknown key, no value of another type, no NaN."""
 
 
-def read_typed(path: Path, adapter: TypeAdapter[T], what: str, mend: str, format_version: int | None = None) -> T:
+def read_typed(path: Path, adapter: TypeAdapter[T], what: str, mend: str, format_versions: Collection[int] = ()) -> T:
     """Read a JSON file into a type.
 
     Args:
@@ -30,7 +31,7 @@ def read_typed(path: Path, adapter: TypeAdapter[T], what: str, mend: str, format
         adapter: of the type.
         what: the file should be, with its article, for the message.
         mend: what to do about a file that is something else, as a sentence.
-        format_version: the "format_version" that its object must have; None where it has none.
+        format_versions: the "format_version" of its object must be one of these; empty where it has none.
 
     Raises:
         UsageError: the file is missing, larger than `MAX_BYTES`, no JSON, or not of the type.
@@ -42,8 +43,8 @@ def read_typed(path: Path, adapter: TypeAdapter[T], what: str, mend: str, format
     try:
         plain = from_json(content, allow_inf_nan=False)
         json.dumps(plain, allow_nan=False)  # 1e999 is JSON, and infinite
-        if format_version is not None:
-            _require_version(plain, format_version)
+        if format_versions:
+            _require_version(plain, format_versions)
         return adapter.validate_json(content)
     except ValidationError as error:
         raise _refusal(path, what, _first_mistake(error), mend) from error
@@ -65,9 +66,9 @@ def _content(path: Path, what: str, mend: str) -> bytes:
         raise _refusal(path, what, f"what cannot be read ({error.strerror})", mend) from error
 
 
-def _require_version(plain: object, expected: int) -> None:
+def _require_version(plain: object, expected: Collection[int]) -> None:
     found = plain.get("format_version") if isinstance(plain, dict) else type(plain).__name__
-    if found != expected or isinstance(found, bool):
+    if found not in expected or isinstance(found, bool):
         raise ValueError(f"{'format_version ' if isinstance(plain, dict) else ''}{str(found)[:40]}")
 
 

@@ -14,6 +14,8 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.errors import UsageError
+
 METADATA_KEY = "edgeproof.answers"
 
 Kind = Literal["logits", "probabilities", "sigmoid", "label"]
@@ -50,11 +52,20 @@ class AnswerForm:
         Returns:
             float32 [n, classes]: log p of probabilities, log p/(1−p) of sigmoids, 1 and 0 of a label; one sigmoid of
             two classes gives 0 and log p/(1−p). A label whose classes nobody counted gives its number.
+
+        Raises:
+            UsageError: a label is the number of no class.
         """
         if self.kind == "label":
             labels = np.asarray(values).reshape(len(values), -1)[:, 0].astype(np.int64)
             if self.classes == 1:
                 return labels[:, None].astype(np.float32)
+            strange = labels[(labels < 0) | (labels >= self.classes)]
+            if len(strange):
+                raise UsageError(
+                    f"`{self.output}`: expected the number of a class, 0 to {self.classes - 1}, found {strange[0]}. "
+                    "Give the names of all classes of the model, in the order of their numbers from 0 on."
+                )
             one_hot: NDArray[np.float32] = (labels[:, None] == np.arange(self.classes)).astype(np.float32)
             return one_hot
         numbers: NDArray[np.float32] = np.asarray(values, dtype=np.float32).reshape(len(values), -1)

@@ -76,9 +76,7 @@ def publish(
             f"{variant}: `{method}` wrote a graph that onnx.checker refuses ({error}). Try another method or format."
         ) from error
     write_bytes(path, proto.SerializeToString(deterministic=True))
-    compiled = OnnxModel(
-        variant, path, sha256_of_file(path), notes.method, source.sha256, settings.model_dump(mode="json"), notes
-    )
+    compiled = OnnxModel(variant, path, sha256_of_file(path), source.sha256, settings.model_dump(mode="json"), notes)
     compiled.write_record()
     return compiled
 

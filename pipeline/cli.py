@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
+from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foundation.errors import EdgeproofError, ExitCode
+from foundation.errors import EdgeproofError, ExitCode, UsageError
 from pipeline.cli_options import (
     CALIBRATIONS,
     METHODS,
@@ -38,6 +38,7 @@ from pipeline.cli_options import (
 )
 from pipeline.commands import compile_model, run_configuration, run_model, run_stages
 from pipeline.console import error_console, fail, observer_of, print_result, show_night
+from pipeline.endings import InterruptedBySignal, end_now, end_on_signals
 
 if TYPE_CHECKING:
     pass
@@ -51,8 +52,6 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-_INTERRUPTED = 130
 
 
 def _show_version(wanted: bool) -> None:
@@ -224,10 +223,41 @@ def twin(
 def report(run: ExistingRun, as_json: AsJson = False) -> None:
     """Write the report of a run again from its files."""
     from foundation.run_folder import RunFolder
-    from reports import write_report
+    from pipeline.custody.report_again import report_again
 
-    path = write_report(RunFolder(run))
+    path, unverified = report_again(RunFolder(run))
+    if unverified is not None:
+        observer_of(False).say(f"! {unverified}")
     print_result({"report": str(path)}) if as_json else print(path)
+
+
+@app.command()
+def check(
+    run: ExistingRun,
+    public_key: Annotated[
+        Path | None, typer.Option(help="PEM file of the key that run.json is to be signed with")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hold every file of a run against its record: 0 as recorded, 2 otherwise."""
+    from foundation.run_folder import RunFolder
+    from pipeline.custody.check import check_run, checked_table
+
+    checked = check_run(RunFolder(run), public_key)
+    print_result(checked.as_json() if as_json else checked_table(checked))
+    raise typer.Exit(checked.exit_code)
+
+
+@app.command()
+def sign(
+    run: ExistingRun,
+    key: Annotated[Path, typer.Option(help="PEM file of an Ed25519 private key")],
+) -> None:
+    """Sign a run's record, which names every file with its digest."""
+    from foundation.run_folder import RunFolder
+    from pipeline.custody.signature import sign_run
+
+    print(sign_run(RunFolder(run), key))
 
 
 @app.command()
@@ -295,12 +325,19 @@ def doctor(
     raise typer.Exit(exit_code(checks))
 
 
-class _Interrupted(BaseException):
-    """Ctrl-C: no error of a stage, so nothing that handles those may catch it."""
+def _say(line: str) -> None:
+    with suppress(OSError):  # a terminal that hung up
+        error_console().print(line, highlight=False)
 
 
-def _interrupt(signal_number: int, frame: object) -> None:
-    raise _Interrupted
+def _refuse_empty_arguments(arguments: list[str]) -> None:
+    """An empty path would be the working directory."""
+    for argument, before in zip(arguments, ("", *arguments), strict=False):
+        if not argument or (argument.startswith("--") and argument.endswith("=")):
+            raise UsageError(
+                f"{argument or before or 'edgeproof'}: expected a value, found nothing. "
+                "Is a variable of the shell empty?"
+            )
 
 
 def main() -> None:
@@ -308,12 +345,12 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a terminal that lacks "≥" gets its escape, not a traceback
             stream.reconfigure(errors="backslashreplace")
-    signal.signal(signal.SIGINT, _interrupt)
+    end_on_signals(_say)
     try:
+        _refuse_empty_arguments(sys.argv[1:])
         app()
-    except _Interrupted:
-        error_console().print("Interrupted. The same command goes on from here.", highlight=False)
-        sys.exit(_INTERRUPTED)
+    except InterruptedBySignal as interrupted:
+        end_now(interrupted, _say)
     except EdgeproofError as error:
         fail(error, str(error), error.exit_code)
     except OSError as error:

@@ -39,13 +39,16 @@ def run_configuration(
     write_beside: Callable[[Path], Path] | None = None,
 ) -> None:
     """Do everything that a configuration asks for, show how it went, and end with its code."""
+    from foundation.run_files import add_to_record
     from pipeline.flow import compile_and_validate
 
     _follow_if_another_leads()
     outcome = compile_and_validate(configuration, _folder(configuration, run), observer_of(quiet))
     print_result(outcome.as_json()) if as_json else show_outcome(outcome)
     if write_beside is not None:
-        observer_of(quiet).say(f"what this stood for: {write_beside(outcome.run.root)}")
+        written = write_beside(outcome.run.root)
+        add_to_record(outcome.run, (written,))
+        observer_of(quiet).say(f"what this stood for: {written}")
     raise typer.Exit(outcome.exit_code)
 
 
@@ -68,7 +71,8 @@ def run_model(
             f"{model}: expected labelled images to judge it on, found none. Give --images: a folder with one folder "
             "per class, or a CSV table."
         )
-    configuration = configuration_of(RunRequest(request_for(model, form), images, labels, given))
+    request = RunRequest(request_for(model, form), images, labels, given)
+    configuration = configuration_of(request, observer_of(quiet))
     run_configuration(configuration, run, as_json, quiet, lambda folder: write_configuration(configuration, folder))
 
 

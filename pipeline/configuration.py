@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from calibration_data.settings import DataSettings
 from foundation.files import JSON, sha256_of_json
 from foundation.measurements import UNINFORMED
-from foundation.settings import Settings, without_paths
+from foundation.settings import Settings, without_folders, without_paths
 from pipeline.judge.comparison import ComparisonSettings
 from pipeline.judge.gates import Gate
 from stages.compilers import COMPILERS
@@ -62,6 +62,15 @@ class NightlySettings(Settings):
     keep: int = Field(14, ge=1, le=10_000, description="run folders that stay on disk; the accepted one always does")
 
 
+class ReportSettings(Settings):
+    """What the report tells."""
+
+    show_names: bool = Field(
+        False,
+        description="images by their files' names; else by the first digits of their sha256, which tell nothing",
+    )
+
+
 class Configuration(Settings):
     """Everything that one run does."""
 
@@ -82,6 +91,7 @@ class Configuration(Settings):
     comparison: ComparisonSettings = Field(
         ComparisonSettings(), description="how much worse than the accepted run a measurement may be"
     )
+    report: ReportSettings = Field(ReportSettings(), description="what the report tells")
     nightly: NightlySettings = Field(NightlySettings(), description="the unattended job")
 
     @model_validator(mode="before")
@@ -113,6 +123,11 @@ class Configuration(Settings):
     def as_json(self) -> dict[str, JSON]:
         """Return the whole configuration, defaults included, as JSON values."""
         return self._values("json")
+
+    def without_folders(self) -> dict[str, JSON]:
+        """Return `as_json` with the last part of each path alone, for what is handed on."""
+        values: dict[str, JSON] = without_folders(self._values("json"), self._values("python"))
+        return values
 
     def _values(self, mode: Literal["json", "python"]) -> dict[str, JSON]:
         values: dict[str, JSON] = self.model_dump(mode=mode)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from foundation.errors import ExitCode
 from foundation.files import JSON
-from foundation.lock import lock_folder
 from foundation.measurements import Measurement
 from foundation.progress import Observer
 from foundation.record import Verdict, exit_code_of
@@ -19,7 +18,7 @@ from pipeline.run.images import prepare_images
 from pipeline.run.ledger import Ledger
 from pipeline.run.measurements import validate_models
 from pipeline.run.model import make_checkpoint, make_model, refuse_missing_files, take_given
-from pipeline.run.opening import open_ledger
+from pipeline.run.opening import held_run, open_ledger
 from pipeline.run.variants import compile_variants
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ def compile_and_validate(configuration: Configuration, run: RunFolder, observer:
         UsageError: another process holds the run folder, or the images cannot be used.
         StageError: the network could not be trained or exported, so that there is nothing to measure.
     """
-    with lock_folder(run.root):
+    with held_run(run):
         refuse_missing_files(configuration)
         ledger = open_ledger(configuration, run)
         given = take_given(configuration, ledger, observer)
@@ -96,7 +95,7 @@ def run_until(
     Returns:
         0, or 3 where a variant could not be compiled or measured.
     """
-    with lock_folder(run.root):
+    with held_run(run):
         refuse_missing_files(configuration)
         ledger = open_ledger(configuration, run)
         given = take_given(configuration, ledger, observer)
@@ -138,4 +137,5 @@ def conclude(
     ledger.conclude(verdicts, exit_code)
     with observer.stage("report"):
         report = write_report(ledger.run)
+    ledger.write()  # the digests of the report
     return RunOutcome(ledger.run, exit_code, verdicts, report)

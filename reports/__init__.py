@@ -10,8 +10,12 @@ if TYPE_CHECKING:
     from foundation.run_folder import RunFolder
 
 
+REPORT_FILES = ("report.json", "junit.xml", "summary.md", "model_card.md", "bom.cdx.json", "index.html")
+"""What `write_report` writes, in its order."""
+
+
 def write_report(run: RunFolder) -> Path:
-    """Write `index.html`, `report.json`, `junit.xml`, `summary.md` and `model_card.md` into the run's report folder.
+    """Write the `REPORT_FILES` into the run's report folder.
 
     Everything is rendered before the first file is written. What the run lacks is shown as "not measured".
 
@@ -25,17 +29,14 @@ def write_report(run: RunFolder) -> Path:
         UsageError: `run.json` is missing or is not a run record that this version knows.
     """
     from foundation.files import write_bytes
-    from reports import html, junit, model_card, report_json, summary
+    from foundation.printable import printable_json, printable_lines
+    from reports import bom, html, junit, model_card, report_json, summary
     from reports.facts import read_facts
 
     facts = read_facts(run)
-    contents = {
-        "report.json": report_json.render(facts),
-        "junit.xml": junit.render(facts),
-        "summary.md": summary.render(facts),
-        "model_card.md": model_card.render(facts),
-        "index.html": html.render(facts),
-    }
+    renderers = (report_json, junit, summary, model_card, bom, html)
+    contents = {name: of.render(facts) for name, of in zip(REPORT_FILES, renderers, strict=True)}
     for name, text in contents.items():
-        write_bytes(run.report / name, text.encode())
+        plain = printable_json(text) if name.endswith(".json") else printable_lines(text)
+        write_bytes(run.report / name, plain.encode())
     return run.report / "index.html"

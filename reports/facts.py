@@ -62,6 +62,17 @@ class Facts:
         return {key: tuple(several) for key, several in found.items()}
 
     @property
+    def show_names(self) -> bool:
+        """Whether the run's user wants files' names in the report."""
+        report = self.record.configuration.get("report")
+        return isinstance(report, dict) and report.get("show_names") is True
+
+    def image_name(self, index: int) -> str:
+        """Return what a test image is called in the report."""
+        assert self.data is not None
+        return self.data.test.image_ids[index] if self.show_names else self.data.test.handle(index)
+
+    @property
     def task(self) -> Task:
         """Whether an image has one class or any number of labels; one class where the run has not read its images."""
         return self.record.task or "multi_class"

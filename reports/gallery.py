@@ -71,11 +71,11 @@ class Grid:
 
 @dataclass(frozen=True)
 class AnswerRow:
-    """A variant's answer in words, and the probability that it gave to it."""
+    """A variant's answer in words, and the probability that it gave to it, where it gives any."""
 
     variant: str
     label: str
-    probability: float
+    probability: float | None
     correct: bool
 
 
@@ -120,7 +120,7 @@ def changed_images(facts: Facts) -> tuple[ChangedImage, ...]:
 def _grid_row(facts: Facts, image: ShownImage, columns: tuple[str, ...]) -> GridRow:
     assert facts.data is not None  # saliency_grid asked
     test = facts.data.test
-    name, pixels = test.image_ids[image.index], test.images[image.index]
+    name, pixels = facts.image_name(image.index), test.images[image.index]
     mask = test.masks[image.index] if test.has_mask[image.index] else None
     outline = ", the lesion outlined" if mask is not None else ""
     pictures = []
@@ -171,7 +171,7 @@ def _changed_image(facts: Facts, changed: ChangedAnswer) -> ChangedImage:
     if facts.data is None or changed.index >= len(facts.data.test):
         return ChangedImage(f"test image {changed.index}", Picture("", "", ""), truth, question, answers)
     test = facts.data.test
-    name = test.image_ids[changed.index]
+    name = facts.image_name(changed.index)
     mask = test.masks[changed.index] if test.has_mask[changed.index] else None
     url = overlays.data_url(overlays.picture(test.images[changed.index], mask))
     return ChangedImage(name, Picture(url, f"Test image {name}", ""), truth, question, answers)

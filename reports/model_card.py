@@ -76,7 +76,7 @@ def _data(facts: Facts) -> str:
         return f"Data set {markdown.escape(facts.record.dataset)}; the run folder holds no images."
     data = facts.data
     sizes = ", ".join(f"{len(data.split(name))} {name}" for name in ("train", "validation", "test"))
-    told = "".join(f" {markdown.escape(line)}" for line in summary_lines(data)[1:])
+    told = "".join(f" {markdown.escape(line)}" for line in summary_lines(data, facts.show_names)[1:])
     return (
         f"Data set {markdown.escape(data.dataset)}: {sizes} images of {data.image_size} × {data.image_size} pixels, "
         f"{formats.count(data.channels, 'channel')}.{told} "

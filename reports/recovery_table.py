@@ -22,10 +22,9 @@ def recovery_table(facts: Facts) -> Table | None:
     for record in facts.record.variants:
         static = static_notes(record.notes)
         for note in static.recovery if static else ():
-            before, after = note.logits_sqnr_db_before, note.logits_sqnr_db_after
-            gain = after - before if before is not None and after is not None else None
             name = f"{record.variant}: {note.did.step.replace('_', ' ')}"
-            rows.append(Row(name, (_db(before), _db(after), _db(gain)), _told(note.did)))
+            numbers = (note.logits_sqnr_db_before, note.logits_sqnr_db_after, note.gain_db)
+            rows.append(Row(name, tuple(map(_db, numbers)), _told(note.did)))
     if not rows:
         return None
     return Table(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from foundation.files import JSON
-from foundation.note_parts import CandidateNote, Estimate, MeasuredNote, SensitivityNote
+from foundation.note_parts import CandidateNote, Estimate, MeasuredNote, SensitivityNote, TrialNote
 from foundation.notes import TunedNotes
 from reports import formats
 from reports.charts import FAINT, GRID, INK, PALETTE, inline, style
@@ -47,16 +47,6 @@ class Point:
     found: MeasuredNote
     is_chosen: bool
 
-    @property
-    def speedup(self) -> float:
-        """fp32's latency over the file's."""
-        return self.found.speedup.value
-
-    @property
-    def likeness(self) -> float:
-        """Rank correlation of its gradient maps with fp32's."""
-        return self.found.score.saliency_spearman.value
-
 
 def searches(facts: Facts) -> list[Search]:
     """Return the searches of a run's tuned variants, in their order."""
@@ -76,7 +66,7 @@ def search_section(variant: str, limits: Mapping[str, JSON], notes: TunedNotes) 
         notes: of the search.
     """
     trials, layers = notes.search, notes.sensitivity
-    measured = [Point(t.candidate, t.measured, t.candidate == notes.chosen) for t in trials if t.measured]
+    measured, front = _points(trials, notes.chosen), _points(notes.front, notes.chosen)
     within = [point for point in measured if point.found.within_limits]
     labelled = any(point.found.score.accuracy_drop is not None for point in measured)
     sentence = (
@@ -89,26 +79,20 @@ def search_section(variant: str, limits: Mapping[str, JSON], notes: TunedNotes) 
     return Search(
         variant,
         sentence,
-        _pareto(variant, measured, float(limits["saliency_spearman"])),
-        _front_table(variant, measured),
+        _pareto(variant, measured, front, float(limits["saliency_spearman"])),
+        _front_table(variant, measured, front),
         _layer_chart(variant, layers[:MOST_LAYERS]),
         _layer_table(variant, layers),
     )
 
 
-def pareto_front(points: Sequence[Point]) -> list[Point]:
-    """Return the files that no other one beats in both speed and saliency, the fastest first."""
-    front: list[Point] = []
-    for point in sorted(points, key=lambda p: (-p.speedup, -p.likeness)):
-        if not front or point.likeness > front[-1].likeness:
-            front.append(point)
-    return front
+def _points(trials: Sequence[TrialNote], chosen: CandidateNote) -> list[Point]:
+    return [Point(trial.candidate, trial.measured, trial.candidate == chosen) for trial in trials if trial.measured]
 
 
-def _pareto(variant: str, points: Sequence[Point], limit: float) -> Markup | None:
+def _pareto(variant: str, points: Sequence[Point], front: Sequence[Point], limit: float) -> Markup | None:
     if not points:
         return None
-    front = pareto_front(points)
     with style():
         from matplotlib.figure import Figure
 
@@ -120,20 +104,20 @@ def _pareto(variant: str, points: Sequence[Point], limit: float) -> Markup | Non
             textcoords="offset points", color=FAINT, ha="right",
         )  # fmt: skip
         axes.step(
-            [point.speedup for point in front],
-            [point.likeness for point in front],
+            [point.found.speedup.value for point in front],
+            [point.found.likeness for point in front],
             where="post", color=GRID, linewidth=2.0, zorder=1,
         )  # fmt: skip
         for inside, marker, colour in ((False, "x", PALETTE[2]), (True, "o", PALETTE[1])):
             drawn = [point for point in points if point.found.within_limits is inside and not point.is_chosen]
             axes.plot(
-                [point.speedup for point in drawn],
-                [point.likeness for point in drawn],
+                [point.found.speedup.value for point in drawn],
+                [point.found.likeness for point in drawn],
                 linestyle="none", marker=marker, color=colour, markersize=5,
             )  # fmt: skip
         for point in points:
             if point.is_chosen:
-                at = (point.speedup, point.likeness)
+                at = (point.found.speedup.value, point.found.likeness)
                 axes.plot(*at, marker="D", color=INK, markersize=8, markeredgecolor="white")
                 axes.annotate("chosen", at, xytext=(7, 5), textcoords="offset points", color=INK)
         axes.set_xlabel("speed-up over fp32, ×")
@@ -142,21 +126,20 @@ def _pareto(variant: str, points: Sequence[Point], limit: float) -> Markup | Non
         figure.tight_layout(pad=0.6)
         told = (
             f"{len(points)} trials; on the Pareto front: "
-            + "; ".join(f"{point.speedup:.2f} × at ρ {point.likeness:.3f}" for point in front)
+            + "; ".join(f"{point.found.speedup.value:.2f} × at ρ {point.found.likeness:.3f}" for point in front)
             + "."
         )
         return Markup(inline(figure, f"pareto-{variant}", told))
 
 
-def _front_table(variant: str, points: Sequence[Point]) -> Table:
-    front = pareto_front(points)
+def _front_table(variant: str, points: Sequence[Point], front: Sequence[Point]) -> Table:
     shown = [*front, *(point for point in points if point.is_chosen and point not in front)]
     if points and points[0] not in shown:
         shown.append(points[0])
     rows = []
     for point in shown:
         candidate, found = point.candidate, point.found
-        words = [word for word, holds in (("chosen", point.is_chosen), ("plain", point is points[0])) if holds]
+        words = [word for word, holds in (("chosen", point.is_chosen), ("plain", point == points[0])) if holds]
         rows.append(
             Row(
                 f"{candidate.calibration}, {formats.count(candidate.float_layers, 'float layer')}",

@@ -91,7 +91,7 @@ def save_model(
     onnx.checker.check_model(model, full_check=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(model, path)
-    return OnnxModel(path.stem, path, sha256_of_file(path), "test", None)
+    return OnnxModel(path.stem, path, sha256_of_file(path), None)
 
 
 @pytest.fixture

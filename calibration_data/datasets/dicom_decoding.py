@@ -12,10 +12,8 @@ import io
 import json
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -25,6 +23,7 @@ from calibration_data.dataset import BadImageError
 from calibration_data.datasets.dicom_codestream import check_codestream
 from calibration_data.datasets.dicom_file import DicomFile
 from calibration_data.datasets.dicom_layout import PixelLayout
+from foundation.child import child_command, child_environment
 
 if TYPE_CHECKING:
     from pydicom.uid import UID
@@ -47,7 +46,6 @@ PLUGINS: Mapping[str, str] = {
 ADDRESS_SPACE_BYTES = 3 << 30
 _IN_PYTHON = "pydicom"
 _SECONDS, _SECONDS_PER_SAMPLE = 60.0, 1e-6
-_SOURCE = Path(__file__).resolve().parents[2]
 _DTYPES = ("|u1", "|i1", "<u2", "<i2", "<u4", "<i4")
 
 
@@ -250,13 +248,12 @@ def _child() -> subprocess.Popen[bytes]:
     if not _children:
         atexit.register(_end_child)
     _end_child()
-    # Nothing is imported from the working directory or from PYTHONPATH; the decoders' own complaints go nowhere.
     child = subprocess.Popen(
-        [sys.executable, "-P", "-m", "calibration_data.datasets.dicom_decoding_child", str(ADDRESS_SPACE_BYTES)],
+        child_command("calibration_data.datasets.dicom_decoding_child", str(ADDRESS_SPACE_BYTES)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": str(_SOURCE), "OPENBLAS_NUM_THREADS": "1"},
+        stderr=subprocess.DEVNULL,  # the decoders' own complaints
+        env=child_environment({"OPENBLAS_NUM_THREADS": "1"}),
     )
     _children[os.getpid()] = child
     return child

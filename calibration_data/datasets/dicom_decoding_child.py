@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import warnings
 from typing import Any
@@ -25,7 +24,6 @@ def main(address_space_bytes: int) -> None:
     Args:
         address_space_bytes: limit of the process's memory.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
     warnings.simplefilter("ignore")
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what the decoders print does not get between the answers

@@ -65,8 +65,7 @@ def open_folder(settings: FolderSettings) -> Dataset:
 
     Raises:
         UsageError: no folder, no class folder in it, split folders where `official_splits` is not set, none or other
-            folders beside them where it is, a class that a split lacks, a link that leaves the root, an image without
-            a group.
+            folders beside them where it is, a link that leaves the root, an image without a group.
     """
     root = require_folder(settings.root, "source.root")
     parts = _parts(root, settings)
@@ -128,7 +127,7 @@ class _Part:
 
 
 def _parts(root: Path, settings: FolderSettings) -> Sequence[_Part]:
-    """Return the class folders of each split folder, all with the same classes, or those of the root itself."""
+    """Return the class folders of each split folder, with the classes of all, or those of the root itself."""
     splits = _split_folders(root)
     if not settings.official_splits:
         if holds_official_splits(root):  # a network would learn to tell training images from test images
@@ -138,17 +137,9 @@ def _parts(root: Path, settings: FolderSettings) -> Sequence[_Part]:
             )
         return [_Part("", None, scan_class_folders(root))]
     _check_split_folders(root, splits)
-    parts = [_Part(f"{name}/", split, scan_class_folders(root / name)) for name, split in splits.items()]
-    classes = sorted({name for part in parts for name in part.folders.classes})
-    for part in parts:
-        present = {image.split("/", 1)[0] for image in part.folders.images}
-        missing = next((name for name in classes if name not in present), None)
-        if missing is not None:
-            raise UsageError(
-                f"{root / part.prefix}: expected images of the class {missing!r} in the {part.split} split, as in "
-                "the others, found none. Add some, or remove the class from all splits."
-            )
-    return parts
+    found = {name: scan_class_folders(root / name) for name in splits}
+    classes = tuple(sorted({name for folders in found.values() for name in folders.classes}))
+    return [_Part(f"{name}/", splits[name], replace(folders, classes=classes)) for name, folders in found.items()]
 
 
 def _split_folders(root: Path) -> Mapping[str, SplitName]:

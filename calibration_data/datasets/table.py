@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, model_validator
 from calibration_data.dataset import Dataset, Frame, Record, SourceSettings
 from calibration_data.datasets.class_folders import load_image
 from calibration_data.datasets.official_splits import SPELLINGS, split_named
+from calibration_data.datasets.table_columns import MOST_SUBGROUPS
 from calibration_data.datasets.table_rows import closest, read_rows
 from calibration_data.image_files import fingerprint_of_files, require_folder, require_inside
 from calibration_data.prepared import SplitName
@@ -61,7 +62,8 @@ class TableSettings(SourceSettings):
     )
     mask: Column | None = Field(None, description="column of the lesion mask's path below `root`; empty: none")
     subgroups: Annotated[tuple[Column, ...], Field(strict=False)] = Field(
-        (), description="columns of subgroups (sex, device…), told as `column: value`; empty: unknown"
+        (),
+        description="columns of subgroups (sex…) of at most 20 values, told as `column: value`; empty: unknown",
     )
     classes: Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_class_names)] | None = Field(
         None, description="all classes in their order; default: those of the table, sorted"
@@ -156,6 +158,13 @@ def _read(settings: TableSettings) -> tuple[Path, list[_Entry]]:
             raise UsageError(
                 f"{settings.table}, line {entry.line}: expected each image once, found {entry.image} again, after "
                 f"line {first_line[entry.image]}. Remove one of the rows."
+            )
+    for name in settings.subgroups:
+        values = {told for entry in entries for told in entry.subgroups if told.startswith(f"{name}: ")}
+        if len(values) > MOST_SUBGROUPS:
+            raise UsageError(
+                f"{settings.table}: expected at most {MOST_SUBGROUPS} subgroups in the column {name!r}, found "
+                f"{len(values)}. Gather its values (ages as 40–59), or leave it out of `source.subgroups`."
             )
     _check_files(settings.table, root, "image", [(entry.line, entry.image) for entry in entries])
     _check_files(settings.table, root, "mask", [(entry.line, entry.mask) for entry in entries if entry.mask])

@@ -75,6 +75,24 @@ def read_rows(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, dic
         raise UsageError(f"{path}: expected a row per image, found {found}. Export the table again.")
 
 
+def read_header(path: Path) -> list[str]:
+    """Return the names of a table's columns.
+
+    Raises:
+        UsageError: no file, too large, or no CSV in UTF-8.
+    """
+    _check_file(path)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            first = next((text for text in stream if text.strip()), "")
+        return [cell.strip() for cell in next(csv.reader([first], delimiter=_delimiter(first)), [])]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(
+            f"{path}: expected names of columns in UTF-8 in its first line, found a mistake ({error}). "
+            "Save the table as CSV in UTF-8."
+        ) from error
+
+
 def closest(name: str, names: Sequence[str]) -> str:
     """Return "; did you mean …?" with the name that is most alike, whatever its case, or nothing."""
     lower = {other.lower(): other for other in names}

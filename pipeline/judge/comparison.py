@@ -15,6 +15,7 @@ from foundation.files import JSON
 from foundation.measurements import UNINFORMED, Measurement, Where
 from foundation.metrics import METRICS, Inputs, row_name
 from foundation.record import RunRecord
+from foundation.run_files import why_unverified
 from foundation.settings import Settings
 from pipeline.judge.evidence import Evidence
 
@@ -278,7 +279,8 @@ def _difference(
 
 
 def _statements(accepted: Evidence, current: Evidence) -> tuple[str, ...]:
-    statements = []
+    unverified = (why_unverified(evidence.record) for evidence in (accepted, current))
+    statements = [reason for reason in unverified if reason is not None]
     for name, old, new in (
         ("configuration", accepted.record.configuration_sha256, current.record.configuration_sha256),
         ("gates", accepted.record.gates_sha256, current.record.gates_sha256),

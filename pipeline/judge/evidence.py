@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from foundation.files import sha256_of_json
 from foundation.measurements import Measurement, read_measurements
 from foundation.record import RunRecord, read_record
+from foundation.run_files import refuse_changed
 from foundation.run_folder import RunFolder
 from foundation.typed_files import CLOSED
 
@@ -48,11 +49,14 @@ class Evidence:
 
 
 def read_evidence(run: RunFolder) -> Evidence:
-    """Return what a run folder holds; a run that ended before validation has no measurements.
+    """Return what a run folder holds, after every file was held against its record.
+
+    A run that ended before validation has no measurements.
 
     Raises:
-        UsageError: the folder is no run, or its files have another shape.
+        UsageError: the folder is no run, its files have another shape, or one is not the one that was recorded.
     """
     record = read_record(run)
+    refuse_changed(run, record)
     measurements = read_measurements(run.measurements) if run.measurements.exists() else ()
     return Evidence(run.root.resolve().name, record, measurements)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from foundation.errors import ExitCode, UsageError
-from foundation.files import JSON, sha256_of_json, write_json
+from foundation.files import JSON, remove_leftovers_of, sha256_of_json
 from foundation.record import RunRecord, read_record, record_adapter
+from foundation.run_files import refuse_changed, why_unverified
 from foundation.run_folder import RunFolder
+from foundation.sealed_files import refuse_broken_seal, write_sealed
 from foundation.typed_files import CLOSED, read_typed
 from pipeline.judge.evidence import Evidence, read_evidence
 
@@ -21,10 +23,10 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 ACCEPTED_NAME = "accepted.json"
-_LEFTOVERS = f".{Path(ACCEPTED_NAME).stem}.*.tmp{Path(ACCEPTED_NAME).suffix}"
-"""What a killed process leaves of a write."""
-FORMAT_VERSION: Literal[2] = 2
-"""1 held a digest of each part of the run; 2 holds its record."""
+FORMAT_VERSION: Literal[3] = 3
+"""1 held a digest of each part of the run; 2 holds its record and is read as before; 3 carries its own digest."""
+_READ_VERSIONS = (2, 3)
+_MEND = "Accept a run again with `edgeproof accept RUN`."
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,15 @@ class Accepted:
 
     @property
     def is_intact(self) -> bool:
-        """Whether the run's folder, where it still exists, says what it said when it was accepted."""
+        """Whether the run's folder, where it still exists, holds what it held when it was accepted."""
         run = RunFolder(self.folder)
         try:
-            return not run.record.exists() or essential_sha256(read_record(run)) == self.sha256
-        except UsageError:  # damaged since
+            if not run.record.exists():
+                return True
+            record = read_record(run)
+            refuse_changed(run, record)
+            return essential_sha256(record) == self.sha256
+        except UsageError:  # changed since
             return False
 
 
@@ -61,7 +67,8 @@ class _File:
     folder: str
     run_sha256: str
     reason: str | None
-    format_version: Literal[2]
+    format_version: Literal[2, 3]
+    sha256: str | None = field(default=None, compare=False)
 
     __pydantic_config__ = CLOSED
 
@@ -75,9 +82,13 @@ def accept(run: RunFolder, family: Path, *, reason: str | None = None) -> Accept
         reason: one sentence, kept in `accepted.json`.
 
     Raises:
-        UsageError: the run is no run, has no measurements, or has another exit code and no reason.
+        UsageError: the run is no run, is not as it was recorded, has no measurements, or has another exit code and no
+            reason.
     """
     evidence = read_evidence(run)
+    unverified = why_unverified(evidence.record)
+    if unverified is not None:
+        raise UsageError(f"{run.root}: {unverified}")
     exit_code = evidence.record.exit_code
     if exit_code != ExitCode.PASSED and not (reason and reason.strip()):
         found = "no exit code: it did not end" if exit_code is None else f"exit code {exit_code}"
@@ -93,9 +104,9 @@ def accept(run: RunFolder, family: Path, *, reason: str | None = None) -> Accept
     accepted = Accepted(evidence, run.root, essential_sha256(evidence.record), reason)
     stored = _File(evidence, os.path.relpath(run.root, family), accepted.sha256, reason, FORMAT_VERSION)
     with _others_kept_out(family) as alone:
-        for leftover in family.glob(_LEFTOVERS) if alone else ():
-            leftover.unlink(missing_ok=True)
-        write_json(family / ACCEPTED_NAME, _adapter().dump_python(stored, mode="json"))
+        if alone:
+            remove_leftovers_of(family / ACCEPTED_NAME)
+        write_sealed(family / ACCEPTED_NAME, _adapter().dump_python(stored, mode="json"))
     return accepted
 
 
@@ -123,7 +134,7 @@ def read_accepted(family: Path) -> Accepted | None:
     """Return the accepted run of a folder of runs; None where none was accepted yet.
 
     Raises:
-        UsageError: `accepted.json` is there and is not what `accept` writes.
+        UsageError: `accepted.json` is there and is not what `accept` writes, or was edited.
     """
     path = family / ACCEPTED_NAME
     if not path.exists():
@@ -132,9 +143,11 @@ def read_accepted(family: Path) -> Accepted | None:
         path,
         _adapter(),
         f"an accepted run of format_version {FORMAT_VERSION}",
-        "Accept a run again with `edgeproof accept RUN`.",
-        FORMAT_VERSION,
+        _MEND,
+        _READ_VERSIONS,
     )
+    if stored.format_version == FORMAT_VERSION:
+        refuse_broken_seal(path, _MEND)
     return Accepted(stored.evidence, family / stored.folder, stored.run_sha256, stored.reason)
 
 

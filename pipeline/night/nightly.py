@@ -14,6 +14,7 @@ from foundation.errors import EdgeproofError, ExitCode, UsageError
 from foundation.files import write_json, write_text
 from foundation.lock import lock_folder
 from foundation.measurements import UNINFORMED
+from foundation.run_files import add_to_record
 from foundation.run_folder import RunFolder
 from pipeline.judge.comparison import Comparison, ComparisonSettings, compare
 from pipeline.judge.comparison_text import nightly_markdown
@@ -211,11 +212,14 @@ def _write_texts(
     notes: tuple[str, ...],
     history: History,
 ) -> None:
-    """Write `comparison.json` and `comparison.md` beside the run's report."""
+    """Write `comparison.json` and `comparison.md` beside the run's report, and record them."""
     nights = [*(past for past in history.nights if past.run != night.run), night]
     outcome = comparison.as_json() if comparison else {"format_version": 1, "accepted": None, "exit_code": None}
-    write_json(folder.report / "comparison.json", {**outcome, "notes": list(notes)})
-    write_text(folder.report / "comparison.md", nightly_markdown(name, comparison, notes, nights))
+    table, text = folder.report / "comparison.json", folder.report / "comparison.md"
+    write_json(table, {**outcome, "notes": list(notes)})
+    write_text(text, nightly_markdown(name, comparison, notes, nights))
+    if folder.record.exists():
+        add_to_record(folder, (table, text))
 
 
 def _run_folders(nightly_root: Path) -> list[Path]:

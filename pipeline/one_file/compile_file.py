@@ -25,6 +25,7 @@ from foundation.files import JSON, read_json, sha256_of_file, write_bytes
 from foundation.notes import float_layers
 from foundation.progress import Observer, Progress
 from foundation.settings import Settings
+from foundation.typed_files import MAX_BYTES
 from onnx_files.canonical import prepare_foreign_model
 from onnx_files.graph import layers
 from onnx_files.preprocessing import METADATA_KEY, Preprocessing
@@ -80,7 +81,7 @@ class CompiledFile:
         return {
             "output": str(self.compiled.path),
             "source": str(self.source),
-            "method": self.compiled.method,
+            "method": self.compiled.notes.method,
             "sha256": self.compiled.sha256,
             "size_bytes": {"before": self.source_bytes, "after": self.compiled.size_bytes},
             "layers": {"total": self.layers, "float": None if self.float_layers is None else list(self.float_layers)},
@@ -116,7 +117,7 @@ def compile_file(request: CompileRequest, observer: Observer) -> CompiledFile:
         scratch = Path(name)
         with observer.stage(f"read {request.model.name}"):
             proto = prepare_foreign_model(request.model, scratch / "float.onnx", 21 if request.bits == 4 else 13)
-        source = OnnxModel("float", scratch / "float.onnx", sha256_of_file(request.model), "float", None)
+        source = OnnxModel("float", scratch / "float.onnx", sha256_of_file(request.model), None)
         weighted = layers(proto, replace(source, path=request.model))
         searched = planned.scored_images if isinstance(planned, TunedSettings) else 0
         held_out = searched + HELD_OUT_IMAGES
@@ -253,11 +254,13 @@ def _output(request: CompileRequest) -> Path:
 
 
 def _is_record(path: Path) -> bool:
+    if path.stat().st_size > MAX_BYTES:
+        return False
     try:
         found = read_json(path)
     except UsageError:
         return False
-    return isinstance(found, dict) and {"variant", "sha256", "method", "notes"} <= found.keys()
+    return isinstance(found, dict) and {"variant", "sha256", "notes"} <= found.keys()
 
 
 def _deliver(compiled: OnnxModel, output: Path) -> OnnxModel:

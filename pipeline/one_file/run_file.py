@@ -11,8 +11,10 @@ from typing import Any
 import yaml
 
 from calibration_data.datasets.folder import holds_official_splits
+from calibration_data.datasets.table_columns import usual_columns
 from foundation.errors import UsageError
 from foundation.files import write_text
+from foundation.progress import Observer, Silent
 from onnx_files.reading import read_foreign_model
 from pipeline.configuration import RESERVED_NAMES, VARIANT_NAME, Configuration
 from pipeline.configuration_file import parse_configuration
@@ -38,7 +40,7 @@ class RunRequest:
 
     Attributes:
         file: the model and what it leaves open.
-        images: a folder with one folder per class, or a table (CSV).
+        images: a folder with one folder per class, or a table (CSV), whose columns are told by their usual names.
         labels: a file with one output's name a line.
         given: files that other tools compiled from the model.
     """
@@ -49,8 +51,12 @@ class RunRequest:
     given: Sequence[Path]
 
 
-def configuration_of(request: RunRequest) -> Configuration:
+def configuration_of(request: RunRequest, observer: Observer | None = None) -> Configuration:
     """Return the configuration that the options stand for.
+
+    Args:
+        request: the options.
+        observer: is told which columns of a table cannot be used; None: nobody is.
 
     Raises:
         UsageError: no such model, one whose input is no square image, or an option that cannot be read.
@@ -67,7 +73,10 @@ def configuration_of(request: RunRequest) -> Configuration:
             f"{model}: expected a square input, found {preprocessing.image_size} × {preprocessing.width}. "
             "`edgeproof quantize` takes other shapes."
         )
-    values = _values(request, preprocessing.image_size, len(preprocessing.mean))
+    source, left_out = _source(request.images)
+    for sentence in left_out:
+        (observer or Silent()).say(f"{request.images}: {sentence}")
+    values = _values(request, source, preprocessing.image_size, len(preprocessing.mean))
     return parse_configuration(values, model.name, Path.cwd())
 
 
@@ -79,7 +88,7 @@ def write_configuration(configuration: Configuration, folder: Path) -> Path:
     return path
 
 
-def _values(request: RunRequest, size: int, channels: int) -> dict[str, Any]:
+def _values(request: RunRequest, source: Mapping[str, Any], size: int, channels: int) -> dict[str, Any]:
     form = file_form(request.file).model_dump(mode="json", exclude_none=True)
     onnx = {"path": str(request.file.model.resolve()), **form}
     if request.labels is not None:
@@ -91,7 +100,7 @@ def _values(request: RunRequest, size: int, channels: int) -> dict[str, Any]:
     return {
         "name": _run_name(request.file.model),
         "data": {
-            "source": _source(request.images),
+            "source": source,
             "image_size": size,
             "channels": channels,
             "fit": request.file.fit,
@@ -114,11 +123,13 @@ def _gates(variants: Mapping[str, Any]) -> list[dict[str, Any]]:
     ] + [{"metric": "agreement", "variant": name, "at_least": 0.9} for name in variants]
 
 
-def _source(images: Path) -> dict[str, Any]:
+def _source(images: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return the settings of a source, and a sentence for each column of a table that cannot be used."""
     if images.suffix.lower() in _TABLE_SUFFIXES:
-        return {"name": "table", "table": str(images.resolve())}
+        columns = usual_columns(images)
+        return {"name": "table", "table": str(images.resolve()), **columns.settings}, columns.left_out
     official = {"official_splits": True} if holds_official_splits(images) else {}
-    return {"name": "folder", "root": str(images.resolve()), **official}
+    return {"name": "folder", "root": str(images.resolve()), **official}, ()
 
 
 def _variant_name(path: Path) -> str:

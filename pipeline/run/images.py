@@ -28,12 +28,23 @@ def prepare_images(
     """
     from calibration_data.preparation import prepare
     from calibration_data.prepared_folder import FILES, read_prepared
+    from calibration_data.split_checks import official_gaps
     from calibration_data.summary import summary_lines
 
     folder = ledger.run.data
     training = configuration.model.train is not None
     dataset = open_source(configuration.data)
-    classes = _classes_of(given, configuration, dataset, observer)
+    classes = None
+    if given is not None:
+        classes = names_of_outputs(configuration, given.answers.classes, given.classes, dataset)
+    if given is not None and given.classes is None:
+        observer.say(
+            "Nobody named the model's outputs: they are taken to be the images' classes in alphabetical order "
+            f"({', '.join(dataset.classes[:5])}{', …' if len(dataset.classes) > 5 else ''})."
+        )
+    if not training and dataset.task == "multi_class":
+        for sentence in official_gaps(dataset.records, dataset.classes):
+            observer.say(f"! {sentence}")
     stage = Stage(
         kind="data",
         inputs={"source": source_fingerprint(configuration.data)},
@@ -48,36 +59,38 @@ def prepare_images(
             lambda: read_prepared(folder),
         )
     ledger.describe_data(data)
-    for line in summary_lines(data):
+    for line in summary_lines(data, named=True):
         observer.say(line)
     return data
 
 
-def _classes_of(
-    given: GivenModel | None, configuration: Configuration, dataset: Dataset, observer: Observer
-) -> tuple[str, ...] | None:
-    """Return the names of a given model's outputs, which the images' classes are looked up in; None without a model.
+def names_of_outputs(
+    configuration: Configuration, outputs: int, told: tuple[str, ...] | None, dataset: Dataset
+) -> tuple[str, ...]:
+    """Return the names of a given model's outputs, in which the images' classes are looked up.
+
+    Args:
+        configuration: of the run.
+        outputs: how many classes the model answers.
+        told: their names, where anybody told any.
+        dataset: the opened images; where nobody did, the names are those of its classes.
 
     Raises:
-        UsageError: nobody named the outputs, and there are not as many as classes.
+        UsageError: nobody named the outputs, and there are not as many as classes; or a class of the images is none
+            of the model's.
     """
-    if given is None or given.classes is not None:
-        return given.classes if given else None
-    if given.answers.classes != len(dataset.classes):
+    from calibration_data.preparation import refuse_unknown_classes
+
+    if told is not None:
+        refuse_unknown_classes(dataset, told)
+        return told
+    if outputs != len(dataset.classes):
         raise UsageError(
-            f"{_name_of(configuration)}: expected names of its {given.answers.classes} outputs, since the images "
-            f"have {len(dataset.classes)} classes; found none. Give a file with one name a line, in the order of the "
-            "outputs (`model.onnx.classes`, --labels)."
+            f"{configuration.model.onnx.path if configuration.model.onnx else 'the model'}: expected names of its "
+            f"{outputs} outputs, since the images have {len(dataset.classes)} classes; found none. Give a file with "
+            "one name a line, in the order of the outputs (`model.onnx.classes`, --labels)."
         )
-    observer.say(
-        "Nobody named the model's outputs: they are taken to be the images' classes in alphabetical order "
-        f"({', '.join(dataset.classes[:5])}{', …' if len(dataset.classes) > 5 else ''})."
-    )
     return dataset.classes
-
-
-def _name_of(configuration: Configuration) -> str:
-    return str(configuration.model.onnx.path if configuration.model.onnx else "the model")
 
 
 def _what_changes_the_images(configuration: Configuration) -> Mapping[str, object]:

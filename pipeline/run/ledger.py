@@ -3,13 +3,16 @@
 A stage's key is a sha256 over its name, its inputs' hashes, its settings, its source code and the versions of the
 libraries that compute. A stage whose record has the same key, ended well and left outputs with the recorded hashes is
 not computed again. Failures are recorded, never reused.
+
+With every step, each file that was written since the step before is recorded with its digest, so that no stage has to
+tell what it leaves beside its outputs: caches, logs, reports.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,6 +20,8 @@ from foundation.artifacts import OnnxModel
 from foundation.errors import DiskError, ExitCode, NotMeasuredError, StageError, UsageError
 from foundation.files import JSON, sha256_of_file, sha256_of_json
 from foundation.record import (
+    FORMAT_VERSION,
+    FileRecord,
     RunRecord,
     StageRecord,
     Status,
@@ -26,6 +31,7 @@ from foundation.record import (
     stage_name,
     write_record,
 )
+from foundation.run_files import Stamp, record_of_file, stamps_below
 from foundation.run_folder import RunFolder
 from foundation.versions import versions_of
 from pipeline.run.sources import sources_sha256
@@ -88,20 +94,30 @@ class Ledger:
         run: the run folder.
         record: of this run, as far as it has come; replaced with every step.
         earlier: what an earlier run in the same folder recorded, for reuse; None where there was none.
+        stamps: of the files that were recorded, or that nobody of ours wrote, when they were last looked at.
     """
 
     run: RunFolder
     record: RunRecord
     earlier: RunRecord | None
+    stamps: Mapping[str, Stamp] = field(default_factory=dict)
 
     @classmethod
     def open(cls, run: RunFolder, record: RunRecord) -> Ledger:
         """Return the ledger of a run that begins with a record.
 
+        What an earlier run recorded of a file stays until this one writes it. A file that it did not record belongs
+        to the run only where that run was interrupted, which may have kept it from recording.
+
         Raises:
-            UsageError: the folder holds a record that is damaged or of another format.
+            UsageError: the folder holds a record that is damaged, edited or of another format.
         """
-        return cls(run, record, read_record(run) if run.record.exists() else None)
+        earlier = read_record(run) if run.record.exists() else None
+        if earlier is None or earlier.format_version != FORMAT_VERSION:
+            return cls(run, record, earlier)
+        ended = earlier.exit_code is not None
+        stamps = {path: stamp for path, stamp in stamps_below(run.root).items() if ended or path in earlier.files}
+        return cls(run, replace(record, files=earlier.files), earlier, stamps)
 
     def perform(self, stage: Stage, compute: Callable[[], T], read: Callable[[], T]) -> T:
         """Return a stage's result, computed or reused, and record how it went.
@@ -144,7 +160,7 @@ class Ledger:
         """Record a compiled file."""
         variant = VariantRecord(
             model.variant,
-            model.method,
+            model.notes.method,
             self._relative(model.path),
             model.sha256,
             model.size_bytes,
@@ -162,6 +178,7 @@ class Ledger:
 
     def write(self) -> None:
         """Write `run.json`; stages that an interrupted run has not reached yet keep their earlier record."""
+        self._record_files({})
         later: tuple[StageRecord, ...] = ()
         if self.record.exit_code is None and self.earlier is not None:
             seen = {stage.name for stage in self.record.stages}
@@ -180,12 +197,26 @@ class Ledger:
 
     def _add(self, stage: Stage, key: str, status: Status, seconds: float, error: str | None) -> None:
         succeeded = status in ("done", "reused")
-        outputs = {self._relative(path): sha256_of_file(path) for path in stage.outputs} if succeeded else {}
+        files = {self._relative(path): record_of_file(path) for path in stage.outputs} if succeeded else {}
+        outputs = {path: of.sha256 for path, of in files.items()}
         record = StageRecord(
             stage.kind, stage.subject, status, key, dict(stage.inputs), outputs, round(seconds, 3), error
         )
+        self._record_files(files)
         self.record = replace(self.record, stages=(*self.record.stages, record))
         self.write()
+
+    def _record_files(self, known: Mapping[str, FileRecord]) -> None:
+        """Record what was written since the last look, and forget what is gone; `known` was just read."""
+        found = stamps_below(self.run.root)
+        recorded = {**self.record.files, **known}
+        written = {path for path, stamp in found.items() if self.stamps.get(path) != stamp} - known.keys()
+        files = {
+            path: record_of_file(self.run.root / path) if path in written else recorded[path]
+            for path in found
+            if path in written or path in recorded
+        }
+        self.record, self.stamps = replace(self.record, files=files), found
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self.run.root).as_posix()

@@ -58,6 +58,7 @@ def validate_models(
     measurements += _absent(configuration, ledger, data.task, measurements)
     write_measurements(ledger.run.measurements, measurements)
     write_image_by_image(ledger.run.image_by_image, _image_by_image(configuration, ledger))
+    ledger.write()  # both belong to no stage
     return measurements
 
 
@@ -79,7 +80,7 @@ def _measure_answers(
 
     def compute() -> Sequence[Measurement]:
         predictions = predict_variant(model, data.test, settings, predictions_path)
-        reference = None if is_baseline else Predictions.read("fp32", run.predictions("fp32")).logits
+        fp32s = predictions if is_baseline else Predictions.read("fp32", run.predictions("fp32"))
         found = [
             measure_size(model),
             *measure_accuracy(
@@ -87,11 +88,12 @@ def _measure_answers(
                 predictions.logits,
                 predictions.labels,
                 data.classes,
-                reference,
+                None if is_baseline else fp32s.logits,
                 data.test.groups,
                 data.test.subgroups,
                 settings,
                 present_only=configuration.model.train is None,
+                unscored=frozenset(one.variant for one in (predictions, fp32s) if not one.scored),
             ),
         ]
         write_measurements(path, found)

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from calibration_data.settings import open_source
 from foundation.artifacts import Checkpoint, OnnxModel
 from foundation.errors import StageError, UsageError
 from foundation.files import sha256_of_file
@@ -14,6 +15,7 @@ from foundation.progress import Observer, Progress
 from foundation.run_folder import RunFolder
 from foundation.settings import without_paths
 from pipeline.configuration import Configuration, given_paths
+from pipeline.run.images import names_of_outputs
 from pipeline.run.ledger import Ledger, Stage
 from stages.network import NETWORKS
 
@@ -39,15 +41,24 @@ class Model:
 
 
 def take_given(configuration: Configuration, ledger: Ledger, observer: Observer) -> GivenModel | None:
-    """Take in the ONNX file that the configuration names, before any image is read; None where it names none.
+    """Take in the ONNX file that the configuration names, before any image is decoded; None where it names none.
+
+    Nothing is written of a model whose outputs are not those of the images.
 
     Raises:
-        UsageError: no such model, or something that it leaves open and the configuration does not say.
+        UsageError: no such model, something that it leaves open and the configuration does not say, or other classes
+            than the images'.
     """
     settings = configuration.model.onnx
     if settings is None:
         return None
-    from stages.given.float_file import class_names, given_sha256, read_float_file, take_float_file
+    from stages.given.float_file import (
+        class_names,
+        given_sha256,
+        read_float_file,
+        read_given_file,
+        write_float_file,
+    )
 
     path, size = ledger.run.fp32, configuration.data.image_size
     if not settings.path.is_file():
@@ -60,12 +71,14 @@ def take_given(configuration: Configuration, ledger: Ledger, observer: Observer)
         modules=("stages.given.float_file",),
         outputs=(path, path.with_suffix(".json")),
     )
+
+    def compute() -> GivenModel:
+        read = read_given_file(settings, (size, size), lambda key: f"`model.onnx.{key}`")
+        names_of_outputs(configuration, read.answers.classes, read.classes, open_source(configuration.data))
+        return write_float_file(read, path)
+
     with observer.stage(f"read {settings.path.name}"):
-        given = ledger.perform(
-            stage,
-            lambda: take_float_file(settings, (size, size), path, lambda key: f"`model.onnx.{key}`"),
-            lambda: read_float_file(path),
-        )
+        given = ledger.perform(stage, compute, lambda: read_float_file(path))
     ledger.add_variant(given.model)
     return given
 

@@ -85,7 +85,6 @@ def export_pact(
         variant,
         path,
         sha256_of_file(path),
-        "pact",
         checkpoint.sha256,
         settings.model_dump(mode="json"),
         PactNotes(

@@ -26,9 +26,7 @@ def export_fp32(checkpoint: Checkpoint, settings: ExportSettings, path: Path) ->
     if isinstance(network, fx.GraphModule):
         _without_rounding(network)
     write_onnx(network, spec, settings, "fp32", checkpoint.sha256, path)
-    model = OnnxModel(
-        "fp32", path, sha256_of_file(path), "export", checkpoint.sha256, settings.model_dump(mode="json")
-    )
+    model = OnnxModel("fp32", path, sha256_of_file(path), checkpoint.sha256, settings.model_dump(mode="json"))
     model.write_record()
     return model
 

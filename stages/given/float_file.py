@@ -25,6 +25,7 @@ from onnx_files.canonical import prepare_foreign_model
 from onnx_files.judged_output import answer_form, chosen_output, kind_of
 from onnx_files.preprocessing import Preprocessing
 from onnx_files.reading import external_files, read_model
+from onnx_files.trial_run import run_guarded_once
 from stages.given.answering import answers_as_given, refuse_broken_answers
 from stages.given.form import Spelling, preprocessing_for
 from stages.given.settings import FileForm, OnnxSettings
@@ -36,6 +37,25 @@ CLASSES_KEY = "edgeproof.classes"
 _TOOLS_KEY = "edgeproof.tools"
 _MAX_CLASSES = 100_000
 _MAX_LABELS_BYTES = 4_000_000
+
+
+@dataclass(frozen=True)
+class ReadModel:
+    """A foreign classifier in the quantizers' form, of which nothing is written yet.
+
+    Attributes:
+        settings: where it lies and what it leaves open.
+        proto: the model, described in its metadata.
+        preprocessing: how images become its input.
+        answers: what it answers with.
+        classes: names of its outputs in their order; None where nobody told any.
+    """
+
+    settings: OnnxSettings
+    proto: ModelProto
+    preprocessing: Preprocessing
+    answers: AnswerForm
+    classes: tuple[str, ...] | None
 
 
 @dataclass(frozen=True)
@@ -55,15 +75,12 @@ class GivenModel:
     classes: tuple[str, ...] | None
 
 
-def take_float_file(
-    settings: OnnxSettings, image_size: tuple[int, int] | None, path: Path, spelled: Spelling
-) -> GivenModel:
-    """Read a foreign classifier and write it, in the quantizers' form and described, as the run's float file.
+def read_given_file(settings: OnnxSettings, image_size: tuple[int, int] | None, spelled: Spelling) -> ReadModel:
+    """Read a foreign classifier, bring it into the quantizers' form and describe it.
 
     Args:
         settings: where it lies and what it leaves open.
         image_size: height and width where the file takes any; None where nobody said.
-        path: the file to write; its record goes beside it.
         spelled: how the user writes settings, for messages.
 
     Raises:
@@ -75,23 +92,26 @@ def take_float_file(
     told = class_names(settings) or _written_classes(proto)
     answers = answers_of(proto, settings.path, settings, preprocessing, told)
     describe(proto, preprocessing, answers, told)
-    write_bytes(path, proto.SerializeToString(deterministic=True))
-    given = given_sha256(settings.path)
+    return ReadModel(settings, proto, preprocessing, answers, told)
+
+
+def write_float_file(read: ReadModel, path: Path) -> GivenModel:
+    """Write a foreign classifier as the run's float file; its record goes beside it."""
+    write_bytes(path, read.proto.SerializeToString(deterministic=True))
     model = OnnxModel(
         "fp32",
         path,
         sha256_of_file(path),
-        "given",
         None,
-        settings.model_dump(mode="json", exclude={"path"}),
-        GivenNotes(given_sha256=given, tools=tools_of(proto)),
+        read.settings.model_dump(mode="json", exclude={"path"}),
+        GivenNotes(given_sha256=given_sha256(read.settings.path), tools=tools_of(read.proto)),
     )
     model.write_record()
-    return GivenModel(model, preprocessing, answers, told)
+    return GivenModel(model, read.preprocessing, read.answers, read.classes)
 
 
 def read_float_file(path: Path) -> GivenModel:
-    """Return what `take_float_file` wrote."""
+    """Return what `write_float_file` wrote."""
     metadata = {entry.key: entry.value for entry in read_model(path).metadata_props}
     answers = AnswerForm.from_metadata(metadata)
     if answers is None:
@@ -241,15 +261,18 @@ def _is_object(text: str) -> bool:
 def _width(proto: ModelProto, path: Path, output: str, preprocessing: Preprocessing) -> int:
     import onnxruntime
 
+    axes = proto.graph.input[0].type.tensor_type.shape.dim
+    batch = axes[0].dim_value or 1
+    shape = (batch, len(preprocessing.mean), preprocessing.image_size, preprocessing.width)
+    blank = preprocessing.to_input(np.zeros(shape, np.uint8))
+    if any(not axis.dim_value for axis in axes[1:]):  # of fixed sizes, it was run as it was read
+        run_guarded_once(proto, path, blank.shape)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    entry = session.get_inputs()[0]
-    batch = entry.shape[0] if isinstance(entry.shape[0], int) else 1
-    shape = (batch, len(preprocessing.mean), preprocessing.image_size, preprocessing.width)
     try:
-        (found,) = session.run([output], {entry.name: preprocessing.to_input(np.zeros(shape, np.uint8))})
+        session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        (found,) = session.run([output], {session.get_inputs()[0].name: blank})
         values = np.asarray(found)
         return int(values.reshape(batch, -1).shape[1])
     except Exception as error:  # whatever ONNX Runtime raises, or what has not one answer per image

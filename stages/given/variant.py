@@ -59,7 +59,6 @@ def take_given(float_file: OnnxModel, variant: str, settings: GivenSettings, pat
         variant,
         path,
         sha256_of_file(path),
-        "given",
         float_file.sha256,
         settings.model_dump(mode="json", exclude={"path"}),
         GivenNotes(given_sha256=given, tools=tools_of(proto)),

@@ -10,7 +10,7 @@ from foundation.files import write_bytes
 
 if TYPE_CHECKING:
     from optuna.storages import JournalStorage
-    from optuna.storages.journal import BaseJournalFileLock
+    from optuna.storages.journal._file import BaseJournalFileLock
 
 
 def open_journal(path: Path) -> JournalStorage:

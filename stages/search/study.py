@@ -2,25 +2,27 @@
 
 Three things decide: which range each activation gets, which repairs are made, and how many of the layers that
 suffer most stay in float. Optuna's tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011) proposes; what a
-proposal is worth is measured on the compiled file. Every trial is on disk before the next one begins, and a proposal
-depends on the trials before it alone, so that a search that was killed proposes what it would have proposed.
+proposal is worth is measured on the compiled file. Every trial is on disk before the next one begins.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
 from foundation.errors import StageError, UsageError
-from foundation.note_parts import Calibration, CandidateNote, MeasuredNote, SensitivityNote, TrialNote
+from foundation.note_parts import CandidateNote, MeasuredNote, SensitivityNote, TrialNote
 from foundation.processor import CpuTarget
 from foundation.progress import Progress
 from foundation.settings import Settings
+from stages.search.entries import DIGEST, digest_of, refuse_edited, without_digest
 from stages.search.journal import open_journal
+from stages.search.proposals import ask, sampler
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -29,11 +31,8 @@ if TYPE_CHECKING:
 Note = TypeVar("Note", bound=BaseModel)
 
 LEAST_SCORED_IMAGES = 8
-_STARTUP_TRIALS = 8
 _MOST_REPEATS = 20
 """Proposals in a row that are known already: the sampler has nothing new to say."""
-_MOST_FLOAT_LAYERS_SHARE = 0.5
-"""Beyond half of the layers in float, a file is no int8 file any more."""
 
 
 class TunedSettings(Settings):
@@ -73,23 +72,29 @@ def open_study(journal: Path, identity: str) -> Study:
         identity: of model, data and settings; another identity begins anew.
 
     Raises:
-        UsageError: the journal is none.
+        UsageError: the journal is none, or an entry of it was edited.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        return optuna.create_study(
+        study = optuna.create_study(
             storage=open_journal(journal),
             study_name=identity,
             direction="maximize",
             load_if_exists=True,
         )
-    except (ValueError, KeyError, TypeError) as error:
+        refuse_edited(study, journal)
+        known_layers(study)
+        _finished(study)
+    except (UsageError, OSError):  # the latter of the disk
+        raise
+    except Exception as error:  # Optuna raises whatever a damaged entry leads it to
         raise UsageError(
-            f"{journal}: expected the journal of a search, found one with a damaged entry ({error}). Delete it and "
-            "run again; the search begins anew."
+            f"{journal}: expected the journal of a search, found one with a damaged entry "
+            f"({type(error).__name__}: {str(error)[:200]}). Delete it and run again; the search begins anew."
         ) from error
+    return study
 
 
 def search(
@@ -117,35 +122,25 @@ def search(
     """
     from optuna.trial import TrialState
 
-    study.sampler = _sampler(settings.seed, 0)  # it notes by how much a trial breaks the limits
-    for killed in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        _close(study, killed)
-    told = _finished(study)
+    with _on_damage():
+        study.sampler = sampler(settings.seed, 0)  # it notes by how much a trial breaks the limits
+        for killed in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            _close(study, killed)
+        told = _finished(study)
     known = {trial.candidate: trial for trial in told}
     repeated = _repeated_at_the_end(told)
     while len(known) < settings.trials and (not known or time.monotonic() < deadline):
-        asked = _ask(study, len(told), layers, settings.seed)
-        candidate = _propose(asked, layers)
+        with _on_damage():
+            asked, candidate = ask(study, len(told), layers, settings.seed)
         repeated = repeated + 1 if candidate in known else 0
         if repeated == _MOST_REPEATS:
             break
         known[candidate] = known.get(candidate) or _try(evaluate, candidate)
-        _tell(study, asked, known[candidate])
+        with _on_damage():
+            _tell(study, asked, known[candidate])
         told.append(known[candidate])
         progress(len(known), settings.trials)
     return list(known.values())
-
-
-def _ask(study: Study, told: int, layers: int, seed: int) -> Any:
-    """Return the trial after `told` others, the same one whether or not a kill came in between."""
-    from optuna.trial import TrialState
-
-    starting_points = _starting_points(layers)
-    waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))  # of a process killed before it asked
-    if told < len(starting_points) and not waiting:
-        study.enqueue_trial(starting_points[told].model_dump())
-    study.sampler = _sampler(seed, told)
-    return study.ask()
 
 
 def _repeated_at_the_end(told: Sequence[TrialNote]) -> int:
@@ -160,12 +155,13 @@ def _repeated_at_the_end(told: Sequence[TrialNote]) -> int:
 
 def known_layers(study: Study) -> dict[str, SensitivityNote]:
     """Return the layers whose sensitivity a study holds, by name."""
-    return {layer: _noted(SensitivityNote, entry) for layer, entry in study.user_attrs.items()}
+    return {layer: _noted(SensitivityNote, without_digest(entry)) for layer, entry in study.user_attrs.items()}
 
 
 def remember_layer(study: Study, found: SensitivityNote) -> None:
     """Write a layer's sensitivity into the study's journal."""
-    study.set_user_attr(found.layer, found.model_dump(mode="json"))
+    entry = found.model_dump(mode="json")
+    study.set_user_attr(found.layer, {**entry, DIGEST: digest_of(study, entry)})
 
 
 def best_trial(trials: Sequence[TrialNote]) -> TrialNote:
@@ -194,31 +190,6 @@ def best_trial(trials: Sequence[TrialNote]) -> TrialNote:
     )
 
 
-def _starting_points(layers: int) -> tuple[CandidateNote, ...]:
-    # What a user would try by hand, the plain one first: the search can only improve on it.
-    plain = CandidateNote(
-        calibration="minmax", equalization=False, bias_correction=False, ranking="logits", float_layers=0
-    )
-    repaired = plain.model_copy(update={"equalization": True, "bias_correction": True})
-    mse = repaired.model_copy(update={"calibration": "mse"})
-    in_float = {"ranking": "saliency", "float_layers": min(2, _most_float_layers(layers))}
-    return plain, repaired.model_copy(update={"calibration": "percentile"}), mse, mse.model_copy(update=in_float)
-
-
-def _most_float_layers(layers: int) -> int:
-    return max(1, int(layers * _MOST_FLOAT_LAYERS_SHARE))
-
-
-def _propose(trial: Any, layers: int) -> CandidateNote:
-    return CandidateNote(
-        calibration=trial.suggest_categorical("calibration", get_args(Calibration)),
-        equalization=trial.suggest_categorical("equalization", (False, True)),
-        bias_correction=trial.suggest_categorical("bias_correction", (False, True)),
-        ranking=trial.suggest_categorical("ranking", ("logits", "saliency")),
-        float_layers=trial.suggest_int("float_layers", 0, _most_float_layers(layers)),
-    )
-
-
 def _try(evaluate: Callable[[CandidateNote], MeasuredNote], candidate: CandidateNote) -> TrialNote:
     try:
         return TrialNote(candidate=candidate, measured=evaluate(candidate))
@@ -229,11 +200,14 @@ def _try(evaluate: Callable[[CandidateNote], MeasuredNote], candidate: Candidate
 def _tell(study: Study, asked: Any, trial: TrialNote) -> None:
     from optuna.trial import TrialState
 
+    measured = None if trial.measured is None else trial.measured.model_dump(mode="json")
+    entry = {"candidate": asked.params, "measured": measured, "error": trial.error}
+    asked.set_user_attr(DIGEST, digest_of(study, entry))  # first: what has none was cut off, and does not count
     if trial.measured is None:
         asked.set_user_attr("error", trial.error)
         study.tell(asked, state=TrialState.FAIL)
         return
-    asked.set_user_attr("measured", trial.measured.model_dump(mode="json"))
+    asked.set_user_attr("measured", measured)
     study.tell(asked, trial.measured.speedup.value)
 
 
@@ -254,6 +228,8 @@ def _finished(study: Study) -> list[TrialNote]:
     trials = []
     for frozen in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL)):
         measured, error = frozen.user_attrs.get("measured"), frozen.user_attrs.get("error")
+        if frozen.state == TrialState.COMPLETE and not measured:
+            raise ValueError("a trial without a measurement")
         if measured or error:
             trials.append(_noted(TrialNote, {"candidate": frozen.params, "measured": measured, "error": error}))
     return trials
@@ -263,26 +239,22 @@ def _noted(note: type[Note], entry: Any) -> Note:
     try:
         return note.model_validate(entry, strict=False)
     except ValidationError as error:
-        raise UsageError(
-            f"expected the journal of a search, found one with a damaged entry ({error.errors()[0]['msg']}). Delete "
-            "the file *.search.jsonl and run again; the search begins anew."
-        ) from error
+        raise _damaged(error.errors()[0]["msg"]) from error
 
 
-def _sampler(seed: int, told: int) -> Any:
-    import warnings
+@contextmanager
+def _on_damage() -> Iterator[None]:
+    """Turn whatever Optuna raises on what a damaged journal holds into a sentence."""
+    try:
+        yield
+    except (UsageError, OSError):  # the latter of the disk
+        raise
+    except Exception as error:
+        raise _damaged(f"{type(error).__name__}: {str(error)[:200]}") from error
 
-    import numpy as np
-    import optuna
 
-    def broken_limits(trial: FrozenTrial) -> Sequence[float]:
-        return [-margin for margin in trial.user_attrs["measured"]["margins"].values()]
-
-    with warnings.catch_warnings():  # constraints are an experimental feature of Optuna's, and say so
-        warnings.simplefilter("ignore")
-        return optuna.samplers.TPESampler(
-            seed=int(np.random.SeedSequence((seed, told)).generate_state(1)[0]),
-            n_startup_trials=_STARTUP_TRIALS,
-            multivariate=True,
-            constraints_func=broken_limits,
-        )
+def _damaged(reason: str) -> UsageError:
+    return UsageError(
+        f"expected the journal of a search, found one with a damaged entry ({reason}). Delete the file "
+        "*.search.jsonl and run again; the search begins anew."
+    )

@@ -8,7 +8,7 @@ recorded, is reused like every other stage.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -75,7 +75,7 @@ def tune(
         reference = _reference(fp32, settings, data, twin_path(trial_path), labelled)
         candidates = _Candidates(fp32, variant, data, settings, reference, trial_path)
         study = open_study(journal or path.with_name(f"{variant}.search.jsonl"), identity)
-        sensitivity = _sensitivity(candidates, nodes, study, lambda done: progress(done, total))
+        sensitivity = _sensitivity(candidates, nodes, study, lambda done, _: progress(done, total))
         ranking = {
             "logits": _ranked(sensitivity, "logits_sqnr_db"),
             "saliency": _ranked(sensitivity, "saliency_spearman"),
@@ -96,7 +96,7 @@ def tune(
             leftover.unlink(missing_ok=True)
     assert isinstance(chosen.notes, StaticNotes)
     notes = TunedNotes(file=chosen.notes, chosen=best.candidate, search=tuple(trials), sensitivity=tuple(sensitivity))
-    tuned = replace(chosen, path=path, method="tuned", settings=settings.model_dump(mode="json"), notes=notes)
+    tuned = replace(chosen, path=path, settings=settings.model_dump(mode="json"), notes=notes)
     tuned.write_record()
     return tuned
 
@@ -174,7 +174,7 @@ def write_twin(path: Path, output: Path, data: PreparedData) -> Path:
 
     model = read_model(path)
     channels, height, width = data.train.images.shape[1:]
-    layout = preprocessing_of(model, OnnxModel("", path, "", "", None)).layout
+    layout = preprocessing_of(model, OnnxModel("", path, "", None)).layout
     sizes = (channels, height, width) if layout == "NCHW" else (height, width, channels)
     for axis, size in zip(model.graph.input[0].type.tensor_type.shape.dim[1:], sizes, strict=True):
         axis.dim_value = size
@@ -187,7 +187,7 @@ def write_twin(path: Path, output: Path, data: PreparedData) -> Path:
 
 
 def _sensitivity(
-    candidates: _Candidates, nodes: Mapping[str, str], study: Study, progress: Callable[[int], None]
+    candidates: _Candidates, nodes: Mapping[str, str], study: Study, progress: Progress
 ) -> list[SensitivityNote]:
     """Return what quantizing each layer alone costs, the costliest for the logits first; the study keeps each."""
     from stages.quantize.methods.static import StaticSettings
@@ -205,7 +205,7 @@ def _sensitivity(
             score = candidates.score(candidates.compile(alone))
             known[layer] = SensitivityNote(layer=layer, operator=operator, score=score)
             remember_layer(study, known[layer])
-        progress(done)
+        progress(done, len(nodes))
     return sorted((known[layer] for layer in nodes), key=lambda found: found.score.logits_sqnr_db.value)
 
 

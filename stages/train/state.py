@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
-import pickle
+import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def copy_of(network: nn.Module) -> dict[str, Tensor]:
 
 
 def save_state(state: State, path: Path, key: str) -> None:
-    """Write the state; `key` is the identity of the training."""
+    """Write the state, behind a line with its digest; `key` is the identity of the training."""
     record: dict[str, JSON] = {
         "key": key,
         "network": state.network.state_dict(),
@@ -86,30 +87,38 @@ def save_state(state: State, path: Path, key: str) -> None:
     # Through memory, because torch reports a full disk as a RuntimeError of its own.
     content = io.BytesIO()
     torch.save(record, content)
-    write_bytes(path, content.getvalue())
+    write_bytes(path, _digest_line(content.getvalue()) + content.getvalue())
 
 
 def resume(state: State, path: Path, key: str) -> None:
     """Take up the state that `save_state` wrote under the same key; do nothing where there is none.
 
     Raises:
-        StageError: the file is damaged.
+        StageError: the file is damaged, or was edited.
     """
     if not path.exists():
         return
     try:
-        record = torch.load(path, weights_only=True, map_location="cpu")
+        line, _, content = path.read_bytes().partition(b"\n")
+        if line + b"\n" != _digest_line(content):
+            raise ValueError("another digest")
+        with warnings.catch_warnings(action="ignore"):  # torch names pickle protocols: nothing to a user
+            record = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
         if record["key"] != key:
             return
+        epochs = [Epoch(**values) for values in record["epochs"]]
         state.network.load_state_dict(record["network"])
         state.optimizer.load_state_dict(record["optimizer"])
-        state.best, state.mean, state.updates = record["best"], record["mean"], record["updates"]
-        state.epochs = [Epoch(**epoch) for epoch in record["epochs"]]
-    except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # torch raises errors of many kinds on a damaged file
         raise StageError(
             f"{path}: expected the state of an interrupted training, found a damaged file ({type(error).__name__}). "
             "Delete it to train from the beginning."
         ) from error
     device = next(state.network.parameters()).device
-    state.best = {name: tensor.to(device) for name, tensor in state.best.items()}
-    state.mean = {name: tensor.to(device) for name, tensor in state.mean.items()}
+    state.updates, state.epochs = record["updates"], epochs
+    state.best = {name: tensor.to(device) for name, tensor in record["best"].items()}
+    state.mean = {name: tensor.to(device) for name, tensor in record["mean"].items()}
+
+
+def _digest_line(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode() + b"\n"

@@ -17,7 +17,7 @@ from foundation.errors import StageError
 from foundation.measurements import Measurement, Where
 from foundation.metrics import METRICS, Definition, Metric
 from foundation.settings import Settings
-from onnx_files.sessions import open_session, predict
+from onnx_files.sessions import open_session, predict, session_answers
 from stages.validate import COMPUTATIONS, Computation, resampling, statistics
 from stages.validate.answers import Answers, Predictions
 from stages.validate.measurements import measured, not_measured
@@ -61,14 +61,16 @@ def predict_variant(model: OnnxModel, data: PreparedSplit, settings: AccuracySet
         model: the file.
         data: the split, usually test.
         settings: batch size and threads.
-        target: the `.npz` to write: logits float32 [n, classes], labels as in the split.
+        target: the `.npz` to write: logits float32 [n, classes], labels as in the split, whether there are scores.
 
     Raises:
         StageError: a logit is not finite.
     """
     session = open_session(model.path, "cpu", settings.threads)
     logits = predict(session, data.images, settings.batch_size)
-    predictions = Predictions(model.variant, logits, data.labels, target)
+    answers = session_answers(session)
+    scored = answers is None or answers.kind != "label"
+    predictions = Predictions(model.variant, logits, data.labels, target, scored)
     predictions.write()
     return predictions
 
@@ -88,6 +90,7 @@ def measure_accuracy(
     subgroups: Sequence[tuple[str, ...]],
     settings: AccuracySettings,
     present_only: bool = False,
+    unscored: frozenset[str] = frozenset(),
 ) -> list[Measurement]:
     """Return every row of `METRICS` that is computed from logits, each with its sample size and 95 % interval.
 
@@ -105,6 +108,8 @@ def measure_accuracy(
         settings: resamples, seed, and how often a label must occur.
         present_only: whether only the classes that occur among the labels are looked at, as where a model knows a
             thousand and the images show some of them; else a class without an image is told as not measured.
+        unscored: the files, of this one and "fp32", that give the number of a class: what takes scores is told as
+            not measured.
 
     Raises:
         StageError: a logit is not finite, or the arrays don't fit each other.
@@ -123,7 +128,9 @@ def measure_accuracy(
             f"{list(reference_logits.shape)}. Delete the predictions and run `edgeproof validate` again."
         )
     units = resampling.units_of(groups)
-    answers = Answers(variant, logits, labels, tuple(classes), reference_logits, units, settings.min_positives)
+    answers = Answers(
+        variant, logits, labels, tuple(classes), reference_logits, units, settings.min_positives, unscored=unscored
+    )
     if present_only:
         answers = answers.of_present_classes()
     rows = [row for name, metric in METRICS.items() for row in _rows(name, metric, answers)]

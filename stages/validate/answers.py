@@ -20,6 +20,9 @@ Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 Logits = NDArray[np.float32]
 
+NO_SCORES = "{} gives the number of a class, no scores"
+"""Why a file has no metric that takes how sure it is."""
+
 
 def decided(logits: Logits, task: Task) -> Labels:
     """Return the answered classes, int64 [n], or the answers to each label as 0 or 1, int64 [n, classes]."""
@@ -41,13 +44,15 @@ class Predictions:
         variant: its name.
         logits: float32 [n, classes].
         labels: int64 [n], the truth; of a multi-label task int64 [n, classes], 0 or 1.
-        path: the `.npz` that holds both.
+        path: the `.npz` that holds all of it.
+        scored: whether the logits say how sure the file is; False where it gave the number of a class alone.
     """
 
     variant: str
     logits: Logits
     labels: Labels
     path: Path
+    scored: bool = True
 
     @property
     def task(self) -> Task:
@@ -55,8 +60,10 @@ class Predictions:
         return "multi_class" if self.labels.ndim == 1 else "multi_label"
 
     def write(self) -> None:
-        """Write logits and labels to their path."""
-        write_arrays(self.path, {"logits": self.logits, "labels": self.labels})
+        """Write logits and labels to their path, and what the logits are."""
+        write_arrays(
+            self.path, {"logits": self.logits, "labels": self.labels, "scored": np.array(self.scored, dtype=np.bool_)}
+        )
 
     @classmethod
     def read(cls, variant: str, path: Path) -> Predictions:
@@ -65,13 +72,15 @@ class Predictions:
         Raises:
             UsageError: the file is missing or holds something else.
         """
-        logits, labels = read_arrays(path, ("logits", "labels"))
-        if logits.ndim != 2 or labels.shape not in (logits.shape[:1], logits.shape):
+        logits, labels, scored = read_arrays(path, ("logits", "labels", "scored"))
+        fit = logits.ndim == 2 and labels.shape in (logits.shape[:1], logits.shape)
+        if not fit or logits.dtype.kind != "f" or labels.dtype.kind not in "iu":
             raise UsageError(
-                f"{path}: expected logits [n, classes] and labels [n] or [n, classes], found {logits.shape} and "
-                f"{labels.shape}. Delete it and run `edgeproof validate` again."
+                f"{path}: expected logits [n, classes] of floats and labels [n] or [n, classes] of whole numbers, "
+                f"found {logits.dtype} {logits.shape} and {labels.dtype} {labels.shape}. Delete it and run "
+                "`edgeproof validate` again."
             )
-        return cls(variant, logits, labels, path)
+        return cls(variant, logits, labels, path, bool(scored))
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,7 @@ class Answers:
         units: int64 [n], the group that each image belongs to, see `resampling.units_of`.
         min_positives: images with and without a label that its AUROC and average precision need; multi-label only.
         present: the classes that are looked at; None for all.
+        unscored: the files, of this one and "fp32", that give the number of a class and no scores.
     """
 
     variant: str
@@ -97,6 +107,7 @@ class Answers:
     units: NDArray[np.int64]
     min_positives: int
     present: frozenset[int] | None = None
+    unscored: frozenset[str] = frozenset()
 
     @property
     def task(self) -> Task:
@@ -147,6 +158,10 @@ class Answers:
         """Return why a metric cannot be said of these images; "" where it can."""
         if metric.inputs == "reference" and self.reference_logits is None:
             return f"{self.variant} is the reference itself"
+        if metric.of_scores and self.variant in self.unscored:
+            return NO_SCORES.format("the model")
+        if metric.of_scores and metric.inputs == "reference" and "fp32" in self.unscored:
+            return NO_SCORES.format("fp32")
         if metric.inputs == "class_mean":
             return self._why_no_mean()
         if class_index is None:

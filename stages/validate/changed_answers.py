@@ -39,18 +39,22 @@ def changed_answers(fp32: Predictions, others: Mapping[str, Predictions]) -> Cha
 
 @dataclass(frozen=True)
 class _Given:
-    """What a variant answered and the probability that it gave to each answer, both in the form of the labels."""
+    """What a variant answered and the probability that it gave to each answer, both in the form of the labels.
+
+    A file that gives the number of a class alone is equally sure of all of them, and no probability of it is told.
+    """
 
     answers: Integers
     sureness: NDArray[np.float64]
+    scored: bool
 
     @classmethod
     def of(cls, predictions: Predictions) -> _Given:
         task = predictions.task
         answers, shares = decided(predictions.logits, task), probabilities(predictions.logits, task)
         if task == "multi_label":
-            return cls(answers, np.where(answers == 1, shares, 1 - shares))
-        return cls(answers, shares[np.arange(len(shares)), answers])
+            return cls(answers, np.where(answers == 1, shares, 1 - shares), predictions.scored)
+        return cls(answers, shares[np.arange(len(shares)), answers], predictions.scored)
 
 
 def _changes(variant: str, answers: Integers, expected: Integers, truth: Integers) -> Changes:
@@ -73,7 +77,8 @@ def _changed_answer(
 
 def _answer(variant: str, given: _Given, at: tuple[int, ...], labels: Integers) -> Answer:
     answer = int(given.answers[at])
-    return Answer(variant, answer, float(given.sureness[at]), answer == int(labels[at]))
+    probability = float(given.sureness[at]) if given.scored else None
+    return Answer(variant, answer, probability, answer == int(labels[at]))
 
 
 def _truth(labels: Integers, index: int) -> tuple[int, ...]:

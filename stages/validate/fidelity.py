@@ -17,8 +17,9 @@ from calibration_data.prepared import PreparedSplit, Task
 from foundation.files import JSON
 from foundation.measurements import Measurement, Where
 from foundation.metrics import METRICS, Inputs
+from onnx_files.sessions import session_answers
 from stages.validate import COMPUTATIONS, Computation, resampling, statistics
-from stages.validate.answers import probabilities
+from stages.validate.answers import NO_SCORES, probabilities
 from stages.validate.deletion import Probability
 from stages.validate.lesion_size import lesion_sizes
 from stages.validate.maps.queries import logits_of
@@ -69,14 +70,14 @@ class Counterparts:
     """What maps are held against.
 
     Attributes:
-        probability: the answers of the file that the maps explain.
+        probability: the answers of the file that the maps explain; None where it gives the number of a class alone.
         fill: uint8 [channels], what a pixel becomes that is taken away.
         reference: fp32's maps of the same images, float32 [m, h, w]; None for fp32 itself.
         randomised: maps of fp32 with random weights, likewise; None where there are none.
         why_not_randomised: the reason for None.
     """
 
-    probability: Probability
+    probability: Probability | None
     fill: Images
     reference: Maps | None = None
     randomised: Maps | None = None
@@ -128,14 +129,20 @@ def unmeasured_saliency(variant: str, reason: str, task: Task, method: str) -> l
     ]
 
 
-def probability_of(session: InferenceSession, task: Task, batch_size: int) -> Probability:
+def probability_of(session: InferenceSession, task: Task, batch_size: int) -> Probability | None:
     """Return a file's probability of a class as a function of images: softmax, or the label's sigmoid.
 
     Args:
         session: of a model with one input.
         task: the kind of task.
         batch_size: images per query, where the file leaves that open.
+
+    Returns:
+        None of a file that gives the number of a class alone.
     """
+    answers = session_answers(session)
+    if answers is not None and answers.kind == "label":
+        return None
 
     def probability(images: Images, targets: Indices) -> NDArray[np.float64]:
         logits = logits_of(session, images, batch_size)
@@ -155,6 +162,8 @@ def _sample(inputs: Inputs, variant: str, explained: ExplainedImages, against: C
     match inputs:
         case "maps":
             return every, f"{variant} is the reference itself" if against.reference is None else ""
+        case "perturbed" if against.probability is None:
+            return every, NO_SCORES.format("the model")
         case "randomised" if against.randomised is None:
             return every, against.why_not_randomised
         case "randomised":

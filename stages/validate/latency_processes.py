@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import queue
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.child import child_command, child_environment
 from foundation.errors import StageError
 from foundation.files import JSON
 
 
 def worker_command() -> list[str]:
-    """Return the command that starts a worker; -P keeps a `stages` folder where the user stands out of its way."""
-    return [sys.executable, "-P", "-m", "stages.validate.latency_worker"]
+    """Return the command that starts a worker."""
+    return child_command("stages.validate.latency_worker")
 
 
 @dataclass(frozen=True)
@@ -72,15 +70,13 @@ class Worker:
 @contextmanager
 def started_worker() -> Iterator[Worker]:
     """Start a worker; it is ended, and its pipes are closed, with the block."""
-    root = str(Path(__file__).resolve().parents[2])
-    paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
             worker_command(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            env=child_environment(),
             text=True,
             encoding="utf-8",
         )

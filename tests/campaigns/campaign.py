@@ -128,7 +128,7 @@ def differences(found: Mapping[str, bytes], expected: Mapping[str, bytes]) -> li
 def leftovers(files: Mapping[str, bytes]) -> list[str]:
     """Return a sentence where temporary files are left."""
     names = ((path, path.rpartition("/")[2]) for path in files)
-    left = [path for path, name in names if (name.startswith(".") and ".tmp" in name) or ".deleted-" in path]
+    left = [path for path, name in names if ".edgeproof-partial" in name or ".deleted-" in path]
     return [f"left over: {', '.join(left)}"] if left else []
 
 

@@ -51,8 +51,13 @@ PREPARATION: dict[str, tuple[str, ...]] = {
 
 FOREIGN_TEXT = "somebody else's"
 FOREIGN = {
-    "run": ("runs/tiny/notes.txt", "runs/tiny/quantize/mine.onnx", "runs/tiny/.hidden", "runs/tiny/data/x.tmp.txt"),
-    "nightly": ("nights/notes.txt", "nights/2020-01-01/mine.txt", "nights/.accepted.mine"),
+    "run": (
+        "runs/tiny/notes.txt",
+        "runs/tiny/quantize/mine.onnx",
+        "runs/tiny/.hidden",
+        "runs/tiny/data/.mine.12345678.tmp.npy",
+    ),
+    "nightly": ("nights/notes.txt", "nights/2020-01-01/mine.txt", "nights/.accepted.abcdefgh.tmp.json"),
     "accept": ("runs/notes.txt", "runs/.accepted.json.mine", "runs/tiny/notes.txt"),
     "tuned": ("runs/tiny/quantize/mine.onnx", "runs/tiny/quantize/tuned.txt", "runs/tiny/.hidden"),
 }

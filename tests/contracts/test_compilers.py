@@ -68,7 +68,7 @@ def float_model(tmp_path_factory: pytest.TempPathFactory) -> OnnxModel:
     onnx.helper.set_model_props(proto, metadata)
     path = tmp_path_factory.mktemp("float") / "fp32.onnx"
     path.write_bytes(proto.SerializeToString(deterministic=True))
-    return OnnxModel("fp32", path, sha256_of_file(path), "fp32", "1" * 64)
+    return OnnxModel("fp32", path, sha256_of_file(path), "1" * 64)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_a_compiled_file_keeps_the_form_of_its_source(
     )
 
     # The artifact, its record, and nothing else but ranges for the next variant.
-    assert (first.variant, first.method, first.parent_sha256) == ("variant", method, float_model.sha256)
+    assert (first.variant, first.notes.method, first.parent_sha256) == ("variant", method, float_model.sha256)
     assert type(first.notes) is row.notes
     assert first.sha256 == sha256_of_file(first.path)
     assert OnnxModel.read(first.path) == first
@@ -175,7 +175,7 @@ def test_a_compiled_file_keeps_the_form_of_its_source(
 def test_a_file_that_is_no_model_leaves_nothing(method: str, data: PreparedData, tmp_path: Path) -> None:
     source = tmp_path / "notes.txt"
     source.write_text("these are no weights")
-    model = OnnxModel("fp32", source, "0" * 64, "fp32", None)
+    model = OnnxModel("fp32", source, "0" * 64, None)
     row = COMPILERS[method]
     settings = row.settings.model_validate(SMALL.get(method, {}))
     with pytest.raises(UsageError, match=r"notes\.txt: expected an ONNX model, found something else"):

@@ -3,15 +3,25 @@
 import errno
 import hashlib
 import json
+import os
 
 import pytest
 
 from foundation import files
 from foundation.artifacts import OnnxModel
 from foundation.errors import UsageError
-from foundation.files import atomic_path, read_json, sha256_of_file, sha256_of_json, write_bytes, write_json
+from foundation.files import (
+    atomic_path,
+    read_json,
+    remove_leftovers,
+    sha256_of_file,
+    sha256_of_json,
+    write_bytes,
+    write_json,
+)
 from foundation.notes import GivenNotes
 from foundation.run_folder import RunFolder
+from foundation.typed_files import MAX_BYTES
 
 
 def test_hash_of_json_ignores_the_order_of_keys_but_not_the_values():
@@ -35,6 +45,35 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
         fail_halfway()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_only_our_own_leftovers_go(tmp_path):
+    kept = [
+        tmp_path / name
+        for name in (".env.tmpl", ".ci.tmp.yaml", ".x.tmp", "a.edgeproof-partial", ".edgeproof-partial")
+    ]
+    (tmp_path / "sub").mkdir()
+    kept.append(tmp_path / "sub" / ".report.edgeproof-partial-of-mine.html")
+    for path in kept:
+        path.write_text("somebody's")
+    with atomic_path(tmp_path / "sub" / "model.onnx") as temporary:
+        left = tmp_path / "sub" / temporary.name.replace("model", "other")
+        left.write_bytes(b"what a kill leaves")
+    kept.append(tmp_path / "sub" / "model.onnx")
+    remove_leftovers(tmp_path)
+    assert not left.exists()
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o027, 0o640)])
+def test_a_file_is_as_private_as_the_umask_says(tmp_path, mask, mode):
+    earlier = os.umask(mask)
+    try:
+        write_bytes(tmp_path / "file", b"")
+        assert os.umask(mask) == mask  # reading it changed nothing
+    finally:
+        os.umask(earlier)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == mode
 
 
 def test_a_full_disk_is_one_sentence_that_names_the_file(tmp_path):
@@ -66,7 +105,7 @@ def test_a_model_that_was_changed_after_it_was_made_is_refused(tmp_path):
     path = tmp_path / "given-int8.onnx"
     path.write_bytes(b"model")
     notes = GivenNotes(given_sha256="1" * 64, tools={"tensorflow": "2.19"})
-    model = OnnxModel("given-int8", path, sha256_of_file(path), "given", "0" * 64, {"x": 1}, notes)
+    model = OnnxModel("given-int8", path, sha256_of_file(path), "0" * 64, {"x": 1}, notes)
     model.write_record()
     assert OnnxModel.read(path) == model
     assert json.loads(model.record_path.read_text())["size_bytes"] == 5
@@ -78,23 +117,26 @@ def test_a_model_that_was_changed_after_it_was_made_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda record: record.pop("sha256"), r"sha256: Field required"),
-        (lambda record: record["notes"].pop("method"), r"notes: Unable to extract tag using discriminator 'method'"),
-        (lambda record: record["notes"].update(method="pact"), r"notes\.pact\.weight_bits: Field required"),
-        (lambda record: record["notes"].update(more=1), r"notes\.given\.more: Extra inputs are not permitted"),
-        (lambda record: record["notes"].update(tools=[]), r"notes\.given\.tools: Input should be a valid dictionary"),
+        (lambda record: record.pop("sha256"), r"sha256: field required"),
+        (lambda record: record["notes"].pop("method"), r"notes: unable to extract tag using discriminator 'method'"),
+        (lambda record: record["notes"].update(method="pact"), r"notes\.pact\.weight_bits: field required"),
+        (lambda record: record["notes"].update(more=1), r"notes\.given\.more: extra inputs are not permitted"),
+        (lambda record: record["notes"].update(tools=[]), r"notes\.given\.tools: input should be an object"),
     ],
 )
 def test_a_damaged_record_is_told_in_one_sentence(damage, said, tmp_path):
     path = tmp_path / "v.onnx"
     path.write_bytes(b"model")
     notes = GivenNotes(given_sha256="1" * 64, tools={})
-    model = OnnxModel("v", path, sha256_of_file(path), "given", None, notes=notes)
+    model = OnnxModel("v", path, sha256_of_file(path), None, notes=notes)
     model.write_record()
     record = json.loads(model.record_path.read_text())
     damage(record)
     model.record_path.write_text(json.dumps(record))
     with pytest.raises(UsageError, match=rf"v\.json: expected the record of a compiled file, .*\({said}.*Delete it"):
+        OnnxModel.read(path)
+    model.record_path.write_bytes(b" " * (MAX_BYTES + 1))
+    with pytest.raises(UsageError, match=rf"found {MAX_BYTES + 1} bytes, more than the {MAX_BYTES} that are read"):
         OnnxModel.read(path)
     model.record_path.write_text("[]")
     with pytest.raises(UsageError, match=r"v\.json: expected the record of a compiled file"):

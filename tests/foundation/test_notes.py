@@ -90,6 +90,38 @@ def test_a_limit_is_kept_where_the_margin_is_zero_or_more():
     assert [trial.within_limits for trial in TUNED.search] == [True, False, False]
 
 
+@pytest.mark.parametrize(
+    ("found", "front"),
+    [
+        ([(2.0, 0.70), (1.9, 0.60), (1.8, 0.85), (1.5, 0.92), (1.4, 0.91)], [2.0, 1.8, 1.5]),
+        ([(1.5, 0.9), (1.5, 0.95), (1.2, 0.95)], [1.5]),
+        ([], []),
+    ],
+)
+def test_the_front_holds_what_no_other_trial_beats_in_both(found, front):
+    trials = tuple(
+        TrialNote(
+            candidate=CANDIDATE.model_copy(update={"float_layers": number}),
+            measured=MeasuredNote(
+                score=SCORE.model_copy(update={"saliency_spearman": Estimate(value=likeness, ci95=None, n=8)}),
+                speedup=Estimate(value=speedup, ci95=None, n=8),
+                size_bytes=10,
+                margins={"agreement": -1.0},
+            ),
+        )
+        for number, (speedup, likeness) in enumerate(found)
+    )
+    failed = TrialNote(candidate=CANDIDATE, measured=None, error="an activation is not finite")
+    found_front = TUNED.model_copy(update={"search": (failed, *trials)}).front
+    assert [trial.measured.speedup.value for trial in found_front] == front
+
+
+@pytest.mark.parametrize(("before", "after", "gain"), [(-1.5, 19.5, 21.0), (19.5, None, None), (None, 3.0, None)])
+def test_a_step_gains_what_lies_between(before, after, gain):
+    did = RecoveryStepNote(did=KeptActivationsNote(), logits_sqnr_db_before=before, logits_sqnr_db_after=after)
+    assert did.gain_db == gain
+
+
 def test_without_an_interval_the_number_is_its_own_lower_bound():
     assert (NUMBER.least, Estimate(value=3, ci95=None, n=1).least) == (0.5, 3)
 

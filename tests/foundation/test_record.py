@@ -27,6 +27,7 @@ from foundation.record import (
     write_record,
 )
 from foundation.run_folder import RunFolder
+from foundation.sealed_files import write_sealed
 
 JUDGED = Measurement("accuracy", 0.9, "share", "fp16", Where("cpu", "test"), 48, (0.8, 0.95), {"labels": "2 of 3"})
 WHOLE = small_record(
@@ -95,7 +96,7 @@ def test_a_record_survives_the_disk(tmp_path: Path) -> None:
 )
 def test_a_damaged_record_is_a_sentence_with_what_to_do(tmp_path: Path, content: str | bytes, found: str) -> None:
     said = damaged(RunFolder(tmp_path), content)
-    assert f"{tmp_path}/run.json: expected the record of a run of format_version 2, " in said
+    assert f"{tmp_path}/run.json: expected the record of a run of format_version 3, " in said
     assert found in said
     assert said.endswith("Delete it and run again, or choose another folder for the run.")
     assert "\n" not in said
@@ -135,7 +136,7 @@ def test_a_record_with_any_part_replaced_is_read_or_is_a_sentence(tmp_path: Path
     junk = st.sampled_from([None, True, -1, 2.5, "text", [], {}, [1], {"a": 1}])
     holder[key] = data.draw(junk)
     run = RunFolder(tmp_path)
-    run.record.write_text(json.dumps(written))
+    write_sealed(run.record, written)
     try:
         said = "" if isinstance(read_record(run), RunRecord) else "no record"
     except UsageError as error:

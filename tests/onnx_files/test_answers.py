@@ -52,6 +52,12 @@ def test_a_label_is_the_only_class_that_counts():
     assert found.tolist() == [[0, 0, 0, 1], [1, 0, 0, 0]]
 
 
+@pytest.mark.parametrize("number", [4, -1])
+def test_a_number_that_is_no_class_is_refused(number):
+    with pytest.raises(UsageError, match=f"`label`: expected the number of a class, 0 to 3, found {number}"):
+        AnswerForm("label", "label", 1, 4).to_logits(np.array([3, number], np.int64))
+
+
 def test_the_axes_of_a_pool_may_stay():
     found = AnswerForm("y", "logits", 3, 3).to_logits(np.zeros((2, 3, 1, 1), np.float32))
     assert found.shape == (2, 3)

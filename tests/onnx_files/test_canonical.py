@@ -13,7 +13,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from foundation.artifacts import OnnxModel
 from foundation.errors import UsageError
-from onnx_files import canonical
+from onnx_files import limits
 from onnx_files.canonical import prepare_foreign_model
 from onnx_files.graph import layers
 from onnx_files.image_input import ImageInput, image_input
@@ -37,7 +37,7 @@ def test_answers_stay_and_weights_become_constants(opset: int, tmp_path: Path) -
     images = np.random.default_rng(1).normal(0, 1, (3, 3, 24, 24)).astype(np.float32)
     assert np.allclose(answers(found, images), answers(model, images), atol=1e-5)
     assert max(entry.version for entry in found.opset_import if entry.domain == "") == max(opset, 13)
-    weighted = layers(found, OnnxModel("", tmp_path, "", "", None))
+    weighted = layers(found, OnnxModel("", tmp_path, "", None))
     assert [node.op_type for node in weighted] == ["Conv", "Conv", "Conv", "Gemm"]
     assert not [node for node in found.graph.node if node.op_type in ("BatchNormalization", "Constant")]
     onnx.checker.check_model(found, full_check=True)
@@ -69,7 +69,7 @@ def test_functions_of_the_model_are_inlined(tmp_path: Path) -> None:
 def test_weights_that_a_node_computes_become_constants(tmp_path: Path) -> None:
     # 15 KB of opset 9, IR 3, whose weights are ConstantOfShape nodes.
     found = prepare_foreign_model(LIGHT / "light_squeezenet.onnx", tmp_path / "prepared.onnx")
-    assert len(layers(found, OnnxModel("", tmp_path, "", "", None))) == 26
+    assert len(layers(found, OnnxModel("", tmp_path, "", None))) == 26
     expected = ImageInput("data_0", "float32", 1, "NCHW", 3, 224, 224)
     assert image_input(found, tmp_path) == expected
 
@@ -110,8 +110,8 @@ def test_a_file_that_exhausts_the_child_is_refused(tmp_path: Path, monkeypatch: 
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     with pytest.raises(UsageError, match="expected a model that ONNX Runtime"):
         prepared(model, tmp_path)
-    monkeypatch.setattr(canonical, "TIME_LIMIT_S", 0.01)
-    with pytest.raises(UsageError, match=r"can load within 0\.01 s"):
+    monkeypatch.setattr(limits, "TIME_LIMIT_S", 0.01)
+    with pytest.raises(UsageError, match=r"loaded into ONNX Runtime within 0\.01 s"):
         prepared(classifier(), tmp_path)
 
 

@@ -62,22 +62,22 @@ def test_a_file_that_is_no_model_is_one_clear_sentence(content: bytes, tmp_path:
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
     with pytest.raises(UsageError, match=r"model\.onnx: expected an ONNX model, found something else"):
-        load(OnnxModel("fp32", path, "0" * 64, "fp32", None))
+        load(OnnxModel("fp32", path, "0" * 64, None))
 
 
 def test_a_truncated_model_and_a_missing_one(float_model: OnnxModel, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(float_model.path.read_bytes()[:-1000])
     with pytest.raises(UsageError, match="expected an ONNX model, found something else"):
-        load(OnnxModel("fp32", path, "0" * 64, "fp32", None))
+        load(OnnxModel("fp32", path, "0" * 64, None))
     with pytest.raises(UsageError, match="found no file"):
-        load(OnnxModel("fp32", tmp_path / "none.onnx", "0" * 64, "fp32", None))
+        load(OnnxModel("fp32", tmp_path / "none.onnx", "0" * 64, None))
 
 
 def test_weights_beside_the_file_are_taken_in(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     onnx.save_model(float_proto(), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
-    found = load(OnnxModel("fp32", path, "0" * 64, "fp32", None))
+    found = load(OnnxModel("fp32", path, "0" * 64, None))
     assert [to_array(w).tolist() for w in found.graph.initializer] == [
         to_array(w).tolist() for w in float_proto().graph.initializer
     ]

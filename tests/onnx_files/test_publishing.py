@@ -87,7 +87,7 @@ def test_a_long_chain_in_reverse_order_is_published(tmp_path) -> None:
     model = helper.make_model(graph_of(*nodes), opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     path = tmp_path / "float.onnx"
     path.write_bytes(model.SerializeToString())
-    source = OnnxModel("float", path, sha256_of_file(path), "export", None)
+    source = OnnxModel("float", path, sha256_of_file(path), None)
     del model.graph.node[:]
     model.graph.node.extend(reversed(nodes))
     result = publish(model, source, "v", Fp16Settings(), ExportNotes(), tmp_path / "v.onnx")

@@ -1,15 +1,20 @@
-"""The smallest run folder that a comparison can read."""
+"""The smallest run folder that a comparison can read, every file of it recorded."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from foundation.errors import ExitCode
+import numpy as np
+
+from foundation.errors import ExitCode, UsageError
+from foundation.files import write_bytes
 from foundation.measurements import Measurement, Where, write_measurements
 from foundation.processor import Cpu
 from foundation.record import FORMAT_VERSION, Environment, RunRecord, StageRecord, write_record
+from foundation.run_files import record_of_file
 from foundation.run_folder import RunFolder
+from pipeline.custody.check import check_run
 
 CPU = "AMD EPYC"
 VARIANT = "static-int8"
@@ -78,19 +83,51 @@ def write_run(
     exit_code: int | None = 0,
     configuration: str = "c" * 64,
     gates: str = "g" * 64,
-    data: str = "d" * 64,
+    images: bytes = b"images",
     cpu: str = CPU,
     onnxruntime: str = "1.31.1",
 ) -> RunFolder:
     run = RunFolder(root)
-    stage = StageRecord("data", None, "done", "k", {}, {"data/test.images.npy": data}, 1.5, None)
     write_measurements(run.measurements, measurements)
+    write_bytes(run.data / "test.images.npy", images)
+    paths = (run.measurements, run.data / "test.images.npy")
+    files = {path.relative_to(root).as_posix(): record_of_file(path) for path in paths}
+    outputs = {"data/test.images.npy": files["data/test.images.npy"].sha256}
+    stage = StageRecord("data", None, "done", "k", {}, outputs, 1.5, None)
     record = small_record(
         configuration_sha256=configuration,
         gates_sha256=gates,
         environment=environment(cpu, onnxruntime),
         stages=(stage,),
         exit_code=None if exit_code is None else ExitCode(exit_code),
+        files=files,
     )
     write_record(run, record)
     return run
+
+
+def quiet_changes(run: RunFolder, times: int) -> list[tuple[str, int]]:
+    """Change one random byte of one random file again and again; return those that `check` did not find."""
+    names = ["run.json", *(one.path for one in check_run(run, None).files)]
+    generator = np.random.default_rng(0)
+    quiet = []
+    for _ in range(times):
+        path = run.root / names[generator.integers(len(names))]
+        place = int(generator.integers(path.stat().st_size))
+        was = path.read_bytes()[place]
+        _put(path, place, was ^ int(generator.integers(1, 256)))
+        try:
+            found = check_run(run, None).exit_code == ExitCode.USAGE
+        except UsageError:  # what was run.json is none any more
+            found = True
+        if not found:
+            quiet.append((path.name, place))
+        _put(path, place, was)
+    assert check_run(run, None).exit_code == ExitCode.PASSED
+    return quiet
+
+
+def _put(path: Path, place: int, byte: int) -> None:
+    with path.open("r+b") as stream:
+        stream.seek(place)
+        stream.write(bytes([byte]))

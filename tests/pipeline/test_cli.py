@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from small_run import write_run
 
 COMMANDS = [
     "demo",
@@ -20,6 +21,8 @@ COMMANDS = [
     "quantize",
     "validate",
     "report",
+    "check",
+    "sign",
     "nightly",
     "accept",
     "compare",
@@ -183,6 +186,7 @@ def test_bad_images_are_skipped_and_counted_on_request(tmp_path, images):
     [
         (["report", "nowhere"], "run.json"),
         (["accept", "nowhere"], "run.json"),
+        (["check", "nowhere"], "run.json"),
         (["compare", "nowhere", "elsewhere"], "run.json"),
         (["init", "mine.yaml"], "already a file"),
         (["init", "--dataset", "imagenet"], "imagenet"),
@@ -192,6 +196,30 @@ def test_bad_images_are_skipped_and_counted_on_request(tmp_path, images):
 def test_commands_on_things_that_are_not_there(tmp_path, arguments, named):
     write_config(tmp_path)
     assert named in failed(edgeproof(*arguments, cwd=tmp_path), 2)
+
+
+def test_an_edited_run_is_told_by_every_command_that_trusts_it(tmp_path):
+    run = write_run(tmp_path / "run")
+    write_run(tmp_path / "other")
+    whole = edgeproof("check", run.root)
+    assert whole.returncode == 0, whole.stderr
+    assert max(map(len, whole.stdout.splitlines())) <= 80
+    run.measurements.write_text(run.measurements.read_text().replace('"value": 0.9,', '"value": 0.9999,'))
+    other = tmp_path / "other"
+    for arguments in (
+        ["report", run.root],
+        ["accept", run.root],
+        ["compare", run.root, other],
+        ["compare", other, run.root],
+    ):
+        message = failed(edgeproof(*arguments), 2)
+        assert re.search(
+            r"measurements\.json: expected sha256 \w{12} as recorded, found \w{12}\. It was changed", message
+        )
+    checked = edgeproof("check", run.root, "--json")
+    assert checked.returncode == 2
+    values = json.loads(checked.stdout)
+    assert (values["exit_code"], [one["state"] for one in values["files"]]) == (2, ["intact", "changed"])
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists() or os.geteuid() != 0, reason="needs to mount a tiny disk")
@@ -204,6 +232,6 @@ def test_a_full_disk_is_one_sentence(tmp_path, images):
     try:
         message = failed(edgeproof("train", write_config(tmp_path, image_size=64), "--run", disk, cwd=tmp_path), 2)
         assert "No space left" in message
-        assert not list(disk.rglob("*.tmp*"))
+        assert not list(disk.rglob("*.edgeproof-partial*"))
     finally:
         subprocess.run(["umount", disk], check=True)

@@ -4,19 +4,23 @@ import json
 import sys
 
 import numpy as np
+import onnx
 import onnxruntime.quantization as ort_quantization
 import pytest
 import torch
 import yaml
 from foreign_files import CLASSES, classifier, write, write_images
+from PIL import Image
 
 from foundation.errors import ExitCode, UsageError
+from foundation.measurements import read_measurements
 from foundation.progress import Silent
 from foundation.run_folder import RunFolder
 from pipeline.configuration_file import parse_configuration, read_configuration
 from pipeline.flow import compile_and_validate, run_until
 from pipeline.one_file.options import request_for
 from pipeline.one_file.run_file import CONFIGURATION_NAME, RunRequest, configuration_of, write_configuration
+from stages.validate.answers import Predictions
 
 NAMES = ("ant", "bee", "cat", "dog", "eel")
 FORM = {"mean": "0.5", "std": "0.25"}
@@ -85,6 +89,29 @@ def test_a_file_and_labelled_images_give_the_full_report(files, tmp_path):
     assert {stage["status"] for stage in stages} == {"reused"}
 
 
+def test_a_file_that_gives_the_number_of_a_class_is_judged_by_its_answers_alone(files, tmp_path):
+    folder, _, images = files
+    model = classifier()
+    model.graph.node.append(onnx.helper.make_node("ArgMax", ["answers"], ["number"], axis=1, keepdims=0))
+    model.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("number", onnx.TensorProto.INT64, ["n"]))
+    values = configuration_of(
+        RunRequest(request_for(write(model, tmp_path / "number.onnx"), FORM), images, folder / "names.txt", ())
+    ).as_json()
+    values |= {"variants": {"fp16": values["variants"]["fp16"]}, "gates": []}
+    values["validation"] |= {**FAST, "saliency": {"images": 3, "methods": ["gradient", "occlusion"]}}
+    run = RunFolder(tmp_path / "run")
+    compile_and_validate(parse_configuration(values, "test", None), run, Silent())
+    found = {(one.variant, one.metric, one.where.method): one for one in read_measurements(run.measurements)}
+    for variant in ("fp32", "fp16"):
+        assert found[variant, "accuracy", None].value is not None
+        assert found[variant, "sensitivity/bee", None].value is not None
+        for name, method in (("auroc/bee", None), ("brier", None), ("deletion_auc", "occlusion")):
+            assert found[variant, name, method].reason == "the model gives the number of a class, no scores"
+    assert found["fp16", "agreement", None].value == 1.0
+    assert found["fp16", "logits_sqnr_db", None].reason == "the model gives the number of a class, no scores"
+    assert not Predictions.read("fp32", run.predictions("fp32")).scored
+
+
 def test_the_configuration_is_written_out_and_is_the_same(files, tmp_path):
     configuration = configuration_of(request(files))
     path = write_configuration(configuration, tmp_path)
@@ -93,10 +120,16 @@ def test_the_configuration_is_written_out_and_is_the_same(files, tmp_path):
     assert yaml.safe_load(path.read_text())["model"]["onnx"]["mean"] == [0.5]
 
 
+def left_in(folder):
+    """Return what a run left behind, but for the lock that it held."""
+    return sorted(path.name for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+
+
 def test_outputs_that_nobody_named_must_be_as_many_as_the_classes(files, tmp_path):
     configuration = configuration_of(request(files, labels=None))
     with pytest.raises(UsageError, match=r"expected names of its 5 outputs, since the images have 2 classes"):
         run_until("export", configuration, RunFolder(tmp_path), None, Silent())
+    assert left_in(tmp_path) == []
 
 
 def test_a_class_that_the_model_does_not_know_is_refused(files, tmp_path):
@@ -104,6 +137,24 @@ def test_a_class_that_the_model_does_not_know_is_refused(files, tmp_path):
     configuration = configuration_of(request(files, images=images))
     with pytest.raises(UsageError, match=r"class 'eal' of the images: .*model's 5 classes, .*did you mean 'eel'\?"):
         run_until("export", configuration, RunFolder(tmp_path / "run"), None, Silent())
+    assert left_in(tmp_path / "run") == []
+
+
+def test_a_class_that_an_official_split_lacks_is_told_of_a_given_model(files, tmp_path):
+    images_of(("bee", "eel"), tmp_path / "images" / "train", 12)
+    for path in images_of(("bee", "eel"), tmp_path / "images" / "test", 4).glob("eel/*"):
+        path.unlink()
+    for path in (tmp_path / "images" / "test").glob("*/*"):  # other bytes than the training images'
+        Image.fromarray(np.asarray(Image.open(path))[::-1]).save(path)
+    said = []
+
+    class Told(Silent):
+        def say(self, text):
+            said.append(text)
+
+    configuration = configuration_of(request(files, images=tmp_path / "images"))
+    assert run_until("export", configuration, RunFolder(tmp_path / "run"), None, Told()) == ExitCode.PASSED
+    assert "! The official test split has no image of class 'eel': nothing is measured of that." in said
 
 
 def test_fewer_names_than_outputs_are_refused(files, tmp_path):
@@ -111,7 +162,7 @@ def test_fewer_names_than_outputs_are_refused(files, tmp_path):
     configuration = configuration_of(request(files, labels=tmp_path / "three.txt"))
     with pytest.raises(UsageError, match=r"expected `answers` to answer 3 classes, found 5 numbers per image"):
         run_until("export", configuration, RunFolder(tmp_path / "run"), None, Silent())
-    assert not (tmp_path / "run" / "run.json").exists()
+    assert left_in(tmp_path / "run") == []
 
 
 def test_a_missing_given_file_is_told_before_any_work(files, tmp_path):

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from small_run import quiet_changes
 
 from foundation.errors import ExitCode, UsageError
 from foundation.files import read_json, sha256_of_file
@@ -21,7 +22,9 @@ from foundation.progress import Silent
 from foundation.record import read_record
 from foundation.run_folder import RunFolder
 from pipeline.configuration_file import parse_configuration, read_configuration
+from pipeline.custody.check import check_run
 from pipeline.flow import compile_and_validate, run_one_night, run_until
+from pipeline.judge.evidence import read_evidence
 from pipeline.machine.environment import describe
 from stages.compilers import COMPILERS
 from stages.quantize.neural_compressor.environment import worker_versions
@@ -140,6 +143,47 @@ def test_the_record_says_what_everything_was_made_from(finished):
     }  # fmt: skip
 
 
+def test_every_file_of_a_finished_run_is_recorded_and_none_is_edited_quietly(finished, tmp_path):
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(finished[0].root, run.root)
+    checked = check_run(run, None)
+    assert (checked.exit_code, checked.bad) == (0, ())
+    kinds = {(path.parts[0], path.suffix): path for path in (Path(one.path) for one in checked.files)}
+    assert {
+        ("data", ".npy"), ("data", ".json"), ("train", ".safetensors"), ("train", ".json"), ("export", ".onnx"),
+        ("export", ".json"), ("quantize", ".onnx"), ("quantize", ".json"), ("validate", ".npz"),
+        ("validate", ".json"), ("report", ".html"), ("report", ".json"), ("report", ".xml"), ("report", ".md"),
+    } <= set(kinds)  # fmt: skip
+    assert any("ranges" in one.path for one in checked.files)
+    for path in kinds.values():
+        content = (run.root / path).read_bytes()
+        (run.root / path).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        assert [one.path for one in check_run(run, None).bad] == [path.as_posix()]
+        with pytest.raises(UsageError, match=f"{path}: expected sha256"):
+            read_evidence(run)
+        (run.root / path).write_bytes(content)
+    assert check_run(run, None).exit_code == 0
+
+
+@pytest.mark.long
+def test_a_thousand_random_changes_of_one_byte_are_all_found(finished, tmp_path):
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(finished[0].root, run.root)
+    assert quiet_changes(run, 1000) == []
+
+
+def test_a_changed_cache_of_ranges_changes_no_file(finished, tmp_path, without_compressor):
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(finished[0].root, run.root)
+    (cache,) = (run.root / "quantize" / "ranges").iterdir()
+    kept = read_json(cache)
+    cache.write_text(json.dumps({**kept, "ranges": {name: [-50.0, 50.0] for name in kept["ranges"]}}))
+    run.model("static-int8").unlink()
+    run_until("quantize", configuration(), run, "static-int8", Silent())
+    assert output_hashes(run)["quantize/static-int8.onnx"] == output_hashes(finished[0])["quantize/static-int8.onnx"]
+    assert check_run(run, None).bad == ()
+
+
 def test_a_second_run_recomputes_nothing_but_latency(finished, without_compressor):
     run, _ = finished
     before = output_hashes(run)
@@ -175,7 +219,7 @@ def test_another_processor_measures_again(finished, tmp_path, without_compressor
 def test_what_a_killed_process_left_half_written_goes(finished, tmp_path, without_compressor):
     run = RunFolder(tmp_path / "run")
     shutil.copytree(finished[0].root, run.root)
-    leftover = run.data / ".train.abcd1234.tmp.npz"
+    leftover = run.data / ".train.abcd1234.edgeproof-partial.npz"
     leftover.write_bytes(b"half")
     run_until("train", configuration(), run, None, Silent())
     assert not leftover.exists()
@@ -227,7 +271,8 @@ def test_a_run_killed_anywhere_resumes_and_ends_with_the_same_hashes(finished, t
             compile_and_validate(configuration(), run, Killer(moment))
     compile_and_validate(configuration(), run, Silent())
     assert output_hashes(run) == expected
-    assert not list(run.root.rglob("*.tmp*"))
+    assert not list(run.root.rglob("*.edgeproof-partial*"))
+    assert check_run(run, None).bad == ()
 
 
 @pytest.mark.long

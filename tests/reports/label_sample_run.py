@@ -14,7 +14,6 @@ from sample_run import (
     saliency_rows,
     write_data,
     write_image_findings,
-    write_json,
     write_sample_run,
 )
 from scipy.ndimage import gaussian_filter
@@ -22,7 +21,7 @@ from scipy.ndimage import gaussian_filter
 from calibration_data.prepared_folder import read_prepared
 from foundation.errors import ExitCode
 from foundation.measurements import Measurement, read_measurements, write_measurements
-from foundation.record import read_record, record_adapter
+from foundation.record import read_record, write_record
 from foundation.run_folder import RunFolder
 from pipeline.judge.gates import Gate, judge
 from stages.validate.accuracy import AccuracySettings, measure_accuracy
@@ -128,4 +127,4 @@ def _rewrite_record(run: RunFolder, measured: list[Measurement]) -> None:
         verdicts=judge(gates, measured),
         exit_code=ExitCode.INCOMPLETE,
     )
-    write_json(run.record, record_adapter().dump_python(changed, mode="json"))
+    write_record(run, changed)

@@ -29,8 +29,8 @@ from foundation.record import (
     VariantRecord,
     Verdict,
     exit_code_of,
-    record_adapter,
     stage_name,
+    write_record,
 )
 from foundation.run_folder import RunFolder
 from stages.validate.answers import Predictions
@@ -75,7 +75,7 @@ def write_sample_run(root: Path, classes: Sequence[str] = CLASSES) -> Path:
     measurements = _measurements(classes, labels, logits, maps, images, masks)
     write_measurements(root / "validate" / "measurements.json", measurements)
     write_json(root / "train" / "history.json", _history())
-    write_json(root / "run.json", record_adapter().dump_python(_record(classes, measurements), mode="json"))
+    write_record(RunFolder(root), _record(classes, measurements))
     return root
 
 

@@ -26,7 +26,7 @@ from reports import html, write_report
 from reports.facts import Facts, read_facts
 
 GOLD = Path(__file__).parent / "gold"
-FILES = ("index.html", "report.json", "junit.xml", "summary.md", "model_card.md")
+FILES = ("index.html", "report.json", "junit.xml", "summary.md", "model_card.md", "bom.cdx.json")
 MEASUREMENT_KEYS = ["metric", "value", "unit", "variant", "provider", "split", "n", "ci95", "settings"]
 REPORT_SCHEMA = {
     "type": "object",

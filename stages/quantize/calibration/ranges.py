@@ -23,8 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foundation.errors import UsageError
-from foundation.files import read_json, sha256_of_json, write_json
+from foundation.files import read_json, sha256_of_json
 from foundation.progress import Progress, no_progress
+from foundation.sealed_files import refuse_broken_seal, write_sealed
 from onnx_files.preprocessing import Preprocessing
 from stages.quantize.calibration.activations import ObservedTensors, in_parallel, observed_tensors
 from stages.quantize.calibration.histogram import Distribution
@@ -99,11 +100,12 @@ def find_ranges(
         raise UsageError("expected calibration images, found none. Raise the number of calibration images.")
     digests = _digests(images, indices)
     order = sorted(indices, key=digests.__getitem__)
-    path = None
+    path, key = None, ""
     if cache:
         of_images = sorted(digests[index] for index in indices)
-        path = cache / f"{_key(proto, of_images, preprocessing, operators, calibration)}.json"
-    found = _read(path)
+        key = _key(proto, of_images, preprocessing, operators, calibration)
+        path = cache / f"{key}.json"
+    found = _read(path, key)
     if found is not None:
         progress(len(order), len(order))
         return found
@@ -125,7 +127,7 @@ def find_ranges(
     ranges |= {name: ranges[other] for name, other in tensors.same_as.items() if other in ranges}
     ordered = {name: ranges[name] for name in sorted(ranges)}
     if path is not None:
-        write_json(path, {"format": _FORMAT, "ranges": ordered})
+        write_sealed(path, {"format": _FORMAT, "key": key, "ranges": ordered})
     return ordered
 
 
@@ -200,11 +202,14 @@ def _key(
     )
 
 
-def _read(path: Path | None) -> dict[str, Range] | None:
+def _read(path: Path | None, key: str) -> dict[str, Range] | None:
     if path is None or not path.is_file():
         return None
     try:
-        values = read_json(path)["ranges"]
-        return {str(name): (float(low), float(high)) for name, (low, high) in values.items()}
-    except (UsageError, TypeError, KeyError, ValueError, AttributeError):
-        return None  # half a file of an earlier version: found anew, and written over
+        refuse_broken_seal(path, "Delete it.")
+        kept = read_json(path)
+        if kept["key"] != key:
+            return None  # of another model or other images, under this one's name
+        return {str(name): (float(low), float(high)) for name, (low, high) in kept["ranges"].items()}
+    except (UsageError, TypeError, LookupError, ValueError, AttributeError, RecursionError, OverflowError):
+        return None  # edited, or of an earlier version: found anew, and written over

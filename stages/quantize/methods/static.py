@@ -29,6 +29,7 @@ from onnx_files.image_input import input_name_of, preprocessing_of
 from onnx_files.preprocessing import Preprocessing
 from onnx_files.probes import Batches, image_batches
 from onnx_files.publishing import publish
+from onnx_files.shapes import with_shapes
 from stages.quantize.calibration.ranges import Calibration, CalibrationMethod, as_tensors_data, find_ranges
 from stages.quantize.recovery.steps import RecoverySettings, recover
 from stages.quantize.rewrites.global_average_pool import with_global_average_pool
@@ -115,7 +116,8 @@ def quantize_static(
         data: its training split gives the calibration images.
         path: the file to write; its record goes beside it, and the ranges into `ranges/` there, for the next
             variant that calibrates alike.
-        progress: called with the calibration images that are done and all.
+        progress: called with the calibration images that are done and all; then, where the rounding is learned, with
+            the layers.
         check_saturation: whether to look for layers that would go wrong; a search leaves it to the file it chooses.
 
     Raises:
@@ -144,6 +146,7 @@ def quantize_static(
         write_qdq,
         shown.batches(proto),
         per_channel=settings.per_channel,
+        progress=progress,
     )
     quantized = write_integers(recovered.model, settings, types, recovered.ranges, recovered.options)
     recovered.check(quantized)
@@ -153,7 +156,7 @@ def quantize_static(
         reduce_range=types.reduce_range,
         layers=len(float_graph_layers),
         float_layers=tuple(float_layers(quantized, float_graph_layers)),
-        calibration_images=tuple(data.train.image_ids[index] for index in chosen),
+        calibration_images=tuple(data.train.handle(index) for index in chosen),
         saturation=saturating_layers(quantized, shown.few_by_one(proto)()) if check_saturation else None,
         recovery=recovered.notes,
     )
@@ -208,14 +211,13 @@ def write_integers(
         ranges: ONNX Runtime's `TensorsData`.
         recovery_options: options of ONNX Runtime's writers that a recovery step asks for.
     """
-    from onnx import shape_inference
     from onnxruntime.quantization import QDQQuantizer, QuantizationMode, QuantType
     from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
 
     by_name = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
     weight, activation = by_name[types.weight], by_name[types.activation]
     excluded = [*normalisation_nodes(proto), *answer_nodes(proto), *settings.float_layers]
-    inferred = shape_inference.infer_shapes(proto)
+    inferred = with_shapes(proto)
     # Logits in 256 steps would tie images that the network tells apart, and with them every ranking metric.
     options = {"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"], **(recovery_options or {})}
     if settings.format == "QOperator":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from pydantic import Field
 from calibration_data.prepared import PreparedData
 from calibration_data.sampling import choose_calibration_images
 from foundation.artifacts import OnnxModel
+from foundation.child import child_command, child_environment
 from foundation.errors import StageError
 from foundation.files import JSON
 from foundation.note_parts import AccuracyTuningNote
@@ -134,7 +134,7 @@ def quantize_with_neural_compressor(
         worker=answer.versions,
         reduce_range=types.reduce_range,
         layers=len(float_graph_layers),
-        calibration_images=tuple(data.train.image_ids[index] for index in chosen),
+        calibration_images=tuple(data.train.handle(index) for index in chosen),
         float_layers=None if settings.mode == "dynamic" else tuple(float_layers(compiled, float_graph_layers)),
         tuning=tuning,
     )
@@ -196,14 +196,22 @@ def _run_worker(
         onnx.save_model(proto, folder / "float.onnx")
         np.savez(folder / "images.npz", allow_pickle=False, **arrays)
         (folder / "job.json").write_text(json.dumps({**job, "threads": _THREADS}), encoding="utf-8")
-        # What -I would shut out (PYTHONPATH, the user's packages, the script's folder), but with a fixed hash seed,
-        # which -I would not let through: Neural Compressor walks through sets.
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-        limits = {"OMP_NUM_THREADS": str(_THREADS), "CUDA_VISIBLE_DEVICES": "", "TMPDIR": name, "PYTHONHASHSEED": "0"}
+        limits = {"OMP_NUM_THREADS": str(_THREADS), "CUDA_VISIBLE_DEVICES": "", "TMPDIR": name}
+        environment = child_environment(
+            {
+                **limits,
+                "PYTHONPATH": "",  # our packages are not the worker's
+                "PYTHONNOUSERSITE": "1",
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "PYTHONHASHSEED": "0",  # Neural Compressor walks through sets
+            }
+        )
         try:
             answer = subprocess.run(
-                [python, "-s", "-P", "-B", _WORKER, folder],
-                env={**inherited, **limits},
+                child_command(_WORKER, folder, python=python),
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,

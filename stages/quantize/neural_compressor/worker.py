@@ -1,6 +1,6 @@
 """The program that runs inside the pinned environment. It imports nothing of this project and reads three files.
 
-    python -s -P worker.py FOLDER
+    worker.py FOLDER
 
 FOLDER/job.json says what to do, FOLDER/float.onnx is the model, FOLDER/images.npz holds the model's inputs; it writes
 FOLDER/compiled.onnx and, last, FOLDER/result.json. What goes wrong ends it with a traceback and a code other than 0.

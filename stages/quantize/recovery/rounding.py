@@ -16,7 +16,7 @@ writer need not know. Each channel's greatest weights keep their nearest integer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from foundation.progress import Progress, no_progress
 from foundation.settings import Settings
 from onnx_files.graph import GraphIndex, attributes_of, bounds_of
 from onnx_files.probes import Batches, runner
@@ -92,7 +93,7 @@ def learn_rounding(
     quantized: ModelProto,
     batches: Batches,
     settings: LearnedRoundingSettings,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> LearnedRounding:
     """Learn each layer's rounding in order, on inputs that the layers before it have already been rounded for.
 
@@ -104,7 +105,7 @@ def learn_rounding(
         quantized: the same graph in QDQ form, its layers under the same names; left as it is.
         batches: calibration images.
         settings: how many images and steps.
-        progress: called after each layer.
+        progress: called after each layer with the layers that are done and all.
     """
     import onnx
     from onnx import numpy_helper

@@ -23,6 +23,7 @@ from foundation.note_parts import (
     RecoveryStepNote,
     StepNote,
 )
+from foundation.progress import Progress, no_progress
 from foundation.settings import Settings
 from onnx_files.graph import LAYER_TYPES, GraphIndex, attributes_of
 from onnx_files.probes import Batches, answers, sqnr_db
@@ -118,6 +119,7 @@ def recover(
     batches: Batches,
     *,
     per_channel: bool,
+    progress: Progress = no_progress,
 ) -> Recovered:
     """Take the chosen steps and measure each.
 
@@ -128,6 +130,7 @@ def recover(
         write: writes a graph in QDQ form.
         batches: the calibration images.
         per_channel: weights have one scale per output channel.
+        progress: called while the rounding is learned, the one slow step, with the layers that are done and all.
     """
     ranges = calibrate(proto)
     if not settings.steps:
@@ -150,7 +153,7 @@ def recover(
                 float_sqnr_db=sqnr_db(reference, answers(model, batches)),
             )
         elif step == "learned_rounding" and settings.learned_rounding is not None:
-            learned = learn_rounding(model, written, batches, settings.learned_rounding)
+            learned = learn_rounding(model, written, batches, settings.learned_rounding, progress)
             model, integers = learned.model, learned.integers
             did = LearnedRoundingNote(
                 weights=learned.weights, turned_weights=learned.turned, layer_error_fell_by_db=learned.error_db

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from calibration_data.prepared import Task
 from foundation.errors import NotMeasuredError, StageError, UsageError
-from onnx_files.sessions import open_session, session_preprocessing
+from onnx_files.sessions import open_session, session_answers, session_preprocessing
 from stages.validate.maps import gradients
 from stages.validate.maps.baselines import random_maps
 from stages.validate.maps.occlusion import occlusion_maps
@@ -128,13 +128,22 @@ class Explainer:
                 f"{self.method}: expected images uint8 of shape [n, {', '.join(map(str, expected))}], found "
                 f"{images.dtype} {list(images.shape)}. Use the data that the model was exported for."
             )
-        classes = self.session.get_outputs()[0].shape[1]
+        classes = self._classes()
         known = classes if isinstance(classes, int) else np.iinfo(np.int64).max
         if targets.shape != (len(images),) or targets.dtype != np.int64 or ((targets < 0) | (targets >= known)).any():
             raise UsageError(
                 f"{self.method}: expected a class of 0 to {classes} (exclusive) for each of {len(images)} images, "
                 f"int64, found {targets.dtype} {list(targets.shape)} {np.unique(targets)[:8].tolist()}."
             )
+
+    def _classes(self) -> int | str:
+        """Return how many classes there are to explain; a name where the file leaves that open."""
+        answers = session_answers(self.session)
+        # A twin's first output is the logits as they are; a file may give one number for two classes, or a class's.
+        if answers is not None and self._row.runs_on == "model":
+            return answers.classes
+        classes: int | str = self.session.get_outputs()[0].shape[1]
+        return classes
 
 
 def open_method(name: str, files: ExplainedFiles, task: Task, settings: MapSettings) -> Explainer:

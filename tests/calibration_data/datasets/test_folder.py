@@ -17,6 +17,9 @@ from calibration_data.datasets.folder import (
     holds_official_splits,
     open_folder,
 )
+from calibration_data.preparation import prepare
+from calibration_data.settings import DataSettings, open_source
+from calibration_data.split_checks import official_gaps
 from calibration_data.splits import SplitSettings, split_records
 from foundation.errors import UsageError
 
@@ -295,13 +298,22 @@ def test_the_pattern_sees_the_split_folder(official):
     assert len(groups) == 18
 
 
-def test_a_class_that_a_split_lacks_is_named_with_the_split(official, write_image):
+def test_a_class_that_a_split_lacks_stops_a_training_and_nothing_else(official, write_image, tmp_path):
     write_image(official / "Training" / "elk" / "a.png")
-    with pytest.raises(UsageError, match=r"Testing: expected images of the class 'elk' in the test split"):
-        opened_officially(official)
     (official / "Testing" / "elk").mkdir()  # an empty folder is no help
-    with pytest.raises(UsageError, match=r"Testing: expected images of the class 'elk' in the test split"):
-        opened_officially(official)
+    write_image(official / "Testing" / "ape" / "a.png", seed=7)
+    settings = DataSettings(source=FolderSettings(root=official, official_splits=True), image_size=16)
+    dataset = open_source(settings)
+    assert dataset.classes == ("ape", "cat", "dog", "elk")
+    assert [record.label for record in dataset.records if "elk" in record.image_id] == [3]
+    with pytest.raises(UsageError, match=r"class 'ape': expected images in the official train split, as in the oth"):
+        prepare(dataset, settings, tmp_path / "trained")
+    assert official_gaps(dataset.records, dataset.classes) == [
+        "The official train split has no image of class 'ape': none calibrates.",
+        "The official test split has no image of class 'elk': nothing is measured of that.",
+    ]
+    data = prepare(dataset, settings, tmp_path / "given", training=False)
+    assert set(data.test.labels.tolist()) == {0, 1, 2}
 
 
 def test_official_splits_without_split_folders_are_refused(two_classes):

@@ -45,6 +45,18 @@ def test_a_row_is_an_image_in_the_order_of_the_table(folder):
     assert dataset.load(dataset.records[0]).pixels.shape == (16, 20, 3)
 
 
+@pytest.mark.parametrize(("ages", "refused"), [(20, False), (21, True)])
+def test_a_column_of_too_many_subgroups_is_refused(folder, write_image, ages, refused):
+    for index in range(12, ages):
+        write_image(folder / "images" / f"{index}.png", seed=index)
+    rows = ["path,label,age", *(f"images/{index}.png,{'ab'[index % 2]},{index}" for index in range(ages))]
+    if not refused:
+        assert {len(record.subgroups) for record in opened(folder, *rows, subgroups=["age"]).records} == {1}
+        return
+    with pytest.raises(UsageError, match=r"expected at most 20 subgroups in the column 'age', found 21\. Gather"):
+        opened(folder, *rows, subgroups=["age"])
+
+
 def test_columns_have_any_name_and_paths_start_from_the_root(folder):
     dataset = opened(
         folder,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from small_run import VARIANT, accuracy, environment, latency, size, small_recor
 from foundation.errors import ExitCode, UsageError
 from foundation.measurements import Measurement, Where
 from foundation.metrics import METRICS
+from foundation.record import read_record, write_record
 from pipeline.judge.comparison import Comparison, ComparisonSettings, Difference, compare, recorded_settings
 from pipeline.judge.comparison_text import comparison_table
 from pipeline.judge.evidence import Evidence, read_evidence
@@ -221,7 +223,7 @@ def test_laws_over_every_metric(metric: str, value: float, factor: float) -> Non
 def test_what_else_differs_is_stated_first(tmp_path: Path) -> None:
     old = read_evidence(write_run(tmp_path / "old"))
     new = read_evidence(
-        write_run(tmp_path / "new", configuration="1" * 64, gates="2" * 64, data="3" * 64, onnxruntime="1.32.0")
+        write_run(tmp_path / "new", configuration="1" * 64, gates="2" * 64, images=b"others", onnxruntime="1.32.0")
     )
     comparison = compare(old, new, DEFAULT)
     assert [statement.split(":")[0] for statement in comparison.statements] == [
@@ -238,6 +240,9 @@ def test_what_else_differs_is_stated_first(tmp_path: Path) -> None:
 def test_evidence_of_a_run_that_ended_early_and_of_no_run(tmp_path: Path) -> None:
     run = write_run(tmp_path / "early", exit_code=None)
     run.measurements.unlink()
+    record = read_record(run)
+    files = {path: of for path, of in record.files.items() if path.startswith("data/")}
+    write_record(run, replace(record, files=files))
     assert read_evidence(run).measurements == ()
     run.record.write_text('{"name": "early"}')
     with pytest.raises(UsageError, match="expected the record of a run"):

@@ -1,17 +1,18 @@
 from __future__ import annotations
 
-import json
 import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from small_run import MEASUREMENTS, accuracy, write_run
 
 from foundation.errors import UsageError
-from foundation.files import write_json
+from foundation.measurements import write_measurements
+from foundation.record import read_record, write_record
 from foundation.run_folder import RunFolder
 from pipeline.judge.evidence import read_evidence
 from pipeline.night.accepted import accept, read_accepted
@@ -60,14 +61,17 @@ def test_a_refusal_leaves_the_former_acceptance(tmp_path: Path) -> None:
 def test_the_digest_sees_what_matters_and_not_the_time_it_took(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     accept(run, tmp_path)
-    record = json.loads(run.record.read_text())
-    record["stages"][0]["seconds"] = 99.0
-    write_json(run.record, record)
+    record = read_record(run)
+    (stage,) = record.stages
+    write_record(run, replace(record, stages=(replace(stage, seconds=99.0),)))
     accepted = read_accepted(tmp_path)
     assert accepted is not None
     assert accepted.is_intact
-    record["stages"][0]["outputs"]["data/test.images.npy"] = "0" * 64
-    write_json(run.record, record)
+    write_record(run, replace(record, stages=(replace(stage, outputs={"data/test.images.npy": "0" * 64}),)))
+    assert not accepted.is_intact
+    write_record(run, record)
+    assert accepted.is_intact
+    write_measurements(run.measurements, (accuracy(0.9999),))
     assert not accepted.is_intact
     run.record.write_text("{")
     assert not accepted.is_intact
@@ -104,9 +108,9 @@ accept(RunFolder(Path(sys.argv[1])), Path(sys.argv[1]).parent)
 
 def test_what_a_killed_acceptance_left_goes_with_the_next_one(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
-    others = tmp_path / ".accepted.notes.txt"
+    others = tmp_path / ".accepted.notes.json"
     others.write_text("mine")
     assert subprocess.run([sys.executable, "-c", KILLED_ACCEPT, run.root], check=False).returncode == -signal.SIGKILL
-    assert len(list(tmp_path.glob(".accepted.*.tmp.json"))) == 1
+    assert len(list(tmp_path.glob(".accepted.*.edgeproof-partial.json"))) == 1
     accept(run, tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".accepted.notes.txt", "accepted.json", "run"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".accepted.notes.json", "accepted.json", "run"]

@@ -126,7 +126,7 @@ def test_methods_that_need_no_images_run_without(method: str, tmp_path: Path, im
     with_images = compiled(classifier(), images, tmp_path, method=method)
     assert with_images.agreement is not None
     assert with_images.agreement.images == (16 if method == "fp16" else 8)  # it looks for what overflows on 8
-    assert with_images.compiled.method == method.replace("-", "_")
+    assert with_images.compiled.notes.method == method.replace("-", "_")
 
 
 def test_metadata_of_our_own_is_enough(images: Path, tmp_path: Path) -> None:

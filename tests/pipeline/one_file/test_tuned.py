@@ -110,7 +110,7 @@ def test_the_file_has_the_form_of_the_model(found: CompiledFile) -> None:
     assert list(ours.graph.input) == list(theirs.graph.input)
     assert list(ours.graph.output) == list(theirs.graph.output)
     assert (found.layers, found.calibration_images) == (4, 12)
-    assert found.compiled.method == "tuned"
+    assert found.compiled.notes.method == "tuned"
     names = {path.name for path in found.source.parent.iterdir()}
     assert names == {"theirs.onnx", "theirs.tuned.onnx", "theirs.tuned.json", "theirs.tuned.search.jsonl"}
 

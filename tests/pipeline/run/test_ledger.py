@@ -1,10 +1,14 @@
 """Reuse: the same key and untouched outputs, or the work is done again; failures are never kept."""
 
+import hashlib
+from dataclasses import replace
+
 import pytest
 from small_run import small_record
 
 from foundation.errors import ExitCode, NotMeasuredError, StageError, UsageError
-from foundation.record import read_record
+from foundation.record import read_record, write_record
+from foundation.run_files import check_files
 from foundation.run_folder import RunFolder
 from foundation.versions import versions_of
 from pipeline.run.ledger import Ledger, Stage
@@ -161,3 +165,88 @@ def test_the_key_is_a_whole_sha256_with_the_versions_in_it(run, monkeypatch):
     monkeypatch.setattr("pipeline.run.ledger.versions_of", lambda packages: dict.fromkeys(packages, "0"))
     assert stage(run).key != key
     assert versions_of(("no-such-package",)) == {"no-such-package": None}
+
+
+# --- what is recorded of files ---
+
+
+def leaving(run, content, *, name="cache/kept.json"):
+    """Return work that leaves its output and, beside it, a file that its stage does not name."""
+
+    def compute():
+        (run.root / "out.txt").write_text("result")
+        (run.root / name).parent.mkdir(exist_ok=True)
+        (run.root / name).write_text(content)
+        return "computed"
+
+    return compute
+
+
+def once(run, compute, end=True, **changes):
+    ledger = Ledger.open(run, RECORD)
+    ledger.perform(stage(run, **changes), compute, lambda: "read")
+    if end:
+        ledger.conclude((), ExitCode.PASSED)
+    return read_record(run)
+
+
+def not_intact(run):
+    return {one.path: one.state for one in check_files(run, read_record(run)) if one.state != "intact"}
+
+
+def test_whatever_a_stage_leaves_is_recorded_with_digest_and_size(run):
+    record = once(run, leaving(run, "ranges"))
+    assert {path: of.size_bytes for path, of in record.files.items()} == {"cache/kept.json": 6, "out.txt": 6}
+    assert record.files["cache/kept.json"].sha256 == hashlib.sha256(b"ranges").hexdigest()
+    assert record.stages[0].outputs == {"out.txt": record.files["out.txt"].sha256}
+    assert not_intact(run) == {}
+
+
+def test_what_a_later_run_writes_anew_is_recorded_anew_and_what_is_gone_is_forgotten(run):
+    once(run, leaving(run, "first"))
+    record = once(run, leaving(run, "second"), settings={"k": 2})
+    assert record.files["cache/kept.json"].sha256 == hashlib.sha256(b"second").hexdigest()
+    (run.root / "cache" / "kept.json").unlink()
+    assert set(once(run, leaving(run, "unused"), settings={"k": 2}).files) == {"out.txt"}
+
+
+def test_an_edit_between_two_runs_stays_one_whichever_stages_run(run):
+    once(run, leaving(run, "first"))
+    (run.root / "cache" / "kept.json").write_text("edited")
+    for end in (False, False, True):
+        once(run, leaving(run, "unused"), end)
+        assert not_intact(run) == {"cache/kept.json": "changed"}
+
+
+def test_what_somebody_adds_to_a_finished_run_stays_none_of_it(run):
+    once(run, Work(run).compute)
+    (run.root / "notes.txt").write_text("mine")
+    for _ in range(2):
+        once(run, Work(run).compute)
+        assert not_intact(run) == {"notes.txt": "unrecorded"}
+
+
+def test_what_a_killed_run_could_not_record_belongs_to_the_run_that_goes_on(run):
+    once(run, Work(run).compute, end=False)
+    (run.root / "half.json").write_text("what the next stage left before the kill")
+    assert set(once(run, Work(run).compute).files) == {"half.json", "out.txt"}
+
+
+def test_what_lies_in_the_folder_of_a_new_run_belongs_to_it(run):
+    (run.root / "kept.json").write_text("of a run whose record was deleted")
+    assert set(once(run, Work(run).compute).files) == {"kept.json", "out.txt"}
+
+
+def test_a_record_of_the_former_format_is_completed(run):
+    once(run, leaving(run, "ranges"))
+    write_record(run, replace(read_record(run), format_version=2, files={}))
+    record = once(run, Work(run).compute)
+    assert (record.format_version, record.stages[0].status) == (3, "reused")
+    assert set(record.files) == {"cache/kept.json", "out.txt"}
+
+
+def test_an_edited_record_is_refused(run):
+    once(run, Work(run).compute)
+    run.record.write_text(run.record.read_text().replace('"status": "done"', '"status": "failed"'))
+    with pytest.raises(UsageError, match=r"run\.json: expected sha256 \w{12} of its content, found \w{12}"):
+        Ledger.open(run, RECORD)

@@ -12,8 +12,9 @@ from stages.given.float_file import (
     class_names,
     given_sha256,
     read_float_file,
+    read_given_file,
     refuse_changed_answers,
-    take_float_file,
+    write_float_file,
 )
 from stages.given.settings import OnnxSettings
 from stages.saliency_twin.twin_file import make_twin
@@ -30,7 +31,7 @@ def taken(model, tmp_path, **options):
     tmp_path.mkdir(exist_ok=True)
     path = write(model, tmp_path / "theirs.onnx")
     settings = OnnxSettings(**{"path": path, "mean": (0.5,), "std": (0.25,), **options})
-    return settings, take_float_file(settings, None, tmp_path / "run" / "fp32.onnx", spelled)
+    return settings, write_float_file(read_given_file(settings, None, spelled), tmp_path / "run" / "fp32.onnx")
 
 
 def as_onnxruntime_says(path, inputs):

@@ -8,7 +8,7 @@ from foreign_files import CLASSES, classifier, write
 
 from foundation.errors import UsageError
 from onnx_files.sessions import open_session, predict
-from stages.given.float_file import take_float_file
+from stages.given.float_file import read_given_file, write_float_file
 from stages.given.settings import GivenSettings, OnnxSettings
 from stages.given.variant import take_given
 
@@ -29,7 +29,7 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("given")
     theirs = write(classifier(), folder / "theirs.onnx")
     settings = OnnxSettings(path=theirs, mean=(0.5,), std=(0.25,))
-    baseline = take_float_file(settings, None, folder / "run" / "fp32.onnx", str).model
+    baseline = write_float_file(read_given_file(settings, None, str), folder / "run" / "fp32.onnx").model
     quantized = folder / "quantized.onnx"
     ort_quantization.quantize_static(theirs, quantized, Reader())
     return baseline, quantized

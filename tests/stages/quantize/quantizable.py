@@ -91,7 +91,7 @@ def float_proto(changed: dict[str, NDArray[np.float32]] | None = None) -> onnx.M
 def write_float_model(path: Path, proto: onnx.ModelProto) -> OnnxModel:
     """Write a float file with its artifact."""
     path.write_bytes(proto.SerializeToString(deterministic=True))
-    return OnnxModel("fp32", path, sha256_of_file(path), "fp32", "0" * 64)
+    return OnnxModel("fp32", path, sha256_of_file(path), "0" * 64)
 
 
 def images(n: int, seed: int) -> NDArray[np.uint8]:

@@ -93,7 +93,7 @@ def test_tuning_records_what_it_tried(float_model: OnnxModel, tuning_data: Prepa
     assert result.notes.tuning.baseline_accuracy == 1.0
     assert result.notes.tuning.tuned_accuracy >= 0.9
     assert 1 <= result.notes.tuning.trials <= 20
-    assert set(result.notes.calibration_images) <= set(tuning_data.train.image_ids)
+    assert set(result.notes.calibration_images) <= {f"sha256:{digest[:12]}" for digest in tuning_data.train.sha256}
     answers = np.argmax(logits(result.path, tuning_data.validation.images), axis=1)
     accuracy = float(np.mean(answers == tuning_data.validation.labels))
     assert accuracy == pytest.approx(result.notes.tuning.tuned_accuracy, abs=1e-9)

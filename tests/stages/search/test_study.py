@@ -10,8 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from foundation.errors import StageError, UsageError
-from foundation.note_parts import CandidateNote, Estimate, MeasuredNote, ScoreNote, TrialNote
-from stages.search.study import TunedSettings, best_trial, open_study, search
+from foundation.note_parts import CandidateNote, Estimate, MeasuredNote, ScoreNote, SensitivityNote, TrialNote
+from stages.search.study import TunedSettings, best_trial, known_layers, open_study, remember_layer, search
 
 LAYERS = 20
 NUMBER = Estimate(value=0.5, ci95=(0.25, 0.75), n=32)
@@ -128,6 +128,47 @@ def test_a_damaged_journal_is_named_and_left_alone(tmp_path):
     with pytest.raises(UsageError, match=r"search\.jsonl: expected the journal of a search, .* Delete it"):
         run(tmp_path, 2)
     assert journal.read_bytes() == damaged
+
+
+@pytest.mark.parametrize(
+    ("written", "edited"),
+    [
+        (b'"value":2.0', b'"value":3.0'),  # the speed of the plain file, as it is read
+        (b'"values":[2.0]', b'"values":[3.0]'),  # and as the sampler sees it
+        (b'"margins":{"saliency_spearman":-', b'"margins":{"saliency_spearman":'),
+        (b'"error":"an activation', b'"error":"no activation'),
+        (b'"value":2.0', b'"value":NaN'),
+    ],
+)
+def test_an_edited_trial_is_refused(tmp_path, written, edited):
+    def evaluate(candidate):
+        if candidate.calibration == "percentile":
+            raise StageError("an activation is not finite")
+        return measured(candidate)
+
+    run(tmp_path, 3, evaluate)
+    journal = tmp_path / "search.jsonl"
+    content = journal.read_bytes().replace(b": ", b":")
+    assert written in content
+    journal.write_bytes(content)
+    run(tmp_path, 3, evaluate)  # spaces are no edit
+    journal.write_bytes(journal.read_bytes().replace(written, edited, 1))
+    with pytest.raises(UsageError, match=r"search\.jsonl: .* found one that was edited \(trial \d\)\. Delete it"):
+        run(tmp_path, 4, evaluate)
+
+
+def test_an_edited_layer_is_refused_and_one_of_another_search_too(tmp_path):
+    journal = tmp_path / "search.jsonl"
+    layer = SensitivityNote(layer="conv1", operator="Conv", score=SCORE)
+    remember_layer(open_study(journal, "identity"), layer)
+    assert known_layers(open_study(journal, "identity")) == {"conv1": layer}
+    content = journal.read_bytes()
+    journal.write_bytes(content.replace(b"0.25", b"0.26", 1))
+    with pytest.raises(UsageError, match=r"found one that was edited \(conv1\)"):
+        open_study(journal, "identity")
+    journal.write_bytes(content.replace(b"identity", b"another0"))
+    with pytest.raises(UsageError, match=r"found one that was edited \(conv1\)"):
+        open_study(journal, "another0")
 
 
 def test_a_candidate_that_fails_is_kept_as_such_and_costs_one_trial(tmp_path):

@@ -67,7 +67,7 @@ def test_the_file_is_the_one_that_the_chosen_settings_compile(tuned: OnnxModel, 
 
 def test_the_record_tells_the_whole_search(tuned: OnnxModel):
     record = json.loads(tuned.path.with_suffix(".json").read_text())
-    assert record["method"] == "tuned"
+    assert record["notes"]["method"] == "tuned"
     assert record["settings"]["trials"] == 3
     assert OnnxModel.read(tuned.path).notes == tuned.notes
     assert len(tuned.notes.search) == 3

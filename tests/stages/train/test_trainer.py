@@ -176,6 +176,23 @@ def test_a_damaged_state_is_named(stripes, tmp_path):
             train(stripes, settings(epochs=1), run, "key")
 
 
+def test_an_edited_state_is_refused(stripes, tmp_path):
+    def interrupt(epoch):
+        raise KeyboardInterrupt
+
+    run = RunFolder(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        train(stripes, settings(epochs=2), run, "key", on_epoch=interrupt)
+    state = run.checkpoint.with_name("state.pt")
+    content = state.read_bytes()
+    for place in (0, 30, 64, len(content) // 2, len(content) - 1):
+        state.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(StageError, match=r"state\.pt: .* found a damaged file.*Delete it"):
+            train(stripes, settings(epochs=2), run, "key")
+    state.write_bytes(content)
+    train(stripes, settings(epochs=2), run, "key")
+
+
 def test_the_number_of_threads_is_part_of_the_settings_and_of_the_process(stripes, tmp_path):
     train(stripes, settings(epochs=1, threads=1), RunFolder(tmp_path), "key")
     assert torch.get_num_threads() == 1

@@ -151,6 +151,45 @@ def test_fp32_itself_has_nothing_to_agree_with() -> None:
         assert rows[name].remarks == {"reason": "int8 is the reference itself"}
 
 
+OF_SCORES = (
+    "auroc_macro",
+    "average_precision_macro",
+    "auroc/polyp",
+    "average_precision/ulcer",
+    "ece",
+    "brier",
+    "logits_sqnr_db",
+)
+
+
+def test_the_number_of_a_class_is_no_score() -> None:
+    logits, labels = logits_and_labels()
+    one_hot = np.eye(3, dtype=np.float32)[logits.argmax(axis=1)]
+    found = {
+        row.metric: row
+        for row in measure_accuracy(
+            "int8", one_hot, labels, CLASSES, one_hot, alone(90), [()] * 90, SETTINGS,
+            unscored=frozenset(("int8", "fp32")),
+        )
+    }  # fmt: skip
+    for name in OF_SCORES:
+        assert (found[name].value, found[name].ci95) == (None, None)
+        assert found[name].reason == "the model gives the number of a class, no scores"
+    scored = measure(logits, labels, logits)
+    for name in ("accuracy", "balanced_accuracy", "sensitivity/polyp", "specificity/ulcer", "agreement"):
+        assert (found[name].value, found[name].ci95) == (scored[name].value, scored[name].ci95)
+
+
+def test_scores_are_not_compared_with_the_number_of_a_class() -> None:
+    logits, labels = logits_and_labels()
+    rows = measure_accuracy(
+        "int8", logits, labels, CLASSES, logits, alone(90), [()] * 90, SETTINGS, unscored=frozenset(("fp32",))
+    )
+    assert {row.metric: row.reason for row in rows if row.value is None} == {
+        "logits_sqnr_db": "fp32 gives the number of a class, no scores"
+    }
+
+
 def test_a_class_without_test_images_is_a_reason_not_a_crash() -> None:
     logits, labels = logits_and_labels()
     kept = labels != 2
@@ -237,11 +276,11 @@ def test_predictions_are_written_and_read_back(
 def test_damaged_predictions_are_named(tmp_path: Path) -> None:
     path = tmp_path / "fp16.npz"
     path.write_bytes(b"PK\x03\x04 half a file")
-    with pytest.raises(UsageError, match=r"fp16\.npz: expected the arrays logits, labels"):
+    with pytest.raises(UsageError, match=r"fp16\.npz: expected the arrays logits, labels, scored"):
         Predictions.read("fp16", path)
     with pytest.raises(UsageError, match="found nothing"):
         Predictions.read("fp16", tmp_path / "gone.npz")
-    write_arrays(path, {"logits": np.zeros((3, 2)), "labels": np.zeros(4)})
+    write_arrays(path, {"logits": np.zeros((3, 2)), "labels": np.zeros(4), "scored": np.array(True)})
     with pytest.raises(UsageError, match=r"expected logits \[n, classes\] and labels .* found \(3, 2\) and \(4,\)"):
         Predictions.read("fp16", path)
 

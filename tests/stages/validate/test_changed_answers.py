@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,14 @@ def test_what_fp32_had_right_comes_first_the_surest_first() -> None:
     assert (first.truth, first.baseline.answer, first.others[0].answer, first.label) == ((1,), 1, 2, None)
     assert first.baseline.probability == pytest.approx(np.exp(2) / (np.exp(2) + 2))
     assert (first.baseline.correct, first.others[0].correct) == (True, False)
+
+
+def test_the_number_of_a_class_has_no_probability() -> None:
+    labels = [0, 1]
+    fp32 = replace(of_classes([0, 1], labels, [1, 1]), scored=False)
+    (first,) = changed_answers(fp32, {"fp16": of_classes([0, 0], labels, [1, 1])}).first
+    assert first.baseline.probability is None
+    assert first.others[0].probability == pytest.approx(np.e / (np.e + 2))
 
 
 def test_of_many_the_first_are_kept_and_all_are_counted() -> None:

@@ -55,6 +55,14 @@ def scores(
     return {row.metric: row for row in rows if row.where.subgroup is None}
 
 
+def test_what_takes_a_probability_is_not_measured_of_the_number_of_a_class() -> None:
+    masks = left_half(4)
+    found = scores(masks.astype(np.float32), explained_with(masks), probability=None)
+    for name in ("deletion_auc", "insertion_auc"):
+        assert (found[name].value, found[name].reason) == (None, "the model gives the number of a class, no scores")
+    assert found["mass_in_mask"].value == 1.0
+
+
 def left_half(m: int, size: int = 16) -> np.ndarray:
     masks = np.zeros((m, size, size), bool)
     masks[:, :, : size // 2] = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from quantizable import CLIP, float_proto, images
 
 from foundation.errors import StageError, UsageError
+from foundation.sealed_files import write_sealed
 from onnx_files.preprocessing import Preprocessing
 from stages.quantize.calibration import range_collection, ranges
 from stages.quantize.calibration.range_search import Range
@@ -262,6 +264,26 @@ def test_ranges_are_found_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / next(path.name for path in tmp_path.iterdir())).write_text('{"ranges": {"a1"')
     found(proto, pixels, Calibration("entropy"), tmp_path)
     assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_an_edited_cache_is_found_anew_and_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    proto, pixels = models()["chain"], images(4, 1)
+    right = found(proto, pixels, Calibration(), tmp_path)
+    (path,) = tmp_path.iterdir()
+    written = path.read_bytes()
+    kept = json.loads(written)
+    assert (kept["key"], kept["ranges"]) == (path.stem, {name: list(ends) for name, ends in right.items()})
+    edited = {**kept, "ranges": {**kept["ranges"], "a1": [-9.0, 9.0]}}
+    contents = [json.dumps(edited), json.dumps({key: kept[key] for key in ("format", "ranges")}), "[]", "\0", "["]
+    for content in contents:
+        path.write_text(content)
+        assert found(proto, pixels, Calibration(), tmp_path) == right
+        assert path.read_bytes() == written
+    write_sealed(path, {**kept, "key": "0" * 64})  # whole, and that of other images
+    assert found(proto, pixels, Calibration(), tmp_path) == right
+    assert path.read_bytes() == written
+    monkeypatch.setattr(ranges, "collect_extremes", None)
+    assert found(proto, pixels, Calibration(), tmp_path) == right
 
 
 def test_infinite_activations_of_a_later_image_are_refused() -> None:
