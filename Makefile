@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 TESTED := .venv/.test-tools
 COMPRESSOR := .venv/.neural-compressor
 
-.PHONY: demo test check install clean
+.PHONY: demo test check campaign install clean
 
 demo: $(INSTALLED) $(COMPRESSOR)
 	@echo "== run every stage on generated endoscopy-like frames (synthetic)"
@@ -21,6 +21,13 @@ check: $(TESTED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Strikes for each command; 0 strikes at every event, which takes hours.
+BUDGET ?= 120
+
+campaign: $(TESTED)
+	@echo "== disturb every command $(BUDGET) times in each way (see docs/reliability.md)"
+	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python tests/campaigns --budget $(BUDGET)
 
 install: $(INSTALLED) $(COMPRESSOR)
 
