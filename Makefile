@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 TESTED := .venv/.test-tools
 COMPRESSOR := .venv/.neural-compressor
 
-.PHONY: demo test check install clean
+.PHONY: demo test check campaign install clean
 
 demo: $(INSTALLED) $(COMPRESSOR)
 	@echo "== run every stage on generated endoscopy-like frames (synthetic)"
@@ -21,6 +21,10 @@ check: $(TESTED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+campaign: $(TESTED)
+	@echo "== damage files of every kind, a hundred thousand times where reading one is cheap (hours)"
+	$(BIN)/python -m tests.campaigns.mutations --budget 100000 --whole 300
 
 install: $(INSTALLED) $(COMPRESSOR)
 

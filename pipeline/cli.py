@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from foundation.errors import EdgeproofError, ExitCode
+from foundation.printable import printable
 from pipeline.cli_options import (
     CALIBRATIONS,
     METHODS,
@@ -95,7 +96,7 @@ def init(
     text = starting_text(path.stem if path else "my-run", dataset, root, schema)
     if path:
         write_new(path, text)
-        print(f"wrote {path}; next: edgeproof run {path}")
+        print(printable(f"wrote {path}; next: edgeproof run {path}"))
     else:
         print(text, end="")
 
@@ -217,7 +218,7 @@ def twin(
     """Write the model's saliency twin: the logits and their gradient with respect to the image, in one ONNX file."""
     from stages.saliency_twin.twin_file import make_twin
 
-    print(make_twin(model, output, input_name, logits))
+    print(printable(str(make_twin(model, output, input_name, logits))))
 
 
 @app.command()
@@ -227,7 +228,7 @@ def report(run: ExistingRun, as_json: AsJson = False) -> None:
     from reports import write_report
 
     path = write_report(RunFolder(run))
-    print_result({"report": str(path)}) if as_json else print(path)
+    print_result({"report": str(path)}) if as_json else print(printable(str(path)))
 
 
 @app.command()
@@ -257,7 +258,7 @@ def accept(
     from pipeline.night.accepted import accept as accept_run
 
     accepted = accept_run(RunFolder(run), run.resolve().parent, reason=reason)
-    print(f"accepted {accepted.folder}")
+    print(printable(f"accepted {accepted.folder}"))
 
 
 @app.command()

@@ -159,7 +159,7 @@ def _with_worker(name: str, seed: int, start: int, stop: int, outcome: Outcome) 
 
 
 def _answers(pid: int, connection: Any) -> bool:
-    """Wait for the worker's answer; not longer than `HANG_S` of its own time, since others may hold the processors."""
+    """Wait for the worker's answer, no longer than `HANG_S` of its own time: others may hold the processors."""
     started, waited = _cpu_seconds(pid), 0
     while not connection.poll(1):
         waited += 1
