@@ -66,6 +66,11 @@ class RunFolder:
         return self.root / "validate" / "measurements.json"
 
     @property
+    def machine(self) -> Path:
+        """The machine's state before and after the files were timed."""
+        return self.root / "validate" / "machine.json"
+
+    @property
     def image_by_image(self) -> Path:
         """The answers that changed, and the images whose maps are shown."""
         return self.root / "validate" / "image_by_image.json"

@@ -57,6 +57,10 @@ METRIC_TOLERANCES: Mapping[str, Tolerance] = {
 """The default of a metric that needs its own."""
 
 
+OF_ITS_NIGHT = ("ms", "images/s")
+"""Units of what belongs to its night and its processor, and is compared only where a tolerance names it."""
+
+
 class ComparisonSettings(Settings):
     """How much worse than the accepted run a measurement may be."""
 
@@ -64,7 +68,7 @@ class ComparisonSettings(Settings):
         default_factory=dict,
         description="Metric (accuracy, auroc/CLASS, auroc/polyp…) to tolerance, in place of the default: 0.01 for "
         "scores, 0.02 per class and for saliency, 1 dB; as a fraction of the accepted value 0.02 for sizes, 0.15 for "
-        "memory, 0.10 for speed-ups. Latencies in ms are compared only if they are named here.",
+        "memory, 0.10 for speed-ups. Times in ms and throughput are compared only if they are named here.",
     )
 
     @field_validator("tolerances")
@@ -186,7 +190,7 @@ def recorded_settings(record: RunRecord) -> ComparisonSettings:
 def compare(accepted: Evidence, current: Evidence, settings: ComparisonSettings) -> Comparison:
     """Pair the measurements of two runs and say which got worse.
 
-    The speed-up over fp32, a ratio within one run, is always compared. A latency in milliseconds belongs to its night
+    The speed-up over fp32, a ratio within one run, is always compared. A latency or a throughput belongs to its night
     and to its processor: it is compared only where the settings name a tolerance for it, on the same model of
     processor. A timing counts as worse only where the two 95 % intervals do not
     meet: unlike a score on the same images, it differs from night to night by itself.
@@ -250,9 +254,9 @@ def _judge(
     row = METRICS.get(row_name(old.metric))
     if row is None:
         return _difference(old, accepted, new.value, "not_compared", "a metric that this version does not know")
-    if old.unit == "ms" and not same_cpu:
+    if old.unit in OF_ITS_NIGHT and not same_cpu:
         return _difference(old, accepted, new.value, "not_compared", "another processor")
-    if old.unit == "ms" and not settings.names(old.metric):
+    if old.unit in OF_ITS_NIGHT and not settings.names(old.metric):
         return _difference(old, accepted, new.value, "not_compared", "a time of its night; no tolerance names it")
     tolerance = settings.tolerance(old.metric)
     change = new.value - accepted

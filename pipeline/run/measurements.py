@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from foundation.artifacts import OnnxModel
 from foundation.errors import DiskError, StageError, UsageError
+from foundation.files import write_json
 from foundation.image_by_image import ImageByImage, write_image_by_image
 from foundation.measurements import Measurement, read_measurements, write_measurements
 from foundation.metrics import METRICS
@@ -30,7 +31,6 @@ def validate_models(
 ) -> list[Measurement]:
     """Measure accuracy, saliency and latency of every file, and write it all; each file gets its saliency twin."""
     from stages.validate.answers import Predictions
-    from stages.validate.latency import measure_latency
     from stages.validate.suspicion import suspicions
 
     measurements: list[Measurement] = []
@@ -52,13 +52,11 @@ def validate_models(
             observer.say(f"✗ {model.variant}: {error}")
             if model is fp32:
                 raise
-    with observer.stage("latency") as progress:
-        image = data.test.images[0]
-        measurements += measure_latency(models, image, configuration.validation.latency, progress)
+    measurements += _timed(configuration, ledger, data, models, observer)
     measurements += _absent(configuration, ledger, data.task, measurements)
     write_measurements(ledger.run.measurements, measurements)
     write_image_by_image(ledger.run.image_by_image, _image_by_image(configuration, ledger))
-    ledger.write()  # both belong to no stage
+    ledger.write()  # they belong to no stage
     return measurements
 
 
@@ -112,6 +110,23 @@ def _measure_answers(
         outputs=(path, predictions_path),
     )
     return ledger.perform(stage, compute, partial(read_measurements, path))
+
+
+def _timed(
+    configuration: Configuration, ledger: Ledger, data: PreparedData, models: list[OnnxModel], observer: Observer
+) -> list[Measurement]:
+    """Time every file, and write down how the machine was before and after."""
+    from stages.validate.latency import measure_latency
+    from stages.validate.machine_state import Watched, machine_state
+
+    with observer.stage("latency") as progress:
+        before = machine_state()
+        found = measure_latency(models, data.test.images[0], configuration.validation.latency, progress)
+        watched = Watched(before, machine_state())
+    write_json(ledger.run.machine, watched.as_json())
+    if watched.warning:
+        observer.say(f"! latency: {watched.warning}")
+    return watched.marked(found)
 
 
 def _image_by_image(configuration: Configuration, ledger: Ledger) -> ImageByImage:
