@@ -73,8 +73,8 @@ class Process:
         if "ready" in message:
             self.world.rounds.clear()
             return {}
-        if "model" in message:
-            slower = np.log(SLOWER) if Path(message["model"]).stem == SLOW else 0.0
+        if "queries" not in message:
+            slower = np.log(SLOWER) if Path(message.get("model", "")).stem == SLOW else 0.0
             self.level = slower + self.world.random.normal(0.0, self.world.effects[0])
             return {
                 "nodes_on_provider": 1.0,

@@ -174,6 +174,10 @@ METRICS: Mapping[str, Metric] = {
         "fp32's latency over this file's, the geometric mean over fresh processes that took turns",
         "Speed-up: fp32's time over the variant's, the geometric mean over fresh processes that took turns; where "
         "its interval holds 1, the two are not distinguishable."), against_fp32=True),
+    "latency_against_kernel": Metric("×", True, "timing", "latency", "Against the kernel", _for_both(
+        "time of a fixed piece of arithmetic over this file's, as the speed-up is taken",
+        "Against the kernel: the time of a fixed piece of arithmetic over the file's; it falls where every file got "
+        "slower, and stays on a slower machine.")),
     "throughput_images_per_s": Metric("images/s", True, "timing", "latency", "Throughput", _for_both(
         "images that a process answers in a second, one query after the other")),
     "preprocessing_ms": Metric("ms", False, "timing", "latency", "Preprocessing", _for_both(

@@ -76,6 +76,16 @@ class RunFolder:
         return self.root / "validate" / "image_by_image.json"
 
     @property
+    def changes_table(self) -> Path:
+        """Every answer of a variant that is not fp32's, as comma-separated values."""
+        return self.root / "validate" / "changes.csv"
+
+    @property
+    def changes(self) -> Path:
+        """The same with the counts of each variant, as JSON."""
+        return self.root / "validate" / "changes.json"
+
+    @property
     def report(self) -> Path:
         """The folder of the report."""
         return self.root / "report"

@@ -292,9 +292,9 @@ def compare(first: ExistingRun, second: ExistingRun, as_json: AsJson = False) ->
     """Compare the measurements of two runs by the tolerances of the second; the first one is the accepted one."""
     from foundation.run_folder import RunFolder
     from pipeline.judge.comparison import compare as compare_runs
-    from pipeline.judge.comparison import recorded_settings
     from pipeline.judge.comparison_text import comparison_table
     from pipeline.judge.evidence import read_evidence
+    from pipeline.judge.tolerances import recorded_settings
 
     accepted, current = (read_evidence(RunFolder(path)) for path in (first, second))
     comparison = compare_runs(accepted, current, recorded_settings(current.record))

@@ -18,7 +18,7 @@ from reports.measured import (
 )
 from reports.tables import REFERENCE, Cell, Column, Row, Table, absent, cell, speedup_cell
 
-MOST_LATENCY_COLUMNS = 9
+MOST_LATENCY_COLUMNS = 10
 _SIZE_COLUMNS = (Column(METRICS["size_bytes"].heading), Column("Size, × fp32"))
 
 
@@ -159,7 +159,8 @@ def against_baseline(
     if variant == BASELINE and METRICS[metric].against_fp32:
         return REFERENCE
     measurement = find(facts, metric, variant, latency=latency, saliency_method=saliency_method)
-    return speedup_cell(measurement) if METRICS[metric].unit == "×" else cell(measurement)
+    row = METRICS[metric]
+    return speedup_cell(measurement) if row.unit == "×" and row.against_fp32 else cell(measurement)
 
 
 def _size(facts: Facts, variant: str) -> Cell:

@@ -55,8 +55,8 @@ def validate_models(
     measurements += _timed(configuration, ledger, data, models, observer)
     measurements += _absent(configuration, ledger, data.task, measurements)
     write_measurements(ledger.run.measurements, measurements)
-    write_image_by_image(ledger.run.image_by_image, _image_by_image(configuration, ledger))
-    ledger.write()  # they belong to no stage
+    _write_image_by_image(configuration, ledger, data)
+    ledger.write()  # what was written last belongs to no stage
     return measurements
 
 
@@ -129,11 +129,15 @@ def _timed(
     return watched.marked(found)
 
 
-def _image_by_image(configuration: Configuration, ledger: Ledger) -> ImageByImage:
-    """Return which answers changed, and whose maps are shown: those by the first method that fp32 has maps by."""
+def _write_image_by_image(configuration: Configuration, ledger: Ledger, data: PreparedData) -> None:
+    """Write which answers changed, all of them in the ledger, and whose maps are shown.
+
+    Those are the maps by the first method that fp32 has maps by.
+    """
     from foundation.explanations import Explanations
     from stages.validate.answers import Predictions
     from stages.validate.changed_answers import changed_answers
+    from stages.validate.changes_ledger import changes_ledger
     from stages.validate.shown_maps import maps_to_show
 
     def with_result(kind: str) -> tuple[str, ...]:
@@ -142,12 +146,15 @@ def _image_by_image(configuration: Configuration, ledger: Ledger) -> ImageByImag
 
     run = ledger.run
     answers = {name: Predictions.read(name, run.predictions(name)) for name in with_result("validate")}
-    changed = changed_answers(answers.pop("fp32"), answers)
+    fp32 = answers.pop("fp32")
+    changes_ledger(fp32, answers, data).write(run.changes_table, run.changes)
+    shown = None
     for method in configuration.validation.saliency.methods:
         maps = {name: Explanations.read(name, run.maps(name, method)) for name in with_result(method)}
         if "fp32" in maps:
-            return ImageByImage(changed, maps_to_show(method, maps.pop("fp32"), maps))
-    return ImageByImage(changed, None)
+            shown = maps_to_show(method, maps.pop("fp32"), maps)
+            break
+    write_image_by_image(run.image_by_image, ImageByImage(changed_answers(fp32, answers), shown))
 
 
 def _absent(

@@ -23,7 +23,7 @@ from foundation.settings import Settings
 from onnx_files.sessions import PROVIDERS
 from stages.validate import latency_intervals
 from stages.validate.latency_processes import started_worker
-from stages.validate.latency_turns import REFERENCE, Place, Start, Timing, time_in_turns
+from stages.validate.latency_turns import KERNEL, REFERENCE, Place, Start, Timing, time_in_turns
 from stages.validate.measurements import measured, not_measured
 from stages.validate.statistics import Estimate
 
@@ -109,8 +109,9 @@ def measure_latency(
     for index, place in enumerate(places):
         of_all = partial(_tell, progress, index, len(places))
         timings = time_in_turns(models, image, place, settings, of_all, start)
+        kernel = timings.pop(KERNEL)
         for variant, timing in timings.items():
-            rows += _measurements(variant, timing, timings.get(REFERENCE), place, settings)
+            rows += _measurements(variant, timing, timings.get(REFERENCE), kernel, place, settings)
     return rows
 
 
@@ -120,7 +121,12 @@ def _tell(progress: Progress, index: int, places: int, done: int, of_these: int)
 
 
 def _measurements(
-    variant: str, timing: Timing, reference: Timing | None, place: Place, settings: LatencySettings
+    variant: str,
+    timing: Timing,
+    reference: Timing | None,
+    kernel: Timing,
+    place: Place,
+    settings: LatencySettings,
 ) -> list[Measurement]:
     where = Where(provider=place.provider, split="test", threads=place.threads, batch_size=place.batch_size)
     if timing.durations_ms is None:
@@ -143,7 +149,13 @@ def _measurements(
     found = {name: latency_intervals.geometric_estimate(np.log(values), first) for name, values in each.items()}
     return [
         *_percentiles(variant, timing.durations_ms, where, remarks, first),
-        _speedup(variant, timing.durations_ms, reference, where, remarks, first),
+        *(
+            _ratio(metric, against, variant, timing.durations_ms, of, where, remarks, first)
+            for metric, against, of in (
+                ("latency_speedup", REFERENCE, reference),
+                ("latency_against_kernel", "the calibration kernel", kernel),
+            )
+        ),
         *(measured(name, variant, estimate, where, remarks) for name, estimate in found.items()),
         measured("peak_memory_bytes", variant, _memory(timing, first), where, remarks),
     ]
@@ -165,7 +177,9 @@ def _percentiles(
     return rows
 
 
-def _speedup(
+def _ratio(
+    metric: str,
+    against: str,
     variant: str,
     durations_ms: NDArray[np.float64],
     reference: Timing | None,
@@ -174,10 +188,10 @@ def _speedup(
     first: int,
 ) -> Measurement:
     if reference is None or reference.durations_ms is None:
-        reason = f"{REFERENCE} has no latency here: {reference.reason if reference else 'it is not among the models'}"
-        return not_measured("latency_speedup", variant, reason, where, remarks)
+        reason = f"{against} has no latency here: {reference.reason if reference else 'it is not among the models'}"
+        return not_measured(metric, variant, reason, where, remarks)
     logs = latency_intervals.log_ratios(reference.durations_ms, durations_ms)
-    return measured("latency_speedup", variant, latency_intervals.geometric_estimate(logs, first), where, remarks)
+    return measured(metric, variant, latency_intervals.geometric_estimate(logs, first), where, remarks)
 
 
 def _memory(timing: Timing, first: int) -> Estimate:

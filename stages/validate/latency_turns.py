@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from stages.validate.latency import LatencySettings
 
 REFERENCE = "fp32"
+KERNEL = "calibration-kernel"
+"""What is timed beside the files and is none: arithmetic that no runtime and no file can make faster or slower."""
 BLOCK_WARMUP = 2
 """Queries at the start of each block that are not counted: they bring the caches back from the file before."""
 MOST_PROCESSES = 50
@@ -104,7 +106,7 @@ def time_in_turns(
     progress: Progress,
     start: Start = started_worker,
 ) -> dict[str, Timing]:
-    """Time every file in fresh processes, at least `settings.processes` of them.
+    """Time every file, and the calibration kernel, in fresh processes, at least `settings.processes` of them.
 
     After that many starts it is decided how many more the widest speed-up needs, and how many the time budget allows.
 
@@ -118,7 +120,7 @@ def time_in_turns(
     """
     random = np.random.default_rng(settings.seed)
     failures: dict[str, str] = {}
-    found: dict[str, list[_Process]] = {model.variant: [] for model in models}
+    found: dict[str, list[_Process]] = {variant: [] for variant in (*(model.variant for model in models), KERNEL)}
     began, done, planned = time.monotonic(), 0, settings.processes
     images = np.repeat(image[None], place.batch_size, axis=0)
     while done < planned:
@@ -150,7 +152,11 @@ def _one_start(
     progress: Progress,
 ) -> dict[str, _Process]:
     """Return what a fresh process of every file that has not failed measured; add to `failures`."""
-    paths = {model.variant: str(model.path.resolve()) for model in models}
+    first = {"provider": place.provider, "threads": place.threads, "image": encoded(images)}
+    opening: dict[str, dict[str, JSON]] = {
+        **{model.variant: {"model": str(model.path.resolve()), **first} for model in models},
+        KERNEL: {"kernel": True},
+    }
     workers: dict[str, Asked] = {}
 
     def ask(variant: str, message: Mapping[str, JSON] | None) -> dict[str, Any]:
@@ -163,9 +169,8 @@ def _one_start(
             failures[variant] = str(error)
             return {}
 
-    alive = [model.variant for model in models if model.variant not in failures]
+    alive = [variant for variant in opening if variant not in failures]
     blocks: dict[str, list[list[int]]] = {variant: [] for variant in alive}
-    first = {"provider": place.provider, "threads": place.threads, "image": encoded(images)}
     with ExitStack() as stack:
         order = [alive[index] for index in random.permutation(len(alive))]
         # All of them first, and only then a file: the imports of one would slow down the loading of another.
@@ -173,7 +178,7 @@ def _one_start(
             workers[variant] = stack.enter_context(start())
         for variant in order:
             ask(variant, {"ready": True})
-        opened = {variant: ask(variant, {"model": paths[variant], **first}) for variant in order}
+        opened = {variant: ask(variant, opening[variant]) for variant in order}
         for variant in order if settings.warmup_queries else ():
             ask(variant, {"queries": settings.warmup_queries})
         for turn, row in enumerate(turn_orders(len(alive), settings.rounds, random)):
@@ -193,6 +198,7 @@ def _needed(found: Mapping[str, list[_Process]], failures: Mapping[str, str], ha
     """Return how many processes the widest speed-up asks for; those that there are where none is known."""
     durations = {variant: _timing(of).durations_ms for variant, of in found.items() if variant not in failures}
     reference = durations.pop(REFERENCE, None)
+    durations.pop(KERNEL, None)
     return max(
         (
             processes_needed(log_ratios(reference, of), half_width)

@@ -35,6 +35,7 @@ CONTRACT = {
     "latency_p90_ms",
     "latency_p99_ms",
     "latency_speedup",
+    "latency_against_kernel",
     "throughput_images_per_s",
     "preprocessing_ms",
     "load_ms",

@@ -302,6 +302,7 @@ def _add_latency(found: Measured, provider: str, threads: int, factor: float) ->
         p50, of = P50[variant], {"remarks": {"processes": 5}}
         for metric, times, half in (("p50", 1.0, 0.02), ("p90", 1.09, 0.04), ("p99", 1.31, 0.11)):
             found.add(f"latency_{metric}_ms", p50 * factor * times, "ms", variant, half * p50, where, n=1050, **of)
+        found.add("latency_against_kernel", 0.5 / (p50 * factor), "×", variant, 0.01 / p50, where, n=5, **of)
         found.add("throughput_images_per_s", 980 / (p50 * factor), "images/s", variant, 9.0, where, n=5, **of)
         for metric, time in (("preprocessing_ms", 0.21), ("load_ms", 6.0 * p50), ("first_inference_ms", 1.9 * p50)):
             found.add(metric, time, "ms", variant, 0.1 * time, where, n=5, **of)

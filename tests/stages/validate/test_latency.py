@@ -35,7 +35,7 @@ def test_every_variant_gets_every_figure(make_model: Make) -> None:
     seen: list[tuple[int, int]] = []
     models = [make_model("fp32"), make_model("int8")]
     rows = latency.measure_latency(models, image(), QUICK, lambda done, total: seen.append((done, total)))
-    assert seen == [(i, 50) for i in range(1, 51)]
+    assert seen == [(i, 75) for i in range(1, 76)]  # two files and the kernel, five rounds, five processes
     for variant in ("fp32", "int8"):
         found = by_variant(rows, variant)
         assert set(found) == TIMING

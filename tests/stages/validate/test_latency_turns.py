@@ -124,6 +124,17 @@ def test_without_time_left_the_first_processes_are_all() -> None:
     assert simulation.started == {"fp32": 5, "static-int8": 5}
 
 
+def test_a_slower_machine_and_slower_files_are_told_apart_by_the_kernel() -> None:
+    def against_kernel(files_ms: float, kernel_ms: float) -> float | None:
+        simulation = constant(lambda asked: files_ms)
+        simulation.kernel_ns = round(kernel_ms * MS)
+        return timed(simulation)["latency_against_kernel", "int8", "cpu"].value
+
+    assert against_kernel(4.0, 1.0) == pytest.approx(0.25)
+    assert against_kernel(8.0, 2.0) == pytest.approx(0.25)
+    assert against_kernel(8.0, 1.0) == pytest.approx(0.125)
+
+
 def test_memory_is_that_of_the_file_alone() -> None:
     """Processes that peak at 130 to 134 MB, of which 100 MB were there before the file."""
     found = timed(constant(lambda asked: 1.0))
