@@ -16,6 +16,7 @@ from calibration_data.image_files import is_image_name, read_pixels, require_fol
 from calibration_data.prepared import PreparedData, PreparedSplit
 from foundation.errors import UsageError
 from foundation.files import sha256_of_file, sha256_of_json
+from foundation.printable import printable
 from foundation.progress import Progress, no_progress
 from onnx_files.preprocessing import Preprocessing
 
@@ -30,7 +31,7 @@ class UnlabelledImages:
 
     Attributes:
         pixels: uint8 [n, channels, height, width]; mapped from disk.
-        image_ids: n paths below the folder, with slashes.
+        image_ids: n paths below the folder, with slashes; what cannot be shown of a name as its escape.
         sha256: n digests of the files.
     """
 
@@ -198,7 +199,7 @@ class _Reader:
         with target.open("wb") as stream:
             while len(ids) < n and (index := next(self._order, None)) is not None:
                 path = self._files[index]
-                name = path.relative_to(self._root).as_posix()
+                name = printable(path.relative_to(self._root).as_posix())  # goes into records, reports and tables
                 try:
                     digest = sha256_of_file(path)
                     if digest in self._taken:

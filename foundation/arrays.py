@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,15 +30,18 @@ def read_arrays(path: Path, names: tuple[str, ...]) -> tuple[NDArray[Any], ...]:
     """Return the named arrays of a `.npz` in the order asked for.
 
     Raises:
-        UsageError: the file is missing, is no `.npz`, or lacks one of the names.
+        UsageError: the file is missing, is no `.npz` as `write_arrays` writes it, or lacks one of the names.
     """
     try:
         # numpy leaves a file that it opened itself open when the archive turns out to be damaged.
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+            unpacked, found = sum(member.file_size for member in stored.zip.infolist()), path.stat().st_size
+            if unpacked > found:
+                raise ValueError(f"{unpacked} bytes packed into {found}")
             return tuple(stored[name] for name in names)
     except FileNotFoundError as error:
         raise UsageError(f"{path}: expected a file, found nothing. Run `edgeproof validate` first.") from error
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # the unpacker and numpy's header raise anything at all on damaged bytes
         raise UsageError(
             f"{path}: expected the arrays {', '.join(names)}, found something else ({error}). "
             "Delete it and run `edgeproof validate` again."

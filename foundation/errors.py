@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from enum import IntEnum
+
+from foundation.printable import printable_lines, shortened
+
+LONGEST_MESSAGE = 3000
+"""Characters; what a message quotes out of a damaged file may be as long as the file."""
 
 
 class ExitCode(IntEnum):
@@ -25,10 +29,8 @@ class EdgeproofError(Exception):
     exit_code = ExitCode.USAGE
 
     def __str__(self) -> str:
-        """Return the message; a control character from a file's name or content cannot command the terminal."""
-        return re.sub(
-            r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", lambda found: ascii(found[0])[1:-1], super().__str__()
-        )
+        """Return the message; what it quotes from a file's name or content commands no terminal, and floods none."""
+        return shortened(printable_lines(super().__str__()), LONGEST_MESSAGE)
 
 
 class UsageError(EdgeproofError):

@@ -45,10 +45,17 @@ class Explanations:
             UsageError: the file is missing, or holds something else.
         """
         maps, image_index, target = read_arrays(path, ("maps", "image_index", "target"))
-        if maps.ndim != 3 or image_index.shape != maps.shape[:1] or target.shape != maps.shape[:1]:
+        kinds = maps.dtype.kind + image_index.dtype.kind + target.dtype.kind
+        if (
+            maps.ndim != 3
+            or image_index.shape != maps.shape[:1]
+            or target.shape != maps.shape[:1]
+            or kinds not in ("fii", "fiu")
+        ):
             raise UsageError(
-                f"{path}: expected maps [m, h, w], image_index [m] and target [m], found {maps.shape}, "
-                f"{image_index.shape} and {target.shape}. Delete it and run `edgeproof validate` again."
+                f"{path}: expected maps [m, h, w] of floats, image_index [m] and target [m] of whole numbers, found "
+                f"{maps.dtype} {maps.shape}, {image_index.dtype} {image_index.shape} and {target.dtype} "
+                f"{target.shape}. Delete it and run `edgeproof validate` again."
             )
         return cls(variant, maps, image_index, target, path)
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from foundation.errors import UsageError
+from foundation.printable import printable_json
 
 JSON = Any
 """A value that `json` can write: dictionaries with string keys, lists, strings, numbers, booleans and None."""
@@ -115,7 +116,8 @@ def write_text(path: Path, content: str) -> None:
 
 def write_json(path: Path, value: JSON) -> None:
     """Write JSON atomically, indented, with sorted keys and a final newline; NaN and infinity are refused."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    write_text(path, printable_json(text) + "\n")
 
 
 def read_json(path: Path) -> JSON:
@@ -128,7 +130,7 @@ def read_json(path: Path) -> JSON:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UsageError(f"{path}: expected a file, found nothing. Run the stage that writes it first.") from error
-    except (ValueError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise UsageError(
             f"{path}: expected JSON, found something else ({error}). Delete it and run again."
         ) from error

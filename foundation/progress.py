@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from foundation.printable import printable, printable_lines
+
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
@@ -52,6 +54,7 @@ class Terminal:
     @contextmanager
     def stage(self, title: str) -> Iterator[Progress]:
         """Show a bar while the block runs, on a terminal, and a line with its seconds when it ends well."""
+        title = printable(title)
         started = time.perf_counter()
         if self._console.is_terminal:
             with self._bars() as bars:
@@ -71,4 +74,4 @@ class Terminal:
 
     def say(self, text: str) -> None:
         """Print a line."""
-        self._console.print(text, highlight=False, markup=False)
+        self._console.print(printable_lines(text), highlight=False, markup=False)

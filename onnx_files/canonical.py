@@ -11,19 +11,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from foundation.child import BrokenChildError, Limits, run_guarded
 from foundation.errors import UsageError
 from onnx_files.graph import opset_of, without_functions
-from onnx_files.reading import LARGEST_FILE_BYTES, TIME_LIMIT_S, read_model
+from onnx_files.limits import largest_grown_bytes, size_with_weights
+from onnx_files.reading import guarded, read_model
+from onnx_files.trial_run import try_out
 
 if TYPE_CHECKING:
     from onnx import ModelProto
-    from onnxruntime import InferenceSession
 
 LEAST_OPSET: Literal[13] = 13
 _IR_OF_OPSET = {13: 7, 21: 10}
-ADDRESS_SPACE_BYTES = 12_000_000_000
-"""The folded model, four times over, and what ONNX Runtime maps for itself."""
 _DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 
 
@@ -41,22 +39,8 @@ def prepare_foreign_model(path: Path, target: Path, least_opset: Literal[13, 21]
     """
     import onnx
 
-    try:
-        run_guarded(
-            "onnx_files.canonical:prepare_in_child",
-            (str(path), str(target), str(least_opset)),
-            Limits(ADDRESS_SPACE_BYTES, TIME_LIMIT_S),
-        )
-    except BrokenChildError as error:
-        if error.too_slow:
-            raise UsageError(
-                f"{path}: expected a model that ONNX Runtime can load within {TIME_LIMIT_S} s, found one that is "
-                "slower."
-            ) from error
-        raise UsageError(
-            f"{path}: expected a model that ONNX Runtime can load, found one that breaks it ({error}) "
-            f"or needs more than {ADDRESS_SPACE_BYTES / 1e9:g} GB. Give another export of it."
-        ) from error
+    arguments = (str(path), str(target), str(least_opset))
+    guarded(path, "onnx_files.canonical:prepare_in_child", arguments, "be loaded into ONNX Runtime")
     return onnx.load_model(target)
 
 
@@ -98,41 +82,13 @@ def _converted(model: ModelProto, opset: int, least_opset: int, path: Path) -> M
 
 
 def _fold(model: ModelProto, target: Path, path: Path) -> None:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath = str(target)
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        _run_once(session)
-    except Exception as error:  # of its own, or of protobuf beyond 2 GB
+    try_out(path, model.SerializeToString(), optimized=target)
+    size, most = target.stat().st_size, largest_grown_bytes(size_with_weights(path))
+    if size > most:
         raise UsageError(
-            f"{path}: expected a model that ONNX Runtime {onnxruntime.__version__} can run, found one that it "
-            f"refuses ({_first_line(error)}). Export the model with operators that it has."
-        ) from error
-    size = target.stat().st_size
-    if size > LARGEST_FILE_BYTES:
-        raise UsageError(
-            f"{path}: expected at most {LARGEST_FILE_BYTES:,} bytes once its constants are computed, found {size:,}."
+            f"{path}: expected at most {most:,} bytes once its constants are computed, found {size:,}. Export the "
+            "model with its constants folded."
         )
-
-
-def _run_once(session: InferenceSession) -> None:
-    # What asks for all memory, or falls over, does so here and not in the process that waits. Sizes that the file
-    # leaves open (but for the batch) are the caller's, so such a file is not run.
-    import numpy as np
-
-    inputs = session.get_inputs()
-    types = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
-    if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in types:
-        return
-    batch, *sizes = inputs[0].shape
-    if all(isinstance(size, int) and size > 0 for size in sizes):
-        shape = [batch if isinstance(batch, int) else 1, *sizes]
-        session.run(None, {inputs[0].name: np.zeros(shape, types[inputs[0].type])})
 
 
 def _first_line(error: Exception) -> str:

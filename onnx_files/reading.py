@@ -10,17 +10,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foundation.child import BrokenChildError, Limits, run_guarded
+from foundation.child import BrokenChildError, run_guarded
 from foundation.errors import UsageError
+from onnx_files.limits import LARGEST_FILE_BYTES, MOST_NODES, limits_for, number_of_nodes, size_with_weights
 
 if TYPE_CHECKING:
     from onnx import ModelProto
-
-LARGEST_FILE_BYTES = 1_500_000_000
-"""With its weights. A protobuf ends at 2 GB, and what we write of a model can be larger than the model."""
-TIME_LIMIT_S = 120
-ADDRESS_SPACE_BYTES = 4_000_000_000
-"""On top of six times the file: the parsed model, its weights once more, and what the checker infers."""
 
 _ADVICE = "Give the path of a classifier in ONNX format."
 
@@ -32,22 +27,26 @@ def read_model(path: Path) -> ModelProto:
         path: the model.
 
     Raises:
-        UsageError: no such file, too large, no ONNX model, or weights that lie outside the model's folder.
+        UsageError: no such file, too large, too many nodes, no ONNX model, or weights that lie outside the model's
+            folder.
     """
     import onnx
-    from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
     from onnx.external_data_helper import load_external_data_for_model
 
     try:
         _check_size(path, path.stat().st_size)
         model = onnx.load_model(path, load_external_data=False)
+        _check_nodes(path, number_of_nodes(model))
+        _check_size(path, path.stat().st_size + _bytes_beside(model, path.parent))
         # Refuses what lies outside the folder, links, and offsets beyond a file's end.
         load_external_data_for_model(model, str(path.parent))
         _check_size(path, model.ByteSize())
         onnx.checker.check_model(model)
     except FileNotFoundError as error:
         raise UsageError(f"{path}: expected an ONNX model, found no file. {_ADVICE}") from error
-    except (DecodeError, EncodeError, onnx.checker.ValidationError, OSError, ValueError) as error:
+    except UsageError:
+        raise
+    except Exception as error:  # protobuf, the checker and the reader of weights raise errors of many kinds
         reason = (str(error).strip().splitlines() or ["it cannot be parsed"])[0]
         raise UsageError(f"{path}: expected an ONNX model, found something else ({reason}). {_ADVICE}") from error
     return model
@@ -56,24 +55,41 @@ def read_model(path: Path) -> ModelProto:
 def read_foreign_model(path: Path) -> ModelProto:
     """Read an ONNX file that may come from anywhere: in a child process with limits first, then here.
 
+    In the child it also runs once on a blank image, if it says how large one is.
+
     Raises:
-        UsageError: as `read_model`, or the file exhausts the child's memory or time, or crashes its parser.
+        UsageError: as `read_model`, or ONNX Runtime refuses it, or it exhausts the child's memory or time, or crashes
+            it.
     """
-    size_bytes = path.stat().st_size if path.is_file() else 0
-    limits = Limits(ADDRESS_SPACE_BYTES + 6 * size_bytes, TIME_LIMIT_S)
+    guarded(path, "onnx_files.reading:check_in_child", (str(path),), "be read")
+    return read_model(path)
+
+
+def guarded(path: Path, function: str, arguments: tuple[str, ...], what: str) -> None:
+    """Let a child process do something with a foreign model, within limits that follow the model's size.
+
+    Args:
+        path: the model, for its size and for messages.
+        function: `module:function`, as for `run_guarded`.
+        arguments: of the function.
+        what: it does, as "be read" goes on after "that can".
+
+    Raises:
+        UsageError: what the function raised, or the file exhausts the child's memory or time, or crashes it.
+    """
+    limits = limits_for(size_with_weights(path))
     try:
-        run_guarded("onnx_files.reading:check_in_child", (str(path),), limits)
+        run_guarded(function, arguments, limits)
     except BrokenChildError as error:
         if error.too_slow:
             raise UsageError(
-                f"{path}: expected an ONNX model that can be read within {TIME_LIMIT_S} s, found one that takes "
-                "longer."
+                f"{path}: expected an ONNX model that can {what} within {limits.seconds:g} s, found one that takes "
+                "longer. Give a smaller model, or another export of it."
             ) from error
         raise UsageError(
-            f"{path}: expected an ONNX model, found a file that breaks the parser ({error}) "
-            f"or needs more than {ADDRESS_SPACE_BYTES / 1e9:g} GB to be read. {_ADVICE}"
+            f"{path}: expected an ONNX model that can {what}, found a file that breaks the parser ({error}) "
+            f"or needs more than {limits.address_space_bytes / 1e9:.2g} GB for it. {_ADVICE}"
         ) from error
-    return read_model(path)
 
 
 def external_files(path: Path) -> tuple[Path, ...]:
@@ -90,6 +106,20 @@ def external_files(path: Path) -> tuple[Path, ...]:
     return tuple(path.parent / name for name in sorted({ExternalDataInfo(tensor).location for tensor in tensors}))
 
 
+def _bytes_beside(model: ModelProto, folder: Path) -> int:
+    """Return how many bytes of weights would be read from other files; what is not there is refused later."""
+    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+    total = 0
+    for tensor in model.graph.initializer:
+        if uses_external_data(tensor):
+            info = ExternalDataInfo(tensor)
+            beside = folder / info.location
+            size = beside.stat().st_size if beside.is_file() else 0
+            total += min(size, info.length or size)
+    return total
+
+
 def _check_size(path: Path, size_bytes: int) -> None:
     if size_bytes > LARGEST_FILE_BYTES:
         raise UsageError(
@@ -98,6 +128,16 @@ def _check_size(path: Path, size_bytes: int) -> None:
         )
 
 
+def _check_nodes(path: Path, nodes: int) -> None:
+    if nodes > MOST_NODES:
+        raise UsageError(
+            f"{path}: expected at most {MOST_NODES:,} nodes, found {nodes:,}. Export the model with its constants "
+            "folded and without unrolled loops."
+        )
+
+
 def check_in_child(path: str) -> None:
-    """Read a model as `read_model` does, where that may break the process."""
-    read_model(Path(path))
+    """Read a model as `read_model` does and run it once, where that may break the process."""
+    from onnx_files.trial_run import try_out
+
+    try_out(Path(path), read_model(Path(path)).SerializeToString())

@@ -40,11 +40,15 @@ def read_configuration(path: Path) -> Configuration:
         raise UsageError(f"{path}: expected a readable text file ({error}). Is it the right file?") from error
     try:
         values = yaml.load(text, Loader=_PlainLoader)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except (
+        Exception
+    ) as error:  # beside its own errors, what its constructors raise on a value that does not fit its tag
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or (
-            str(error) if isinstance(error, ValueError) else "nested too deeply, or no text"
+            f"a value that cannot be read ({error})"
+            if isinstance(error, ValueError | LookupError)
+            else "nested too deeply, or no text"
         )
         raise UsageError(f"{path}: expected YAML, found a mistake{where}: {problem}. Mend that line.") from error
     if not isinstance(values, dict):
@@ -154,7 +158,7 @@ def _sentences(mistake: ErrorDetails, short: bool) -> list[str]:
     )
     messages = mistake["msg"].removeprefix("Value error, ").splitlines()
     where = f"`{key}`: " if key else ""
-    return [f"{where}{message[0].lower()}{message[1:]}{found}." for message in messages]
+    return [f"{where}{message[:1].lower()}{message[1:]}{found}." for message in messages]
 
 
 def _shown(value: object) -> str:

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from foundation.errors import ExitCode
+from foundation.printable import printable, printable_json, printable_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,7 +24,7 @@ def fail(error: BaseException, message: str, code: ExitCode) -> None:
         raise error
     from rich.text import Text
 
-    error_console().print(Text("error: ", style="bold red").append(message, style="default"))
+    error_console().print(Text("error: ", style="bold red").append(printable_lines(message), style="default"))
     sys.exit(code)
 
 
@@ -39,7 +40,7 @@ def print_result(result: Any) -> None:
     from rich.console import Console
 
     if isinstance(result, dict | list):
-        print(json.dumps(result, indent=2, ensure_ascii=False))
+        print(printable_json(json.dumps(result, indent=2, ensure_ascii=False)))
     else:
         Console().print(result)
 
@@ -60,7 +61,7 @@ def show_outcome(outcome: RunOutcome) -> None:
     console = Console(soft_wrap=True, highlight=False)
     for verdict in outcome.verdicts:
         found = "missing" if verdict.value is None else f"{verdict.value:.4g}"
-        gate, detail = escape(verdict.gate), escape(verdict.detail)
+        gate, detail = escape(printable(verdict.gate)), escape(printable(verdict.detail))
         console.print(f"{marks[verdict.status]} {gate}: [bold]{found}[/]\n  [dim]{detail}[/]")
     console.print(outcome.sentence)
     console.print(f"report: {outcome.report.resolve().as_uri()}")
@@ -76,7 +77,7 @@ def show_night(result: NightlyResult, as_json: bool) -> None:
         print_result({"run": str(result.run.root), **codes, "comparison": comparison, "notes": list(result.notes)})
         return
     for note in result.notes:
-        print(note)
+        print(printable_lines(note))
     if result.comparison:
         print_result(comparison_table(result.comparison))
     print(f"exit code {int(result.exit_code)} (gates {int(result.gates_exit_code)}); run {result.run.root}")

@@ -29,6 +29,7 @@ def write_report(run: RunFolder) -> Path:
         UsageError: `run.json` is missing or is not a run record that this version knows.
     """
     from foundation.files import write_bytes
+    from foundation.printable import printable_json, printable_lines
     from reports import bom, html, junit, model_card, report_json, summary
     from reports.facts import read_facts
 
@@ -36,5 +37,6 @@ def write_report(run: RunFolder) -> Path:
     renderers = (report_json, junit, summary, model_card, bom, html)
     contents = {name: of.render(facts) for name, of in zip(REPORT_FILES, renderers, strict=True)}
     for name, text in contents.items():
-        write_bytes(run.report / name, text.encode())
+        plain = printable_json(text) if name.endswith(".json") else printable_lines(text)
+        write_bytes(run.report / name, plain.encode())
     return run.report / "index.html"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from calibration_data.datasets.comma_separated import numbered_rows
+from calibration_data.datasets.comma_separated import listed_names, numbered_rows
 from calibration_data.image_files import require_file, require_inside
 from calibration_data.prepared import SplitName
 from foundation.errors import UsageError
@@ -135,7 +135,7 @@ def read_lists(root: Path) -> dict[str, SplitName]:
     splits: dict[str, SplitName] = {}
     for name, split in LISTS:
         path = require_inside(root, require_file(root / name, "an official list of images"))
-        for image in path.read_text(encoding="utf-8", errors="replace").split():
+        for image in listed_names(path):
             if splits.setdefault(image, split) != split:
                 raise UsageError(f"{path}: expected no image in both lists, found {image!a}. Get the official lists.")
     return splits

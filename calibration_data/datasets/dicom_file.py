@@ -21,6 +21,8 @@ PIXEL_KEYWORDS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelDat
 _MAGIC_OFFSET, _MAGIC = 128, b"DICM"
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _BLOCK = 1 << 20
+LARGEST_INFLATED_BYTES = 1 << 28
+"""A frame of 90 million pixels in two bytes, or 500 CT slices; it is in memory twice for a moment."""
 _ITEM = 0xE000FFFE  # as four bytes of little endian
 
 
@@ -177,15 +179,15 @@ def _other_content() -> BadImageError:
 
 
 def _inflate(stream: BinaryIO) -> bytes:
-    """Inflate the rest of a file, unless it grows past the largest image there may be; pydicom would not ask."""
+    """Inflate the rest of a file, unless it grows past the largest file there may be; pydicom would not ask."""
     from PIL import Image
 
-    limit = Image.MAX_IMAGE_PIXELS
-    most = None if limit is None else limit * 3 * 2 + (1 << 20)  # three samples of two bytes, and a header
+    limit = Image.MAX_IMAGE_PIXELS  # three samples of two bytes, and a header
+    most = LARGEST_INFLATED_BYTES if limit is None else min(LARGEST_INFLATED_BYTES, limit * 3 * 2 + (1 << 20))
     inflater, inflated = zlib.decompressobj(-zlib.MAX_WBITS), bytearray()
     while block := inflater.unconsumed_tail or stream.read(1 << 16):
         inflated += inflater.decompress(block, _BLOCK)
-        if most is not None and len(inflated) > most:
+        if len(inflated) > most:
             raise BadImageError(f"expected at most {most} bytes, found more once inflated (a bomb?)")
         if inflater.eof:  # what follows is padding
             break

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from calibration_data.dataset import BadImageError, Dataset, Frame, Record, SourceSettings
+from calibration_data.datasets.comma_separated import listed_names
 from calibration_data.image_files import fingerprint_of_files, read_mask, read_pixels, require_folder, require_inside
 from calibration_data.prepared import SplitName
 from foundation.errors import UsageError
@@ -47,6 +48,7 @@ _MARGIN = 1.1
 _SMALLEST_SIDE = 0.2
 """Of a crop, relative to the image's short side."""
 _SMALLEST_IMAGE = 16
+_LARGEST_IMAGE = 20_000
 """Height and width, in pixels."""
 _BLACK = 24
 """Largest channel value of a pixel that counts as black border."""
@@ -259,7 +261,7 @@ def _listed(root: Path) -> dict[SplitName, list[str]]:
             raise UsageError(
                 f"{path}: expected the authors' list of images, found nothing. Unpack the whole data set."
             )
-        listed[split] = path.read_text(encoding="utf-8").split()
+        listed[split] = listed_names(path)
         for name in listed[split]:
             if name in seen:
                 raise UsageError(
@@ -274,6 +276,12 @@ def _listed(root: Path) -> dict[SplitName, list[str]]:
     return listed
 
 
+def _pixels(value: JSON) -> int:
+    if type(value) is not int or not 0 <= value <= _LARGEST_IMAGE:
+        raise ValueError(f"a number of pixels that is {str(value)[:40]!a}")
+    return value
+
+
 def _read_boxes(root: Path) -> dict[str, dict[str, JSON]]:
     """Return width, height and boxes (left, top, right, bottom) of each image."""
     path = root / _BOXES
@@ -281,9 +289,9 @@ def _read_boxes(root: Path) -> dict[str, dict[str, JSON]]:
     try:
         boxes: dict[str, dict[str, JSON]] = {
             name: {
-                "width": int(entry["width"]),
-                "height": int(entry["height"]),
-                "boxes": [[int(box[key]) for key in ("xmin", "ymin", "xmax", "ymax")] for box in entry["bbox"]],
+                "width": _pixels(entry["width"]),
+                "height": _pixels(entry["height"]),
+                "boxes": [[_pixels(box[key]) for key in ("xmin", "ymin", "xmax", "ymax")] for box in entry["bbox"]],
             }
             for name, entry in content.items()
         }

@@ -9,8 +9,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import math
-import zlib
 from functools import lru_cache, partial
+from io import BufferedReader
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +29,7 @@ CLASSES = tuple(str(digit) for digit in range(10))
 _SPLITS: tuple[tuple[str, SplitName], ...] = (("train", "train"), ("t10k", "test"))
 """Prefix of the files → official split; what is trained on is divided into train and validation."""
 _UNSIGNED_BYTE = 0x08
+_BLOCK_BYTES = 1 << 20
 _LARGEST_FILE_BYTES = 2**30
 """Of an unpacked file; MNIST's largest has 47 MB, EMNIST's 550 MB."""
 
@@ -117,13 +118,25 @@ def _read_at(path: Path, axes: int, mtime_ns: int) -> NDArray[np.uint8]:
                 found = path.stat().st_size - header_bytes
                 _require_length(path, shape, found)
                 return np.memmap(path, np.uint8, "r", header_bytes, shape) if expected else np.zeros(shape, np.uint8)
-            values = stream.read(expected + 1)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            values = np.empty(expected, np.uint8)  # once in memory, where bytes read and joined would be twice
+            found = _read_into(stream, values) + len(stream.read(1))
+    except UsageError:
+        raise
+    except Exception as error:  # gzip raises errors of several kinds on damaged bytes
         raise UsageError(
-            f"{path}: expected a whole gzip file, found a damaged one ({error}). Get it again."
+            f"{path}: expected a whole {'gzip' if is_packed else 'IDX'} file, found a damaged one ({error}). "
+            "Get it again."
         ) from error
-    _require_length(path, shape, len(values))
-    return np.frombuffer(values, np.uint8).reshape(shape)
+    _require_length(path, shape, found)
+    return values.reshape(shape)
+
+
+def _read_into(stream: gzip.GzipFile | BufferedReader, values: NDArray[np.uint8]) -> int:
+    done = 0
+    while block := stream.read(min(_BLOCK_BYTES, len(values) - done)):
+        values[done : done + len(block)] = np.frombuffer(block, np.uint8)
+        done += len(block)
+    return done
 
 
 def _shape(path: Path, header: bytes, axes: int) -> tuple[int, ...]:

@@ -11,6 +11,14 @@ from pathlib import Path
 
 LARGEST_UNPACKED_BYTES = 32 * 2**30
 """Of one source; the largest set known here, PathMNIST at 224 px, has 16 GB."""
+_SMALL_BYTES = 2**28
+_LARGEST_RATIO = 200
+"""Images compress to a half, masks to a hundredth; a bomb to a thousandth and less."""
+
+
+def largest_unpacked_bytes(packed_bytes: int) -> int:
+    """Return how many bytes may come out of a compressed source of a size: 256 MiB of a small one."""
+    return min(LARGEST_UNPACKED_BYTES, _SMALL_BYTES + _LARGEST_RATIO * packed_bytes)
 
 
 def unpacked_path(sha256: str, name: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from foundation.printable import printable, printable_lines
 from pipeline.judge.comparison import Comparison, Difference
 from pipeline.night.nights import Night
 from reports.formats import NOT_MEASURED, with_unit
@@ -22,18 +23,20 @@ def comparison_table(comparison: Comparison) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    parts: list[RenderableType] = [Text(statement) for statement in comparison.statements]
+    parts: list[RenderableType] = [Text(printable(statement)) for statement in comparison.statements]
     shown = _worth_showing(comparison)
     if shown:
-        table = Table(width=80, title=f"{comparison.accepted} → {comparison.current}", title_justify="left")
+        table = Table(
+            width=80, title=Text(printable(f"{comparison.accepted} → {comparison.current}")), title_justify="left"
+        )
         for heading in ("measurement", "variant", "before → now", "outcome"):
             table.add_column(heading, overflow="fold")
         for one in shown:
             table.add_row(
-                _what(one),
-                one.variant,
+                Text(printable(_what(one))),
+                Text(printable(one.variant)),
                 f"{_value(one, one.accepted)} → {_value(one, one.current)}",
-                Text(f"{_status(one)}: {one.detail}", style=STYLES.get(one.status, "")),
+                Text(printable(f"{_status(one)}: {one.detail}"), style=STYLES.get(one.status, "")),
             )
         parts.append(table)
     parts.append(Text(_outcome(comparison), style="bold red" if comparison.exit_code else "bold green"))
@@ -61,7 +64,7 @@ def nightly_markdown(name: str, comparison: Comparison | None, notes: Sequence[s
         lines += [*(_row(one) for one in shown), ""]
     lines += ["| night | exit code | comparison |", "| --- | ---: | --- |"]
     lines += [_night_row(night) for night in reversed(nights[-SHOWN_NIGHTS:])]
-    return "\n".join(lines) + "\n"
+    return printable_lines("\n".join(lines)) + "\n"
 
 
 def _worth_showing(comparison: Comparison) -> tuple[Difference, ...]:

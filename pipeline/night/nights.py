@@ -12,13 +12,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from foundation.errors import UsageError
 from foundation.files import JSON
 
 HISTORY_NAME = "history.jsonl"
 TORN_NAME = "history.torn"
+
+T = TypeVar("T", int, str)
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def read_history(folder: Path) -> History:
         try:
             night = _with_event(nights, json.loads(line))
             nights[night.run] = night
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             unreadable.append(f"{path.name} line {number}: {line[:60].decode(errors='replace')!r}")
     return History(tuple(nights.values()), tuple(unreadable))
 
@@ -148,11 +150,17 @@ def _with_event(nights: Mapping[str, Night], event: Mapping[str, JSON]) -> Night
         before.started_utc,
         before.attempts,
         finished_utc=str(event["time_utc"]),
-        exit_code=int(event["exit_code"]),
-        comparison=event["comparison"],
-        headline=event["headline"],
-        error=event["error"],
+        exit_code=_typed(event["exit_code"], int),
+        comparison=None if event["comparison"] is None else _typed(event["comparison"], str),
+        headline={name: None if value is None else float(value) for name, value in event["headline"].items()},
+        error=None if event["error"] is None else _typed(event["error"], str),
     )
+
+
+def _typed(value: JSON, kind: type[T]) -> T:
+    if type(value) is not kind:
+        raise TypeError(f"{type(value).__name__} in place of {kind.__name__}")
+    return value
 
 
 def _append(path: Path, event: Mapping[str, JSON]) -> None:
@@ -199,7 +207,7 @@ def _mend_end(path: Path, descriptor: int) -> None:
 def _is_json(line: bytes) -> bool:
     try:
         json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 

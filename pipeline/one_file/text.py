@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from foundation.files import JSON
 from foundation.note_parts import Estimate, SaturatingLayerNote
 from foundation.notes import TunedNotes, static_notes
+from foundation.printable import printable
 from pipeline.one_file.compile_file import CompiledFile
 from reports.formats import NOT_MEASURED, count, decibels, interval, percent, plain, size, with_unit
 
@@ -22,11 +23,12 @@ def compiled_table(compiled: CompiledFile) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(width=80, show_header=False, title=str(compiled.compiled.path), title_justify="left")
+    title = Text(printable(str(compiled.compiled.path)))
+    table = Table(width=80, show_header=False, title=title, title_justify="left")
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for what, found in _rows(compiled):
-        table.add_row(what, Text(found))
+        table.add_row(what, Text(printable(found)))
     return table
 
 

@@ -25,6 +25,7 @@ from onnx_files.canonical import prepare_foreign_model
 from onnx_files.judged_output import answer_form, chosen_output, kind_of
 from onnx_files.preprocessing import Preprocessing
 from onnx_files.reading import external_files, read_model
+from onnx_files.trial_run import run_guarded_once
 from stages.given.answering import answers_as_given, refuse_broken_answers
 from stages.given.form import Spelling, preprocessing_for
 from stages.given.settings import FileForm, OnnxSettings
@@ -260,15 +261,18 @@ def _is_object(text: str) -> bool:
 def _width(proto: ModelProto, path: Path, output: str, preprocessing: Preprocessing) -> int:
     import onnxruntime
 
+    axes = proto.graph.input[0].type.tensor_type.shape.dim
+    batch = axes[0].dim_value or 1
+    shape = (batch, len(preprocessing.mean), preprocessing.image_size, preprocessing.width)
+    blank = preprocessing.to_input(np.zeros(shape, np.uint8))
+    if any(not axis.dim_value for axis in axes[1:]):  # of fixed sizes, it was run as it was read
+        run_guarded_once(proto, path, blank.shape)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    entry = session.get_inputs()[0]
-    batch = entry.shape[0] if isinstance(entry.shape[0], int) else 1
-    shape = (batch, len(preprocessing.mean), preprocessing.image_size, preprocessing.width)
     try:
-        (found,) = session.run([output], {entry.name: preprocessing.to_input(np.zeros(shape, np.uint8))})
+        session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        (found,) = session.run([output], {session.get_inputs()[0].name: blank})
         values = np.asarray(found)
         return int(values.reshape(batch, -1).shape[1])
     except Exception as error:  # whatever ONNX Runtime raises, or what has not one answer per image

@@ -7,19 +7,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import nn
 
 from foundation.artifacts import Checkpoint, Task
 from foundation.errors import UsageError
 from foundation.files import write_bytes
+from foundation.typed_files import CLOSED
 from foundation.user_code import names_a_function
 from stages.network import NETWORKS, PactSettings, build_network
 from stages.network.custom import check_logits
 from stages.network.pact import insert_pact
 
 _KEY = "edgeproof.network"
+_LARGEST_IMAGE_SIZE = 4096
+_MOST_CLASSES = 100_000
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class NetworkSpec:
     std: tuple[float, ...]
     pact: PactSettings | None
     task: Task = "multi_class"
+
+    __pydantic_config__ = CLOSED
 
     def build(self, seed: int) -> nn.Module:
         """Return the network with initial weights, with PACT in it where the specification says so.
@@ -81,18 +86,21 @@ class NetworkSpec:
 
     @classmethod
     def from_text(cls, text: str) -> NetworkSpec:
-        """Return what `to_text` wrote."""
-        values = json.loads(text)
-        return cls(
-            network=values["network"],
-            classes=tuple(values["classes"]),
-            channels=values["channels"],
-            image_size=values["image_size"],
-            mean=tuple(values["mean"]),
-            std=tuple(values["std"]),
-            pact=PactSettings(**values["pact"]) if values["pact"] else None,
-            task=values["task"],
-        )
+        """Return what `to_text` wrote.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        from pydantic import TypeAdapter
+
+        spec = TypeAdapter(cls).validate_json(text)
+        lengths = {len(spec.mean), len(spec.std)}
+        sized = 1 <= spec.image_size <= _LARGEST_IMAGE_SIZE and 1 <= len(spec.classes) <= _MOST_CLASSES
+        if not sized or lengths != {spec.channels} or spec.channels not in (1, 3) or min(spec.std) <= 0:
+            raise ValueError(
+                f"images of {spec.image_size} px with {spec.channels} channels, and {lengths} of mean and std"
+            )
+        return spec
 
 
 def save_checkpoint(path: Path, spec: NetworkSpec, network: nn.Module) -> Checkpoint:
@@ -117,7 +125,7 @@ def load_checkpoint(checkpoint: Checkpoint) -> tuple[NetworkSpec, nn.Module]:
             metadata = file.metadata() or {}
             tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         spec = NetworkSpec.from_text(metadata[_KEY])
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+    except Exception as error:  # safetensors and torch raise errors of many kinds on a damaged file
         raise UsageError(
             f"{checkpoint.path}: expected a checkpoint written by `edgeproof train`, found something else ({error}). "
             "Name one, or delete it and train again."
@@ -127,7 +135,7 @@ def load_checkpoint(checkpoint: Checkpoint) -> tuple[NetworkSpec, nn.Module]:
     network = spec.build(seed=0)
     try:
         network.load_state_dict(tensors)
-    except RuntimeError as error:
+    except Exception as error:  # as torch tells of shapes, and of types that cannot be cast
         raise UsageError(
             f"{checkpoint.path}: expected the tensors of the network {spec.network!r}, found others "
             f"({_briefly(str(error))}). Train again."

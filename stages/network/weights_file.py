@@ -19,6 +19,8 @@ from torch import Tensor
 from foundation.errors import UsageError
 
 MAX_BYTES = 4 * 2**30
+_LARGEST_RATIO = 20
+"""Weights hardly compress; a bomb's zeros do, a thousand times."""
 # Where checkpoints keep the state dict, in the order in which it is looked for.
 _CONTAINERS = ("state_dict", "model_state_dict", "model", "net", "network", "state_dict_ema", "model_ema", "ema")
 
@@ -43,10 +45,16 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise UsageError(f"{path}: expected a file of weights, found {'a folder' if path.is_dir() else 'nothing'}.")
     with path.open("rb") as stream:
         start = stream.read(9)
-    size = max(path.stat().st_size, _unpacked_bytes(path))
-    if size > MAX_BYTES:
+    size, unpacked = path.stat().st_size, _unpacked_bytes(path)
+    if max(size, unpacked) > MAX_BYTES:
         raise UsageError(
-            f"{path}: expected weights of {MAX_BYTES} bytes at most, found {size}. Is it the right file?"
+            f"{path}: expected weights of {MAX_BYTES} bytes at most, found {max(size, unpacked)}. Is it the right "
+            "file?"
+        )
+    if unpacked > _LARGEST_RATIO * size:
+        raise UsageError(
+            f"{path}: expected weights as torch.save writes them, found {unpacked} bytes packed into {size} (a "
+            "decompression bomb?). Save them anew."
         )
     try:
         if start[8:] == b"{":  # safetensors: the header's length in eight bytes, then JSON
@@ -68,7 +76,7 @@ def _unpacked_bytes(path: Path) -> int:
     try:
         with zipfile.ZipFile(path) as archive:
             return sum(member.file_size for member in archive.infolist())
-    except zipfile.BadZipFile:  # an older checkpoint or safetensors, neither of which is compressed
+    except Exception:  # an older checkpoint or safetensors, neither of which is compressed; or a damaged directory
         return 0
 
 

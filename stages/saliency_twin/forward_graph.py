@@ -7,10 +7,11 @@ from functools import cached_property
 from typing import Any
 
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper, shape_inference
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from foundation.errors import UsageError
 from onnx_files.graph import GraphIndex, opset_of, reads
+from onnx_files.shapes import with_shapes
 from stages.saliency_twin.decompositions import decompose, operator_key
 
 Dimension = int | str | None
@@ -202,6 +203,9 @@ def read_graph(model: ModelProto, image: str, logits: str) -> ForwardGraph:
         model: opset 13 or more.
         image: name of the input.
         logits: name of the tensor to explain.
+
+    Raises:
+        UsageError: the graph contradicts itself.
     """
     nodes: list[NodeProto] = []
     virtual: set[str] = set()
@@ -216,7 +220,7 @@ def read_graph(model: ModelProto, image: str, logits: str) -> ForwardGraph:
     # What a converter noted may be stale, or name a fused node's form.
     del plain.graph.value_info[:]
     index = GraphIndex.of(plain.graph)
-    graph = shape_inference.infer_shapes(plain, data_prop=True).graph
+    graph = with_shapes(plain, values=True).graph
     inferred = [*graph.input, *graph.value_info, *graph.output]
     types = {value.name: value.type.tensor_type.elem_type for value in inferred}
     shapes = {

@@ -14,7 +14,7 @@ from onnx import ModelProto
 from foundation.errors import NotMeasuredError
 from stages.saliency_twin.forward_graph import INTEGER_TYPES, Dimension, ForwardGraph
 from stages.saliency_twin.twin import Drawn, extended, gradient_at_image
-from stages.saliency_twin.twin_file import told_logits, write_extended
+from stages.saliency_twin.twin_file import write_extended
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose", "ConvInteger")
 
@@ -29,15 +29,11 @@ def make_grad_cam(
 ) -> Path:
     """Write the Grad-CAM twin of any ONNX classifier and return its path; the same model gives the same bytes.
 
-    Args and errors as in `twin_file.make_twin`, and:
-
-    Raises:
-        NotMeasuredError: the model has no feature maps that Grad-CAM could explain it by.
+    Args and errors as in `twin_file.make_twin`; a model without feature maps that Grad-CAM could explain it by is one
+    more UsageError.
     """
     return write_extended(
-        path,
-        grad_cam_path(path) if output is None else output,
-        lambda model: build_grad_cam(model, input_name, logits_name or told_logits(model)),
+        "grad_cam", path, grad_cam_path(path) if output is None else output, input_name, logits_name
     )
 
 

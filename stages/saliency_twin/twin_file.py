@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from foundation.errors import UsageError
+from foundation.errors import EdgeproofError, UsageError
 from foundation.files import sha256_of_file, write_bytes
 from onnx_files.answers import AnswerForm
 from onnx_files.judged_output import explained_tensor
-from onnx_files.reading import read_foreign_model
+from onnx_files.reading import guarded, read_model
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -37,15 +37,8 @@ def make_twin(path: Path, output: Path | None, input_name: str | None, logits_na
 
     Raises:
         UsageError: no such model or none that can be read, a name is missing, or an operator has no rule.
-        StageError: the twin breaks ONNX's rules.
     """
-    from stages.saliency_twin.twin import build_twin
-
-    return write_extended(
-        path,
-        twin_path(path) if output is None else output,
-        lambda model: build_twin(model, input_name, logits_name or told_logits(model)),
-    )
+    return write_extended("gradient", path, twin_path(path) if output is None else output, input_name, logits_name)
 
 
 def told_logits(model: ModelProto) -> str | None:
@@ -61,23 +54,56 @@ def told_logits(model: ModelProto) -> str | None:
     return explained_tensor(model, answers.output) if answers else None
 
 
-def write_extended(path: Path, output: Path, extend: Callable[[ModelProto], ModelProto]) -> Path:
-    """Write what `extend` makes of a model, with the model's metadata and digest, and return its path.
+def write_extended(
+    kind: Literal["gradient", "grad_cam"],
+    path: Path,
+    output: Path,
+    input_name: str | None,
+    logits_name: str | None,
+) -> Path:
+    """Write a model with a map of its answers drawn into it, with its metadata and digest, and return its path.
+
+    The file may come from anywhere, and inferring its shapes can take all memory there is, so it is read and drawn
+    into in a child process with limits; here nothing of it is parsed.
+
+    Args:
+        kind: of the map.
+        path: the model.
+        output: the file to write.
+        input_name: as in `make_twin`.
+        logits_name: likewise.
 
     Raises:
-        UsageError: no such model or none that can be read, or the output is the model itself.
+        UsageError: no such model or none that can be read, the output is the model itself, or the kind of map is none
+            for this model.
     """
-    import onnx
-
     if output.resolve() == path.resolve():
         raise UsageError(f"--output: expected another file than the model, found {path} itself. Choose another name.")
-    model = read_foreign_model(path)
+    with tempfile.TemporaryDirectory(prefix="edgeproof-") as scratch:
+        drawn = Path(scratch) / "twin.onnx"
+        arguments = (kind, str(path), str(drawn), input_name or "", logits_name or "")
+        guarded(path, "stages.saliency_twin.twin_file:draw_in_child", arguments, "be read and explained")
+        write_bytes(output, drawn.read_bytes())
+    return output
+
+
+# --- in the child ---
+
+
+def draw_in_child(kind: str, path: str, target: str, input_name: str, logits_name: str) -> None:
+    """Write what `write_extended` delivers, where that may break the process; an empty name stands for none."""
+    import onnx
+
+    from stages.saliency_twin.grad_cam import build_grad_cam
+    from stages.saliency_twin.twin import build_twin
+
+    model = read_model(Path(path))
     try:
-        twin = extend(model)
-    except UsageError as error:
+        build = {"gradient": build_twin, "grad_cam": build_grad_cam}[kind]
+        twin = build(model, input_name or None, logits_name or told_logits(model))
+    except EdgeproofError as error:
         raise UsageError(f"{path}: {error}") from error
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     twin.ClearField("metadata_props")
-    onnx.helper.set_model_props(twin, dict(sorted((metadata | {TWIN_OF_KEY: sha256_of_file(path)}).items())))
-    write_bytes(output, twin.SerializeToString(deterministic=True))
-    return output
+    onnx.helper.set_model_props(twin, dict(sorted((metadata | {TWIN_OF_KEY: sha256_of_file(Path(path))}).items())))
+    Path(target).write_bytes(twin.SerializeToString(deterministic=True))

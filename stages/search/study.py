@@ -8,7 +8,8 @@ proposal is worth is measured on the compiled file. Every trial is on disk befor
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
@@ -91,12 +92,16 @@ def open_study(journal: Path, identity: str, seed: int) -> Study:
             load_if_exists=True,
             sampler=_sampler(seed),
         )
-    except (ValueError, KeyError, TypeError) as error:
+        refuse_edited(study, journal)
+        known_layers(study)
+        _finished(study)
+    except (UsageError, OSError):  # the latter of the disk
+        raise
+    except Exception as error:  # Optuna raises whatever a damaged entry leads it to
         raise UsageError(
-            f"{journal}: expected the journal of a search, found one with a damaged entry ({error}). Delete it and "
-            "run again; the search begins anew."
+            f"{journal}: expected the journal of a search, found one with a damaged entry "
+            f"({type(error).__name__}: {str(error)[:200]}). Delete it and run again; the search begins anew."
         ) from error
-    refuse_edited(study, journal)
     return study
 
 
@@ -125,21 +130,24 @@ def search(
     """
     from optuna.trial import TrialState
 
-    for start in _starting_points(layers) if not study.trials else ():
-        study.enqueue_trial(start.model_dump())
-    for killed in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        study.enqueue_trial(killed.params)
-        study.tell(killed.number, state=TrialState.FAIL)
-    known = {trial.candidate: trial for trial in _finished(study)}
+    with _on_damage():
+        for start in _starting_points(layers) if not study.trials else ():
+            study.enqueue_trial(start.model_dump())
+        for killed in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            study.enqueue_trial(killed.params)
+            study.tell(killed.number, state=TrialState.FAIL)
+        known = {trial.candidate: trial for trial in _finished(study)}
     repeated = 0
     while len(known) < settings.trials and (not known or time.monotonic() < deadline):
-        asked = study.ask()
-        candidate = _propose(asked, layers)
+        with _on_damage():
+            asked = study.ask()
+            candidate = _propose(asked, layers)
         repeated = repeated + 1 if candidate in known else 0
         if repeated == _MOST_REPEATS:
             break
         known[candidate] = known.get(candidate) or _try(evaluate, candidate)
-        _tell(study, asked, known[candidate])
+        with _on_damage():
+            _tell(study, asked, known[candidate])
         progress(len(known), settings.trials)
     return list(known.values())
 
@@ -241,6 +249,8 @@ def _finished(study: Study) -> list[TrialNote]:
     trials = []
     for frozen in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL)):
         measured, error = frozen.user_attrs.get("measured"), frozen.user_attrs.get("error")
+        if frozen.state == TrialState.COMPLETE and not measured:
+            raise ValueError("a trial without a measurement")
         if measured or error:
             trials.append(_noted(TrialNote, {"candidate": frozen.params, "measured": measured, "error": error}))
     return trials
@@ -250,10 +260,25 @@ def _noted(note: type[Note], entry: Any) -> Note:
     try:
         return note.model_validate(entry, strict=False)
     except ValidationError as error:
-        raise UsageError(
-            f"expected the journal of a search, found one with a damaged entry ({error.errors()[0]['msg']}). Delete "
-            "the file *.search.jsonl and run again; the search begins anew."
-        ) from error
+        raise _damaged(error.errors()[0]["msg"]) from error
+
+
+@contextmanager
+def _on_damage() -> Iterator[None]:
+    """Turn whatever Optuna raises on what a damaged journal holds into a sentence."""
+    try:
+        yield
+    except (UsageError, OSError):  # the latter of the disk
+        raise
+    except Exception as error:
+        raise _damaged(f"{type(error).__name__}: {str(error)[:200]}") from error
+
+
+def _damaged(reason: str) -> UsageError:
+    return UsageError(
+        f"expected the journal of a search, found one with a damaged entry ({reason}). Delete the file "
+        "*.search.jsonl and run again; the search begins anew."
+    )
 
 
 def _sampler(seed: int) -> Any:

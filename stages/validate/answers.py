@@ -73,10 +73,12 @@ class Predictions:
             UsageError: the file is missing or holds something else.
         """
         logits, labels, scored = read_arrays(path, ("logits", "labels", "scored"))
-        if logits.ndim != 2 or labels.shape not in (logits.shape[:1], logits.shape):
+        fit = logits.ndim == 2 and labels.shape in (logits.shape[:1], logits.shape)
+        if not fit or logits.dtype.kind != "f" or labels.dtype.kind not in "iu":
             raise UsageError(
-                f"{path}: expected logits [n, classes] and labels [n] or [n, classes], found {logits.shape} and "
-                f"{labels.shape}. Delete it and run `edgeproof validate` again."
+                f"{path}: expected logits [n, classes] of floats and labels [n] or [n, classes] of whole numbers, "
+                f"found {logits.dtype} {logits.shape} and {labels.dtype} {labels.shape}. Delete it and run "
+                "`edgeproof validate` again."
             )
         return cls(variant, logits, labels, path, bool(scored))
 

@@ -13,7 +13,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from foundation.artifacts import OnnxModel
 from foundation.errors import UsageError
-from onnx_files import canonical
+from onnx_files import limits
 from onnx_files.canonical import prepare_foreign_model
 from onnx_files.graph import layers
 from onnx_files.image_input import ImageInput, image_input
@@ -110,8 +110,8 @@ def test_a_file_that_exhausts_the_child_is_refused(tmp_path: Path, monkeypatch: 
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     with pytest.raises(UsageError, match="expected a model that ONNX Runtime"):
         prepared(model, tmp_path)
-    monkeypatch.setattr(canonical, "TIME_LIMIT_S", 0.01)
-    with pytest.raises(UsageError, match=r"can load within 0\.01 s"):
+    monkeypatch.setattr(limits, "TIME_LIMIT_S", 0.01)
+    with pytest.raises(UsageError, match=r"loaded into ONNX Runtime within 0\.01 s"):
         prepared(classifier(), tmp_path)
 
 

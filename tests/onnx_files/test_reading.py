@@ -12,7 +12,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from foundation.errors import UsageError
-from onnx_files import reading
+from onnx_files import limits, reading
 from onnx_files.reading import read_foreign_model, read_model
 
 
@@ -98,18 +98,62 @@ def test_the_size_counts_the_weights_beside_the_file(write, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows limits no process's memory this way")
-def test_a_model_that_asks_for_all_memory_stops_its_child_alone(write):
-    # A sparse file costs no disk; the model names 6 GB of it eight times.
+def test_a_model_that_asks_for_all_memory_stops_its_child_alone(write, monkeypatch):
+    # A sparse file costs no disk; the model names 400 MB of it three times.
     path = write(kept_in("weights.bin"))
     with (path.parent / "holes.bin").open("wb") as file:
-        os.truncate(file.fileno(), 6_000_000_000)
-    model = kept_in("holes.bin", 0, 6_000_000_000)
-    for copy in range(8):
+        os.truncate(file.fileno(), 400_000_000)
+    model = kept_in("holes.bin", 0, 400_000_000)
+    for copy in range(2):
         model.graph.initializer.append(model.graph.initializer[0])
         model.graph.initializer[-1].name = f"copy{copy}"
     path = write(model)
-    with pytest.raises(UsageError, match=r"model\.onnx: expected an ONNX model, found"):
+    monkeypatch.setattr(limits, "LEAST_ADDRESS_SPACE_BYTES", 1_000_000_000)
+    monkeypatch.setattr(limits, "_TIMES_THE_FILE", 0)
+    with pytest.raises(UsageError, match=r"model\.onnx: expected an ONNX model.*, found"):
         read_foreign_model(path)
+
+
+def test_weights_beyond_every_limit_are_refused_before_they_are_read(write):
+    path = write(kept_in("weights.bin"))
+    with (path.parent / "holes.bin").open("wb") as file:
+        os.truncate(file.fileno(), 6_000_000_000)
+    with pytest.raises(UsageError, match=r"expected at most 1,500,000,000 bytes with its weights, found 6,000,000,"):
+        read_model(write(kept_in("holes.bin", 0, 6_000_000_000)))
+
+
+def test_what_a_child_may_use_follows_the_file_and_the_weights_beside_it(write):
+    assert limits.limits_for(1000).address_space_bytes == 2_000_000_000
+    assert limits.limits_for(500_000_000).address_space_bytes == 7_000_000_000
+    assert limits.size_with_weights(write(linear(numpy_helper.from_array(WEIGHT, "w")))) < 2000
+    path = write(kept_in("weights.bin"))
+    beside = path.parent / "weights.bin"
+    assert limits.size_with_weights(path) == path.stat().st_size + beside.stat().st_size
+    assert limits.size_with_weights(path.parent) == 0
+
+
+def nested_functions(depth: int) -> ModelProto:
+    model = helper.make_model(
+        helper.make_graph(
+            [helper.make_node(f"F{depth - 1}", ["image"], ["logits"], domain="f")],
+            "g",
+            [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3])],
+            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 3])],
+        ),
+        opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("f", 1)],
+        ir_version=8,
+    )
+    for number in reversed(range(depth)):
+        operator, domain = (f"F{number - 1}", "f") if number else ("Relu", "")
+        nodes = [helper.make_node(operator, [a], [b], domain=domain) for a, b in (("x", "y"), ("y", "z"))]
+        model.functions.append(helper.make_function("f", f"F{number}", ["x"], ["z"], nodes, model.opset_import))
+    return model
+
+
+def test_functions_that_stand_for_a_thousand_million_nodes_are_counted_and_not_written_out(write):
+    assert limits.number_of_nodes(nested_functions(3)) == 8
+    with pytest.raises(UsageError, match=r"expected at most 20,000 nodes, found 1,073,741,824"):
+        read_model(write(nested_functions(30)))
 
 
 def test_a_parser_that_crashes_or_hangs_takes_its_child_alone(write, monkeypatch):
@@ -118,6 +162,6 @@ def test_a_parser_that_crashes_or_hangs_takes_its_child_alone(write, monkeypatch
     with pytest.raises(UsageError, match="found a file that breaks the parser"):
         read_foreign_model(path)
     monkeypatch.undo()
-    monkeypatch.setattr(reading, "TIME_LIMIT_S", 0.001)
+    monkeypatch.setattr(limits, "TIME_LIMIT_S", 0.001)
     with pytest.raises(UsageError, match=r"can be read within 0\.001 s"):
         read_foreign_model(path)

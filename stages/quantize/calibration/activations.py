@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from foundation.errors import UsageError
 from onnx_files.graph import GraphIndex, attributes_of, bounds_of
+from onnx_files.shapes import with_shapes
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -63,13 +64,7 @@ def observed_tensors(proto: ModelProto, operators: Sequence[str]) -> ObservedTen
     """
     import onnx
 
-    try:
-        graph = onnx.shape_inference.infer_shapes(proto).graph
-    except onnx.shape_inference.InferenceError as error:
-        raise UsageError(
-            f"expected a graph whose tensors' types can be inferred, found one that contradicts itself ({error}). "
-            "Export the model again."
-        ) from error
+    graph = with_shapes(proto).graph
     index = GraphIndex.of(graph)
     floats = {
         value.name

@@ -211,5 +211,5 @@ def _read(path: Path | None, key: str) -> dict[str, Range] | None:
         if kept["key"] != key:
             return None  # of another model or other images, under this one's name
         return {str(name): (float(low), float(high)) for name, (low, high) in kept["ranges"].items()}
-    except (UsageError, TypeError, KeyError, ValueError, AttributeError):
+    except (UsageError, TypeError, LookupError, ValueError, AttributeError, RecursionError, OverflowError):
         return None  # edited, or of an earlier version: found anew, and written over

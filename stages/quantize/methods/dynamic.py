@@ -27,6 +27,7 @@ from foundation.progress import Progress, no_progress
 from foundation.settings import Settings
 from onnx_files.graph import GraphIndex, layers, load
 from onnx_files.publishing import publish
+from onnx_files.shapes import with_shapes
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -134,12 +135,11 @@ def _linear_layers(proto: ModelProto) -> list[str]:
 
 
 def _quantize_linear_layers(proto: ModelProto, per_channel: bool, reduce_range: bool) -> ModelProto:
-    from onnx import shape_inference
     from onnxruntime.quantization import QuantizationMode, QuantType
     from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
 
     quantizer = ONNXQuantizer(
-        shape_inference.infer_shapes(proto), per_channel, reduce_range, QuantizationMode.IntegerOps, False,
+        with_shapes(proto), per_channel, reduce_range, QuantizationMode.IntegerOps, False,
         QuantType.QInt8, QuantType.QUInt8, None, [], [], ["MatMul", "Gemm"], {"MatMulConstBOnly": True},
     )  # fmt: skip
     quantizer.quantize_model()

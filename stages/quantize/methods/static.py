@@ -29,6 +29,7 @@ from onnx_files.image_input import input_name_of, preprocessing_of
 from onnx_files.preprocessing import Preprocessing
 from onnx_files.probes import Batches, image_batches
 from onnx_files.publishing import publish
+from onnx_files.shapes import with_shapes
 from stages.quantize.calibration.ranges import Calibration, CalibrationMethod, as_tensors_data, find_ranges
 from stages.quantize.recovery.steps import RecoverySettings, recover
 from stages.quantize.rewrites.global_average_pool import with_global_average_pool
@@ -210,14 +211,13 @@ def write_integers(
         ranges: ONNX Runtime's `TensorsData`.
         recovery_options: options of ONNX Runtime's writers that a recovery step asks for.
     """
-    from onnx import shape_inference
     from onnxruntime.quantization import QDQQuantizer, QuantizationMode, QuantType
     from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
 
     by_name = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
     weight, activation = by_name[types.weight], by_name[types.activation]
     excluded = [*normalisation_nodes(proto), *answer_nodes(proto), *settings.float_layers]
-    inferred = shape_inference.infer_shapes(proto)
+    inferred = with_shapes(proto)
     # Logits in 256 steps would tie images that the network tells apart, and with them every ranking metric.
     options = {"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"], **(recovery_options or {})}
     if settings.format == "QOperator":

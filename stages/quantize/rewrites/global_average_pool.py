@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from foundation.errors import UsageError
 from onnx_files.graph import GraphIndex, attributes_of
+from onnx_files.shapes import with_shapes
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TypeProto
@@ -28,8 +30,8 @@ def with_global_average_pool(proto: ModelProto) -> ModelProto:
     if all(node.op_type != "ReduceMean" for node in proto.graph.node):
         return proto
     try:
-        graph = onnx.shape_inference.infer_shapes(proto).graph
-    except onnx.shape_inference.InferenceError:
+        graph = with_shapes(proto).graph
+    except UsageError:
         return proto  # `observed_tensors` says what is wrong with it
     types = {value.name: value.type.tensor_type for value in (*graph.value_info, *graph.input)}
     index = GraphIndex.of(proto.graph)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_files.graph import GraphIndex, attributes_of, normalisation_nodes
+from onnx_files.shapes import with_shapes
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -60,8 +61,6 @@ def with_space_to_depth(proto: ModelProto, float_layers: Sequence[str] = ()) -> 
 
 
 def _first_convolution(proto: ModelProto) -> NodeProto | None:
-    from onnx import shape_inference
-
     index = GraphIndex.of(proto.graph)
     if len(proto.graph.input) != 1:
         return None
@@ -70,7 +69,7 @@ def _first_convolution(proto: ModelProto) -> NodeProto | None:
     node = index.only_reader(tensor)
     if node is None or node.op_type != "Conv" or node.input[1] not in index.initializers:
         return None
-    inferred = shape_inference.infer_shapes(proto).graph
+    inferred = with_shapes(proto).graph
     shapes = {
         value.name: [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
         for value in (*inferred.value_info, *inferred.input)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from calibration_data.dataset import BadImageError
-from calibration_data.datasets import packed_images
+from calibration_data.datasets import packed_images, unpacking
 from calibration_data.datasets.packed_images import is_archive, pack_images, read_packed_image
 from foundation.errors import UsageError
 
@@ -101,7 +101,7 @@ def test_bombs_are_refused_while_they_are_read(tmp_path, own_cache, monkeypatch)
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for index in range(3):
             archive.writestr(f"a/{index}.png", bytes(1000))
-    monkeypatch.setattr(packed_images, "LARGEST_UNPACKED_BYTES", 2500)
+    monkeypatch.setattr(unpacking, "LARGEST_UNPACKED_BYTES", 2500)
     with pytest.raises(UsageError, match="expected at most 2500 bytes of images"):
         pack_images(tmp_path / "a.zip")
     monkeypatch.setattr(packed_images, "_LARGEST_MEMBER_BYTES", 999)
