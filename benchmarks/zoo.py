@@ -118,9 +118,9 @@ def compiled(path: Path, model: onnx.ModelProto, method: str, options: Mapping[s
         found = compile_file(request_for(path, given), Silent())
     except EdgeproofError as error:
         return f"refused: {error}"
-    by_output = getattr(found.agreement, "outputs_db", None) or {"": found.agreement.logits_sqnr_db}
+    by_output = found.agreement.outputs_db if found.agreement else {}
     decibels = ", ".join("exact" if db is None else f"{db:.1f} dB" for db in by_output.values())
-    told = "; ".join(getattr(found, "warnings", ()))
+    told = "; ".join(found.worse)
     least = min((db for db in by_output.values() if db is not None), default=np.inf)
     size = f"{found.compiled.size_bytes / found.source_bytes:.2f} x"
     right = "right" if least >= options_least_db(method) or told else "wrong"

@@ -18,7 +18,8 @@ LAYER_TYPES = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators whose weights make a network's size and most of its work."""
 
 _ANSWERING = frozenset(("Softmax", "LogSoftmax", "Sigmoid", "Reshape", "Flatten", "Squeeze", "Identity", "Transpose",
-                        "GlobalAveragePool", "AveragePool", "ReduceMean"))  # fmt: skip
+                        "GlobalAveragePool", "AveragePool", "ReduceMean", "ArgMax", "TopK", "ZipMap",
+                        "Cast"))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -209,9 +210,11 @@ def layers(proto: ModelProto, model: OnnxModel) -> list[NodeProto]:
                 "Train the network anew with a lower learning rate, or choose an earlier checkpoint."
             )
     if not found:
+        left = [node for node in proto.graph.node if node.op_type == "MatMul" and node.input[0] in weights]
+        seen = f"only MatMul with the weight on its left (`{left[0].name}`)" if left else "none to quantize"
         raise UsageError(
-            f"{model.path}: expected convolutions or linear layers with float weights, found none to quantize. "
-            "Give the float export of a network."
+            f"{model.path}: expected convolutions or linear layers with float weights, found {seen}. "
+            + ("Export them as linear layers." if left else "Give the float export of a network.")
         )
     return found
 

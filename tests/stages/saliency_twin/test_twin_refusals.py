@@ -78,8 +78,8 @@ def test_tensors_may_be_called_like_the_twins_own() -> None:
 def test_shapes_that_inference_does_not_find_are_taken_from_a_run() -> None:
     # The size of the second axis is computed in a way that inference does not follow.
     body = "n = Shape(x)  f = Cast <to = 1> (n)  h = Mul(f, half)  i = Cast <to = 7> (h)  c = Slice(i, one, two)"
-    body += "  b = Slice(n, zero, one)  s = Concat <axis = 0> (b, two, c)  y = Reshape(x, s)  m = ReduceL2 <axes = [2]> (y)"
-    body += "  q = Squeeze(m, two)  logits = MatMul(q, v)"
+    body += "  b = Slice(n, zero, one)  s = Concat <axis = 0> (b, two, c)  y = Reshape(x, s)"
+    body += "  m = ReduceL2 <axes = [2]> (y)  q = Squeeze(m, two)  logits = MatMul(q, v)"
     model = parsed(body, half=np.array([1, 0.5], np.float32), zero=np.array([0]), one=np.array([1]),
                    two=np.array([2]), v=weights(2, CLASSES))  # fmt: skip
     x = np.random.default_rng(0).normal(0, 1, (3, 4)).astype(np.float32)
