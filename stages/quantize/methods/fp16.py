@@ -118,13 +118,13 @@ def float_islands(proto: ModelProto, batches: Batches) -> dict[str, float]:
     names = [name for node in proto.graph.node for name in node.output if name]
     run = runner(proto, names)
     peaks: dict[str, float] = {}
-    handed_out = {value.name for value in proto.graph.output}
+    masked = _infinite_by_constants(proto)
     for feeds in batches():
         for name, value in run(feeds).items():
             # A sequence, which no float16 holds, is no array.
             if isinstance(value, np.ndarray) and value.dtype == np.float32 and value.size:
-                # A mask of infinity is an island; what it becomes further on, and NaN, are not in order.
-                infinite = np.isinf(value) & (name not in handed_out)
+                # A mask of infinity is an island; what overflows is not in order.
+                infinite = np.isinf(value) & (name in masked)
                 peak = float(np.max(np.where(infinite, _GREATEST, np.abs(value))))
                 peaks[name] = max(peaks.get(name, 0.0), peak)
                 if not np.isfinite(peak):
@@ -138,6 +138,17 @@ def float_islands(proto: ModelProto, batches: Batches) -> dict[str, float]:
         for node in proto.graph.node
         if beyond.keys() & {*node.input, *node.output}
     }
+
+
+def _infinite_by_constants(proto: ModelProto) -> set[str]:
+    """Return the tensors that a constant with infinity in it is added to, or chosen for."""
+    index = GraphIndex.of(proto.graph)
+    found = set()
+    for node in proto.graph.node:
+        values = [index.constant(name) for name in node.input if name]
+        if any(value is not None and value.dtype == np.float32 and np.isinf(value).any() for value in values):
+            found.update(node.output)
+    return found
 
 
 def convert(proto: ModelProto, kept: list[str]) -> ModelProto:
