@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 TESTED := .venv/.test-tools
 COMPRESSOR := .venv/.neural-compressor
 
-.PHONY: demo test check install clean
+.PHONY: demo test check campaign install clean
 
 demo: $(INSTALLED) $(COMPRESSOR)
 	@echo "== run every stage on generated endoscopy-like frames (synthetic)"
@@ -21,6 +21,15 @@ check: $(TESTED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Hours; `make campaign STRIKES=40 MUTANTS=2000` is a quarter of an hour. 0 strikes: at every event of every command.
+STRIKES ?= 170
+MUTANTS ?= 100000
+
+campaign: $(TESTED)
+	@echo "== disturb every command $(STRIKES) times in each way, damage $(MUTANTS) inputs of each kind (docs/reliability.md)"
+	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python tests/campaigns --budget $(STRIKES)
+	$(BIN)/python -m tests.campaigns.mutations --budget $(MUTANTS) --whole 300
 
 install: $(INSTALLED) $(COMPRESSOR)
 

@@ -37,6 +37,10 @@ class UsageError(EdgeproofError):
     """A wrong command, configuration, path or input file."""
 
 
+class DiskError(UsageError):
+    """The file system refused a write: no fault of a stage, and no other stage would fare better."""
+
+
 class StageError(EdgeproofError):
     """A stage could not do its work on inputs that were accepted."""
 

@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from foundation.errors import UsageError
+from foundation.errors import DiskError, UsageError
 from foundation.printable import printable_json
 
 JSON = Any
@@ -75,7 +75,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         path: the final file; its folder is created.
 
     Raises:
-        UsageError: the file system refused the write (full, read-only); `path` is as it was before.
+        DiskError: the file system refused the write (full, read-only); `path` is as it was before.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,6 +101,14 @@ def remove_leftovers(folder: Path) -> None:
     for path in folder.rglob(f".*{_OURS}*"):
         if _LEFTOVER.fullmatch(path.name) and path.is_file() and not path.is_symlink():
             path.unlink(missing_ok=True)
+
+
+def remove_leftovers_of(path: Path) -> None:
+    """Delete what killed processes of ours left of writing one file; nobody else is writing it."""
+    for found in path.parent.iterdir():
+        of_this = found.name.startswith(f".{path.stem[:100]}.") and found.suffix == path.suffix
+        if of_this and _LEFTOVER.fullmatch(found.name) and found.is_file() and not found.is_symlink():
+            found.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -151,9 +159,9 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_refused(path: Path, error: OSError) -> UsageError:
+def write_refused(path: Path, error: OSError) -> DiskError:
     """Return the sentence for a write that the file system refused."""
-    return UsageError(
+    return DiskError(
         f"{path}: could not be written ({error.strerror or error}). "
         "Free some space or choose another folder; what stood there before is untouched."
     )

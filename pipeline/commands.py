@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from foundation.errors import ExitCode, UsageError
-from pipeline.console import observer_of, print_result, show_outcome
+from pipeline.console import error_console, observer_of, print_result, show_outcome
 
 if TYPE_CHECKING:
     from pipeline.configuration import Configuration
@@ -89,6 +89,9 @@ def run_stages(stage: str, config: Path, run: Path | None, variant: str | None, 
         raise UsageError(f"--variant: expected one of {', '.join(configuration.variants)}, found {variant!r}.")
     folder = _folder(configuration, run)
     exit_code = run_until(stage, configuration, folder, variant, observer_of(quiet))
+    if quiet and exit_code:  # who watches has been told
+        for unfinished in read_record(folder).unfinished_stages:
+            error_console().print(f"✗ {unfinished.name}: {unfinished.error}", highlight=False, markup=False)
     if as_json:
         shown = published(read_record(folder), ())
         print_result(

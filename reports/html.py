@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from reports.gallery import changed_images, saliency_grid
 from reports.measured import deciding_metric, find, latency_settings, method_name, reason_of, shown_unit
 from reports.recovery_table import recovery_table
 from reports.saliency_tables import saliency_tables
-from reports.tuning import LONG_NOTES, searches
+from reports.tuning import LONG_NOTES, Search, searches
 from reports.variant_tables import accuracy_table, at_a_glance, latency_tables
 
 if TYPE_CHECKING:
@@ -62,11 +63,21 @@ class MeasurementRow:
     settings: str
 
 
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: its template, and what the contents name of it, as id and heading."""
+
+    template: str
+    links: tuple[tuple[str, str], ...]
+
+
 def render(facts: Facts) -> str:
     """Return the page."""
     template = _environment().get_template("report.html")
+    found = searches(facts)
     return template.render(
         facts=facts,
+        sections=_sections(facts, found),
         outcome=outcome(facts),
         gates=[_gate_row(verdict) for verdict in facts.record.verdicts],
         glance=at_a_glance(facts),
@@ -74,7 +85,7 @@ def render(facts: Facts) -> str:
         saliency=saliency_tables(facts),
         latency=latency_tables(facts),
         trade_offs=_trade_offs(facts),
-        searches=searches(facts),
+        searches=found,
         recovery=recovery_table(facts),
         shown_elsewhere=LONG_NOTES,
         grid=saliency_grid(facts),
@@ -90,6 +101,20 @@ def render(facts: Facts) -> str:
         names_by_hash={record.sha256: record.variant for record in facts.record.variants},
         told_of_data=summary_lines(facts.data, facts.show_names)[1:] if facts.data else (),
         configuration=as_yaml(facts.record.configuration),
+    )
+
+
+def _sections(facts: Facts, found: Sequence[Search]) -> tuple[Section, ...]:
+    """Return the page's sections in their order."""
+    of_classes = f"{'Labels' if facts.task == 'multi_label' else 'Classes'} and subgroups"
+    behind = tuple((f"search-{anchor(one.variant)}", f"Search behind {one.variant}") for one in found)
+    return (
+        Section("variants.html", (("variants", "Variants"), ("trade-offs", "Trade-offs"))),
+        Section("tuning.html", behind),
+        Section("saliency.html", (("saliency", "Saliency"),)),
+        Section("changed.html", (("changed", "Changed answers"),)),
+        Section("classes.html", (("classes", of_classes),)),
+        Section("made.html", (("made", "How it was made"),)),
     )
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from foundation.errors import ExitCode, UsageError
-from foundation.files import JSON, sha256_of_json
+from foundation.files import JSON, remove_leftovers_of, sha256_of_json
 from foundation.record import RunRecord, read_record, record_adapter
 from foundation.run_files import refuse_changed, why_unverified
 from foundation.run_folder import RunFolder
@@ -101,8 +103,31 @@ def accept(run: RunFolder, family: Path, *, reason: str | None = None) -> Accept
         )
     accepted = Accepted(evidence, run.root, essential_sha256(evidence.record), reason)
     stored = _File(evidence, os.path.relpath(run.root, family), accepted.sha256, reason, FORMAT_VERSION)
-    write_sealed(family / ACCEPTED_NAME, _adapter().dump_python(stored, mode="json"))
+    with _others_kept_out(family) as alone:
+        if alone:
+            remove_leftovers_of(family / ACCEPTED_NAME)
+        write_sealed(family / ACCEPTED_NAME, _adapter().dump_python(stored, mode="json"))
     return accepted
+
+
+@contextmanager
+def _others_kept_out(family: Path) -> Iterator[bool]:
+    """Let one process at a time accept, so that what lies half-written is a killed one's; yield whether that holds.
+
+    The folder itself is locked: `.lock` is the nightly's, and a run may be accepted while the next one is under way.
+    """
+    import fcntl
+
+    descriptor = os.open(family, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            alone = True
+        except OSError:  # a network's file system that locks no folders
+            alone = False
+        yield alone
+    finally:
+        os.close(descriptor)
 
 
 def read_accepted(family: Path) -> Accepted | None:

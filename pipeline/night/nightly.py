@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -148,18 +148,31 @@ def _run_folder(
         # The name comes from a file: only one that this module gives leads into a folder.
         if last.status == "killed" and same and RUN_NAME.fullmatch(last.run) and folder.is_dir():
             return RunFolder(folder), True
-    folder = nightly_root / iso_utc(now).replace(":", "")
-    try:
-        folder.mkdir()
-    except FileExistsError as error:
-        raise UsageError(
-            f"{folder}: expected a new folder for tonight's run, found one of the same second. Start it again."
-        ) from error
-    except OSError as error:
-        raise UsageError(
-            f"{folder}: could not be created ({error.strerror}). Free some space or choose another folder."
-        ) from error
-    return RunFolder(folder), False
+    _remove_unbegun(nightly_root, history)
+    taken = {night.run for night in history.nights}
+    while True:
+        name = iso_utc(now).replace(":", "")
+        now += timedelta(seconds=1)
+        if name in taken:  # deleted since, or the clock was set back: a name stands for one night
+            continue
+        try:
+            (nightly_root / name).mkdir()
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UsageError(
+                f"{nightly_root / name}: could not be created ({error.strerror}). Free some space or choose another "
+                "folder."
+            ) from error
+        return RunFolder(nightly_root / name), False
+
+
+def _remove_unbegun(nightly_root: Path, history: History) -> None:
+    """Delete the empty folder of a night that was killed before its first line of the history."""
+    known = {night.run for night in history.nights}
+    for path in _run_folders(nightly_root):
+        if path.name not in known and not any(path.iterdir()):
+            path.rmdir()
 
 
 def _how_it_broke(error: Exception) -> dict[str, Any]:
@@ -209,10 +222,20 @@ def _write_texts(
         add_to_record(folder, (table, text))
 
 
+def _run_folders(nightly_root: Path) -> list[Path]:
+    """Return the folders that bear the name of a night, in the order of their names."""
+    paths = (path for path in nightly_root.iterdir() if RUN_NAME.fullmatch(path.name) and not path.is_symlink())
+    return sorted(path for path in paths if path.is_dir())
+
+
 def _prune(nightly_root: Path, keep: int) -> tuple[str, ...]:
-    """Delete all but the newest `keep` run folders and the accepted one; what is no run folder is never touched."""
+    """Delete all but the newest `keep` run folders and the accepted one; what is no run folder is never touched.
+
+    The history says which are the newest, since a clock may be set back; a folder that it does not know is older.
+    """
     accepted = read_accepted(nightly_root)
-    runs = sorted(path for path in nightly_root.iterdir() if RUN_NAME.fullmatch(path.name) and not path.is_symlink())
+    place = {night.run: number for number, night in enumerate(read_history(nightly_root).nights)}
+    runs = sorted(_run_folders(nightly_root), key=lambda path: (place.get(path.name, -1), path.name))
     surplus = [run for run in runs[:-keep] if accepted is None or run.resolve() != accepted.folder.resolve()]
     try:
         for run in surplus:  # renamed first: a kill must not leave half a run under a run's name

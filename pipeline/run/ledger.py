@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from foundation.artifacts import OnnxModel
-from foundation.errors import ExitCode, NotMeasuredError, StageError, UsageError
+from foundation.errors import DiskError, ExitCode, NotMeasuredError, StageError, UsageError
 from foundation.files import JSON, sha256_of_file, sha256_of_json
 from foundation.record import (
     FORMAT_VERSION,
@@ -136,13 +136,13 @@ class Ledger:
         reusable = self._is_reusable(stage, key)
         try:
             result = read() if reusable else compute()
+        except (OSError, DiskError):
+            raise  # the disk or the system refused: no fault of the stage, and nothing else would fare better
         except (StageError, UsageError) as error:
             if self.record.stages:  # a run whose first stage refuses its input has not begun and leaves no record
                 status: Status = "not_measured" if isinstance(error, NotMeasuredError) else "failed"
                 self._add(stage, key, status, time.perf_counter() - started, str(error))
             raise
-        except OSError:
-            raise  # the disk or the system refused: no fault of the stage, and nothing else would fare better
         except Exception as error:
             # Whatever a library raised: this stage has no result, and the others may still have theirs.
             message = f"{stage.name}: an unexpected {type(error).__name__}: {error}. `edgeproof --debug` shows where."

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from foundation.artifacts import OnnxModel
-from foundation.errors import StageError, UsageError
+from foundation.errors import DiskError, StageError, UsageError
 from foundation.image_by_image import ImageByImage, write_image_by_image
 from foundation.measurements import Measurement, read_measurements, write_measurements
 from foundation.metrics import METRICS
@@ -46,6 +46,8 @@ def validate_models(
                         observer.say(f"! fp32: {doubt}")
                 task = Explaining(configuration.validation.saliency, ledger, data, fp32, model, progress)
                 measurements += explain_model(task, without_reference, observer)
+        except DiskError:
+            raise
         except (StageError, UsageError) as error:
             observer.say(f"✗ {model.variant}: {error}")
             if model is fp32:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foundation.artifacts import OnnxModel
-from foundation.errors import NotMeasuredError, StageError, UsageError
+from foundation.errors import DiskError, NotMeasuredError, StageError, UsageError
 from foundation.files import sha256_of_file
 from foundation.measurements import (
     CENTRE_PRIOR,
@@ -80,6 +80,8 @@ def explain_model(task: Explaining, without_reference: dict[str, str], observer:
             try:
                 found += _explain_by(task, method, files)
                 continue
+            except DiskError:
+                raise
             except (StageError, UsageError) as error:
                 observer.say(f"✗ {variant}, {method}: {error}")
                 why_not = str(error)
@@ -111,6 +113,8 @@ def _explained_files(task: Explaining, observer: Observer) -> tuple[ExplainedFil
         )
         try:
             made[kind] = task.ledger.perform(stage, partial(_write_twin, task.model.path, kind), partial(Path, path))
+        except DiskError:
+            raise
         except (StageError, UsageError) as error:
             observer.say(f"{task.model.variant}: {kind.replace('_', '-')} could not be written. {error}")
             reasons |= {method: str(error) for method, needed in runs_on.items() if needed == kind}
@@ -141,6 +145,8 @@ def _write_twin(model: Path, kind: str) -> Path:
         from stages.saliency_twin.grad_cam import make_grad_cam
 
         return make_grad_cam(model)
+    except DiskError:
+        raise
     except UsageError as error:
         raise NotMeasuredError(str(error)) from error
 
@@ -219,6 +225,8 @@ def _counterparts(task: Explaining, method: str, images: ExplainedImages) -> Cou
         return Counterparts(probability, fill, reference)
     try:
         return Counterparts(probability, fill, randomised=_randomised_maps(task, method, images))
+    except DiskError:
+        raise
     except (StageError, UsageError) as error:
         return Counterparts(probability, fill, why_not_randomised=f"fp32 with random weights: {error}")
 

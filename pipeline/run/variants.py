@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from foundation.artifacts import OnnxModel
-from foundation.errors import StageError, UsageError
+from foundation.errors import DiskError, StageError, UsageError
 from foundation.progress import Observer
 from foundation.settings import without_paths
 from pipeline.configuration import Configuration, given_paths
@@ -47,6 +47,8 @@ def compile_variants(
                 )
                 compute = partial(COMPILERS[settings.method].compile, task)
                 compiled = ledger.perform(stage, compute, partial(OnnxModel.read, path))
+        except DiskError:
+            raise
         except (StageError, UsageError) as error:
             observer.say(f"✗ {variant}: {error}")
             continue

@@ -11,17 +11,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
 from foundation.errors import StageError, UsageError
-from foundation.files import write_bytes
-from foundation.note_parts import Calibration, CandidateNote, MeasuredNote, SensitivityNote, TrialNote
+from foundation.note_parts import CandidateNote, MeasuredNote, SensitivityNote, TrialNote
 from foundation.processor import CpuTarget
 from foundation.progress import Progress
 from foundation.settings import Settings
 from stages.search.entries import DIGEST, digest_of, refuse_edited, without_digest
+from stages.search.journal import open_journal
+from stages.search.proposals import ask, sampler
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -30,11 +31,8 @@ if TYPE_CHECKING:
 Note = TypeVar("Note", bound=BaseModel)
 
 LEAST_SCORED_IMAGES = 8
-_STARTUP_TRIALS = 8
 _MOST_REPEATS = 20
 """Proposals in a row that are known already: the sampler has nothing new to say."""
-_MOST_FLOAT_LAYERS_SHARE = 0.5
-"""Beyond half of the layers in float, a file is no int8 file any more."""
 
 
 class TunedSettings(Settings):
@@ -66,31 +64,25 @@ class TunedSettings(Settings):
     seed: int = Field(0, ge=0, le=2**32 - 1, description="of the proposals and of the choice of images")
 
 
-def open_study(journal: Path, identity: str, seed: int) -> Study:
+def open_study(journal: Path, identity: str) -> Study:
     """Begin a search, or go on with it.
 
     Args:
         journal: file of what has been found so far; what is written there is on disk at once.
         identity: of model, data and settings; another identity begins anew.
-        seed: of the proposals.
 
     Raises:
         UsageError: the journal is none, or an entry of it was edited.
     """
     import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    journal.parent.mkdir(parents=True, exist_ok=True)
-    _drop_half_line(journal)
     try:
         study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(journal))),
+            storage=open_journal(journal),
             study_name=identity,
             direction="maximize",
             load_if_exists=True,
-            sampler=_sampler(seed),
         )
         refuse_edited(study, journal)
         known_layers(study)
@@ -120,7 +112,7 @@ def search(
     Args:
         evaluate: compiles and measures; a StageError makes the trial a failed one.
         layers: how many layers could stay in float.
-        settings: number of trials.
+        settings: number of trials, and the seed of the proposals.
         study: from `open_study`.
         progress: called with trials done and in all.
         deadline: of the last trial's beginning, on `time.monotonic()`'s clock; the first one is made in any case.
@@ -131,25 +123,34 @@ def search(
     from optuna.trial import TrialState
 
     with _on_damage():
-        for start in _starting_points(layers) if not study.trials else ():
-            study.enqueue_trial(start.model_dump())
+        study.sampler = sampler(settings.seed, 0)  # it notes by how much a trial breaks the limits
         for killed in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            study.enqueue_trial(killed.params)
-            study.tell(killed.number, state=TrialState.FAIL)
-        known = {trial.candidate: trial for trial in _finished(study)}
-    repeated = 0
+            _close(study, killed)
+        told = _finished(study)
+    known = {trial.candidate: trial for trial in told}
+    repeated = _repeated_at_the_end(told)
     while len(known) < settings.trials and (not known or time.monotonic() < deadline):
         with _on_damage():
-            asked = study.ask()
-            candidate = _propose(asked, layers)
+            asked, candidate = ask(study, len(told), layers, settings.seed)
         repeated = repeated + 1 if candidate in known else 0
         if repeated == _MOST_REPEATS:
             break
         known[candidate] = known.get(candidate) or _try(evaluate, candidate)
         with _on_damage():
             _tell(study, asked, known[candidate])
+        told.append(known[candidate])
         progress(len(known), settings.trials)
     return list(known.values())
+
+
+def _repeated_at_the_end(told: Sequence[TrialNote]) -> int:
+    """Return how many of the last trials, in a row, had a candidate that was known already."""
+    seen: set[CandidateNote] = set()
+    repeated = 0
+    for trial in told:
+        repeated = repeated + 1 if trial.candidate in seen else 0
+        seen.add(trial.candidate)
+    return repeated
 
 
 def known_layers(study: Study) -> dict[str, SensitivityNote]:
@@ -189,39 +190,6 @@ def best_trial(trials: Sequence[TrialNote]) -> TrialNote:
     )
 
 
-def _starting_points(layers: int) -> tuple[CandidateNote, ...]:
-    # What a user would try by hand, the plain one first: the search can only improve on it.
-    plain = CandidateNote(
-        calibration="minmax", equalization=False, bias_correction=False, ranking="logits", float_layers=0
-    )
-    repaired = plain.model_copy(update={"equalization": True, "bias_correction": True})
-    mse = repaired.model_copy(update={"calibration": "mse"})
-    in_float = {"ranking": "saliency", "float_layers": min(2, _most_float_layers(layers))}
-    return plain, repaired.model_copy(update={"calibration": "percentile"}), mse, mse.model_copy(update=in_float)
-
-
-def _drop_half_line(journal: Path) -> None:
-    # A process that loses its power leaves half an entry, which nobody could read past.
-    written = journal.read_bytes() if journal.exists() else b""
-    whole = written[: written.rfind(b"\n") + 1]
-    if whole != written:
-        write_bytes(journal, whole)
-
-
-def _most_float_layers(layers: int) -> int:
-    return max(1, int(layers * _MOST_FLOAT_LAYERS_SHARE))
-
-
-def _propose(trial: Any, layers: int) -> CandidateNote:
-    return CandidateNote(
-        calibration=trial.suggest_categorical("calibration", get_args(Calibration)),
-        equalization=trial.suggest_categorical("equalization", (False, True)),
-        bias_correction=trial.suggest_categorical("bias_correction", (False, True)),
-        ranking=trial.suggest_categorical("ranking", ("logits", "saliency")),
-        float_layers=trial.suggest_int("float_layers", 0, _most_float_layers(layers)),
-    )
-
-
 def _try(evaluate: Callable[[CandidateNote], MeasuredNote], candidate: CandidateNote) -> TrialNote:
     try:
         return TrialNote(candidate=candidate, measured=evaluate(candidate))
@@ -241,6 +209,17 @@ def _tell(study: Study, asked: Any, trial: TrialNote) -> None:
         return
     asked.set_user_attr("measured", measured)
     study.tell(asked, trial.measured.speedup.value)
+
+
+def _close(study: Study, killed: FrozenTrial) -> None:
+    """End a trial that a kill cut off: as measured where it had been, else as none, to be proposed again."""
+    from optuna.trial import TrialState
+
+    measured = killed.user_attrs.get("measured")
+    if measured:
+        study.tell(killed.number, measured["speedup"]["value"])
+    else:
+        study.tell(killed.number, state=TrialState.FAIL)
 
 
 def _finished(study: Study) -> list[TrialNote]:
@@ -279,18 +258,3 @@ def _damaged(reason: str) -> UsageError:
         f"expected the journal of a search, found one with a damaged entry ({reason}). Delete the file "
         "*.search.jsonl and run again; the search begins anew."
     )
-
-
-def _sampler(seed: int) -> Any:
-    import warnings
-
-    import optuna
-
-    def broken_limits(trial: FrozenTrial) -> Sequence[float]:
-        return [-margin for margin in trial.user_attrs["measured"]["margins"].values()]
-
-    with warnings.catch_warnings():  # constraints are an experimental feature of Optuna's, and say so
-        warnings.simplefilter("ignore")
-        return optuna.samplers.TPESampler(
-            seed=seed, n_startup_trials=_STARTUP_TRIALS, multivariate=True, constraints_func=broken_limits
-        )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from foundation.artifacts import OnnxModel
-from foundation.errors import StageError, UsageError
+from foundation.errors import DiskError, StageError, UsageError
 from foundation.files import write_bytes
 from foundation.note_parts import CandidateNote, MeasuredNote, ScoreNote, SensitivityNote
 from foundation.notes import StaticNotes, TunedNotes
@@ -74,7 +74,7 @@ def tune(
     try:
         reference = _reference(fp32, settings, data, twin_path(trial_path), labelled)
         candidates = _Candidates(fp32, variant, data, settings, reference, trial_path)
-        study = open_study(journal or path.with_name(f"{variant}.search.jsonl"), identity, settings.seed)
+        study = open_study(journal or path.with_name(f"{variant}.search.jsonl"), identity)
         sensitivity = _sensitivity(candidates, nodes, study, lambda done, _: progress(done, total))
         ranking = {
             "logits": _ranked(sensitivity, "logits_sqnr_db"),
@@ -138,6 +138,8 @@ class _Candidates:
         try:
             twin = write_twin(model.path, twin_path(model.path), self.data)
             return score(self.reference, model.path, twin)
+        except DiskError:
+            raise
         except (UsageError, StageError) as error:  # of a file that is ours, under a name that goes into the record
             raise StageError(str(error).replace(str(model.path), f"a file of {self.variant}")) from error
 

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import io
-import math
 import warnings
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from foundation.errors import StageError
 from foundation.files import JSON, write_bytes
-
-_MOST_UPDATES = 2**53
 
 
 @dataclass(frozen=True)
@@ -111,11 +106,7 @@ def resume(state: State, path: Path, key: str) -> None:
             record = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
         if record["key"] != key:
             return
-        epochs = [_epoch(values) for values in record["epochs"]]
-        _check_tensors(record, state)
-        _check_optimizer(record["optimizer"], state.optimizer)
-        if not isinstance(record["updates"], int) or not 0 <= record["updates"] < _MOST_UPDATES:
-            raise ValueError("a number of updates that is none")
+        epochs = [Epoch(**values) for values in record["epochs"]]
         state.network.load_state_dict(record["network"])
         state.optimizer.load_state_dict(record["optimizer"])
     except Exception as error:  # torch raises errors of many kinds on a damaged file
@@ -131,51 +122,3 @@ def resume(state: State, path: Path, key: str) -> None:
 
 def _digest_line(content: bytes) -> bytes:
     return hashlib.sha256(content).hexdigest().encode() + b"\n"
-
-
-def _epoch(values: Mapping[str, JSON]) -> Epoch:
-    epoch = Epoch(**values)
-    losses = (epoch.train_loss, epoch.validation_loss)
-    finite = all(isinstance(number, float) and math.isfinite(number) for number in losses)
-    if (
-        not finite
-        or not isinstance(epoch.score, float)
-        or type(epoch.epoch) is not int
-        or not isinstance(epoch.metric, str)
-    ):
-        raise ValueError("an epoch of other values")
-    return epoch
-
-
-def _check_tensors(record: Mapping[str, Any], state: State) -> None:
-    """Check that what a state holds of the network is of this network."""
-    expected = {name: (tensor.shape, tensor.dtype) for name, tensor in state.network.state_dict().items()}
-    for part in ("network", "best", "mean"):
-        found = {name: (tensor.shape, tensor.dtype) for name, tensor in record[part].items()}
-        if found != expected and not (part == "mean" and not found):
-            raise ValueError(f"other tensors in {part}")
-        if not all(
-            tensor.layout is torch.strided and tensor.device.type == "cpu" for tensor in record[part].values()
-        ):
-            raise ValueError(f"tensors of another kind in {part}")
-
-
-def _check_optimizer(found: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> None:
-    """Check that a state of the optimizer has its parameters and settings, and values in their shapes."""
-    expected = optimizer.state_dict()["param_groups"]
-    if [_kinds(group) for group in found["param_groups"]] != [_kinds(group) for group in expected]:
-        raise ValueError("another optimizer")
-    parameters = dict(enumerate(one for group in optimizer.param_groups for one in group["params"]))
-    for number, values in found["state"].items():
-        for value in values.values():
-            shaped = isinstance(value, Tensor) and value.shape in ((), parameters[number].shape)
-            if not shaped and not isinstance(value, int | float | None):
-                raise ValueError("another shape in the optimizer")
-
-
-def _kinds(group: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a group of parameters: numbers by their kind, since they change, all else as it is."""
-    return {
-        name: "a number" if isinstance(value, int | float) and not isinstance(value, bool) else value
-        for name, value in group.items()
-    }

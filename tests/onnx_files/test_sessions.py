@@ -82,7 +82,7 @@ def test_images_of_another_size_are_refused(make_model: Make) -> None:
 
 
 def test_an_unknown_provider_is_refused_with_the_known_ones(make_model: Make) -> None:
-    with pytest.raises(UsageError, match="expected one of cpu, openvino, cuda"):
+    with pytest.raises(UsageError, match=f"expected one of {', '.join(sessions.PROVIDERS)}"):
         sessions.open_session(make_model().path, "tpu", 1)
 
 

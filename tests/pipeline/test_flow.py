@@ -272,6 +272,7 @@ def test_a_run_killed_anywhere_resumes_and_ends_with_the_same_hashes(finished, t
     compile_and_validate(configuration(), run, Silent())
     assert output_hashes(run) == expected
     assert not list(run.root.rglob("*.edgeproof-partial*"))
+    assert check_run(run, None).bad == ()
 
 
 @pytest.mark.long

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,3 +92,25 @@ def test_same_run_same_bytes(tmp_path: Path) -> None:
     first = (tmp_path / "accepted.json").read_bytes()
     accept(run, tmp_path)
     assert (tmp_path / "accepted.json").read_bytes() == first
+
+
+KILLED_ACCEPT = """
+import os, signal, sys
+from pathlib import Path
+from foundation.run_folder import RunFolder
+from pipeline.night.accepted import accept
+
+os.replace = os.rename = lambda *paths, **options: os.kill(os.getpid(), signal.SIGKILL)
+Path.replace = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)
+accept(RunFolder(Path(sys.argv[1])), Path(sys.argv[1]).parent)
+"""
+
+
+def test_what_a_killed_acceptance_left_goes_with_the_next_one(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    others = tmp_path / ".accepted.notes.json"
+    others.write_text("mine")
+    assert subprocess.run([sys.executable, "-c", KILLED_ACCEPT, run.root], check=False).returncode == -signal.SIGKILL
+    assert len(list(tmp_path.glob(".accepted.*.edgeproof-partial.json"))) == 1
+    accept(run, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".accepted.notes.json", "accepted.json", "run"]

@@ -161,10 +161,39 @@ def test_keep_must_leave_tonight(tmp_path: Path) -> None:
         night(tmp_path, 0, fake_run(), keep=0)
 
 
-def test_two_nights_of_one_second(tmp_path: Path) -> None:
+def test_two_nights_of_one_second_get_a_folder_each(tmp_path: Path) -> None:
+    names = [night(tmp_path, 0, fake_run()).run.root.name for _ in range(3)]
+    assert names == ["2026-01-01T020000Z", "2026-01-01T020001Z", "2026-01-01T020002Z"]
+    assert [past.attempts for past in read_history(tmp_path).nights] == [1, 1, 1]
+
+
+def test_a_clock_set_back_prunes_the_oldest_night_and_not_the_new_one(tmp_path: Path) -> None:
+    accept(night(tmp_path, 9, fake_run(), keep=2).run, tmp_path)
+    results = [night(tmp_path, day, fake_run(), keep=2) for day in (10, 3, 2, -400)]
+    assert all(result.run.record.exists() for result in results[-2:])
+    assert [result.pruned for result in results] == [(), (), ("2026-01-11T020000Z",), ("2026-01-04T020000Z",)]
+    assert (tmp_path / "2026-01-10T020000Z" / "run.json").exists()
+
+
+def test_a_name_that_a_deleted_night_had_is_not_given_again(tmp_path: Path) -> None:
+    for day in range(3):
+        night(tmp_path, day, fake_run(), keep=1)
+    again = night(tmp_path, 0, fake_run(), keep=1)
+    assert again.run.root.name == "2026-01-01T020001Z"
+    assert len(read_history(tmp_path).nights) == 4
+
+
+def test_a_folder_that_the_history_does_not_know_is_the_oldest(tmp_path: Path) -> None:
+    write_run(tmp_path / "2099-01-01T020000Z")
+    assert night(tmp_path, 0, fake_run(), keep=1).pruned == ("2099-01-01T020000Z",)
+
+
+def test_the_empty_folder_of_a_night_that_never_began_goes(tmp_path: Path) -> None:
+    (tmp_path / "2025-12-31T020000Z").mkdir()
+    (tmp_path / "my-notes").mkdir()
     night(tmp_path, 0, fake_run())
-    with pytest.raises(UsageError, match="found one of the same second"):
-        night(tmp_path, 0, fake_run())
+    assert not (tmp_path / "2025-12-31T020000Z").exists()
+    assert (tmp_path / "my-notes").exists()
 
 
 def test_a_changed_accepted_run_is_told(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -42,8 +43,8 @@ def no_progress(done: int, total: int) -> None:
 
 
 def run(tmp_path, trials, evaluate=measured, deadline=math.inf, seed=0):
-    settings = TunedSettings(trials=trials)
-    study = open_study(tmp_path / "search.jsonl", "identity", seed)
+    settings = TunedSettings(trials=trials, seed=seed)
+    study = open_study(tmp_path / "search.jsonl", "identity")
     return search(evaluate, LAYERS, settings, study, no_progress, deadline)
 
 
@@ -80,6 +81,23 @@ def test_an_interrupted_search_goes_on_and_measures_nothing_twice(tmp_path):
     assert len(seen) == len(set(seen)) == 12
     assert [trial.candidate for trial in trials[:5]] == seen[:5]
     assert trials[0].measured == measured(trials[0].candidate)
+
+
+@pytest.mark.parametrize("entries", range(0, 130, 9))
+def test_a_search_that_was_killed_after_any_entry_ends_as_one_that_was_not(tmp_path, entries):
+    (tmp_path / "killed").mkdir()
+    whole = run(tmp_path, 14)
+    lines = (tmp_path / "search.jsonl").read_bytes().splitlines(keepends=True)
+    assert len(lines) > 117
+    (tmp_path / "killed" / "search.jsonl").write_bytes(b"".join(lines[:entries]))
+    assert run(tmp_path / "killed", 14) == whole
+
+
+def test_a_lock_that_a_killed_process_left_stops_nobody(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(Path(), 1)
+    Path("search.jsonl.lock").symlink_to("search.jsonl")
+    assert len(run(Path(), 2)) == 2
 
 
 def test_the_trial_that_a_kill_cut_off_is_made_up_for(tmp_path):
@@ -142,15 +160,15 @@ def test_an_edited_trial_is_refused(tmp_path, written, edited):
 def test_an_edited_layer_is_refused_and_one_of_another_search_too(tmp_path):
     journal = tmp_path / "search.jsonl"
     layer = SensitivityNote(layer="conv1", operator="Conv", score=SCORE)
-    remember_layer(open_study(journal, "identity", 0), layer)
-    assert known_layers(open_study(journal, "identity", 0)) == {"conv1": layer}
+    remember_layer(open_study(journal, "identity"), layer)
+    assert known_layers(open_study(journal, "identity")) == {"conv1": layer}
     content = journal.read_bytes()
     journal.write_bytes(content.replace(b"0.25", b"0.26", 1))
     with pytest.raises(UsageError, match=r"found one that was edited \(conv1\)"):
-        open_study(journal, "identity", 0)
+        open_study(journal, "identity")
     journal.write_bytes(content.replace(b"identity", b"another0"))
     with pytest.raises(UsageError, match=r"found one that was edited \(conv1\)"):
-        open_study(journal, "another0", 0)
+        open_study(journal, "another0")
 
 
 def test_a_candidate_that_fails_is_kept_as_such_and_costs_one_trial(tmp_path):
@@ -173,7 +191,7 @@ def test_time_ends_the_search_after_the_trial_under_way(tmp_path):
 
 def test_a_space_smaller_than_the_budget_ends(tmp_path):
     settings = TunedSettings(trials=60)
-    trials = search(measured, 1, settings, open_study(tmp_path / "s.jsonl", "identity", 0), no_progress, math.inf)
+    trials = search(measured, 1, settings, open_study(tmp_path / "s.jsonl", "identity"), no_progress, math.inf)
     assert len(trials) <= 4 * 2 * 2 * 2 * 2  # float_layers is 0 or 1
 
 

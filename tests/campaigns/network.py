@@ -1,0 +1,98 @@
+"""Trace a small run's system calls: it opens no socket but the machine's own, and writes nowhere else.
+
+Allowed are the run folder, the temporary folder, and what the system and Python keep: `/dev`, `/proc`, and compiled
+modules. Without strace, the run is made in a network namespace that has nothing in it, where that is allowed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from campaign import Tally, tell
+from small_commands import CONFIGURATION, TUNED
+from whole_process import COMMAND, environment
+
+_SOCKET = re.compile(r"\bsocket\((\w+)")
+_WRITING = re.compile(r"\b(?:open|openat|creat|mkdir|mkdirat|rename\w*|unlink\w*|link\w*|symlink\w*)\((.*)")
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_CALLS = "socket,open,openat,creat,mkdir,mkdirat,rename,renameat,renameat2,unlink,unlinkat,link,symlink"
+_HARMLESS = ("/dev/", "/proc/")
+
+
+def network(scratch: Path, budget: int) -> list[Tally]:
+    """Trace one run with every kind of variant."""
+    folder, temporary, home = scratch / "traced", scratch / "traced-tmp", scratch / "traced-home"
+    for path in (folder, temporary, home):
+        path.mkdir()
+    variants = {**CONFIGURATION["variants"], "weights": {"method": "weight_only"}}
+    if not budget or budget > 10:
+        variants |= {"tuned": TUNED, "inc": {"method": "neural_compressor", "mode": "static", "images": 4}}
+        variants |= {"fused": {"method": "graph_optimized"}}
+    (folder / "tiny.json").write_text(json.dumps({**CONFIGURATION, "variants": variants}))
+    command = [*COMMAND, "run", "tiny.json", "--quiet"]
+    variables = environment(TMPDIR=str(temporary), HOME=str(home), PYTHONDONTWRITEBYTECODE="1")
+    if shutil.which("strace") is None:
+        return [_without_strace(command, folder, variables)]
+    trace = scratch / "trace.txt"
+    calls = (
+        "trace=socket,open,openat,creat,mkdir,mkdirat,rename,renameat,renameat2,unlink,unlinkat,link,symlink,chdir"
+    )
+    tracing = ["strace", "-f", "-y", "-qq", "-s", "300", "-e", calls, "-o", str(trace)]
+    ended = subprocess.run(
+        [*tracing, *command], cwd=folder, env=variables, capture_output=True, text=True, check=False
+    )
+    finds: list[str] = []
+    if ended.returncode not in (0, 3):
+        tell(finds, f"network: the run ended with {ended.returncode}: {ended.stderr[-300:]}")
+    lines = trace.read_text(errors="replace").splitlines()
+    for find in sorted({find for line in lines for find in _complaints(line, (folder / "runs", temporary))}):
+        tell(finds, f"network: {find}")
+    for path in sorted(path.name for path in folder.iterdir() if path.name not in ("runs", "tiny.json")):
+        tell(finds, f"network: {path} was left in the working directory")
+    for place in (temporary, home):
+        for path in sorted(place.rglob("*")):
+            tell(finds, f"network: {path.relative_to(scratch)} was left behind")
+    return [Tally("run", "strace", len(lines), 1, tuple(finds))]
+
+
+def _complaints(line: str, allowed: tuple[Path, ...]) -> list[str]:
+    """Return what one traced call does that it should not."""
+    if (socket := _SOCKET.search(line)) and socket[1] not in ("AF_UNIX", "AF_LOCAL"):
+        return [f"a socket of {socket[1]}"]
+    call = _WRITING.search(line)
+    if call is None or " = -1 " in line:
+        return []
+    if "open" in line.split("(")[0] and not re.search(r"O_(WRONLY|RDWR|CREAT)", line):
+        return []
+    if "O_TMPFILE" in line:
+        return []
+    base = re.match(r"(?:AT_FDCWD|\d+)<([^>]*)>", call[1])
+    # A bare name without a folder's descriptor lies where the process works; what stays there is seen afterwards.
+    names = (Path(name) for name in _QUOTED.findall(call[1]))
+    paths = [
+        Path(base[1]) / name if base else name for name in names if base or name.is_absolute() or ".." in name.parts
+    ]
+    outside = [
+        str(path)
+        for path in paths
+        if not str(path).startswith(_HARMLESS) and not any(path.is_relative_to(place) for place in allowed)
+    ]
+    return [f"it writes to {path}" for path in outside]
+
+
+def _without_strace(command: list[str], folder: Path, variables: dict[str, str]) -> Tally:
+    """Run without any network device."""
+    if subprocess.run(["unshare", "-n", "true"], capture_output=True, check=False).returncode:
+        print("network: skipped, there is no strace and no right to a network namespace of one's own")
+        return Tally("run", "strace", 0, 0, ())
+    ended = subprocess.run(
+        ["unshare", "-n", *command], cwd=folder, env=variables, capture_output=True, text=True, check=False
+    )
+    finds = (
+        () if ended.returncode in (0, 3) else (f"network: it ended with {ended.returncode}: {ended.stderr[-300:]}",)
+    )
+    return Tally("run", "no network", 0, 1, finds)
