@@ -174,6 +174,9 @@ def quantize(
     saliency_spearman: Annotated[
         float | None, of_search("limit: rank correlation of the gradient maps (default: 0.8)")
     ] = None,
+    accept_worse: Annotated[
+        bool, typer.Option("--accept-worse", help="end with 0 where the file is larger or answers otherwise")
+    ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -189,9 +192,9 @@ def quantize(
     }  # fmt: skip
     if is_model(source):
         refuse_options(source, "a configuration", run=run, variant=variant)
-        compile_model(source, options, as_json, quiet)
+        compile_model(source, options, as_json, quiet, accept_worse)
     else:
-        refuse_options(source, "a model (MODEL.onnx)", **options)
+        refuse_options(source, "a model (MODEL.onnx)", **options, accept_worse=accept_worse or None)
         run_stages("quantize", source, run, variant, as_json, quiet)
 
 
