@@ -74,4 +74,5 @@ def _measurement(one: Measurement) -> dict[str, JSON]:
         "n": one.n,
         "ci95": None if one.ci95 is None else list(one.ci95),
         "settings": {**one.where.settings, **one.remarks},
+        "difference": None if one.difference is None else asdict(one.difference),
     }

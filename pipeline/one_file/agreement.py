@@ -12,8 +12,8 @@ from foundation.errors import UsageError
 from onnx_files.answers import AnswerForm
 from onnx_files.preprocessing import Preprocessing
 from stages.given.answering import answers_as_given
+from stages.validate.intervals.proportions import wilson_interval
 from stages.validate.metrics import logits_sqnr_db
-from stages.validate.statistics import wilson_interval
 
 
 @dataclass(frozen=True)

@@ -1,128 +1,15 @@
-"""Intervals: what a number from a finite sample may be worth.
+"""Intervals of times: percentiles, and ratios of what was measured in the same rounds.
 
-Every interval here is two-sided at 95 %. Proportions get Wilson's, percentiles the distribution-free one from order
-statistics, everything else the plain percentile bootstrap over images with a fixed seed, where that is sound (see
-`resampling`). Where images come in groups, a proportion's interval takes the effective sample size.
+Percentiles get the distribution-free interval from order statistics, ratios the percentile bootstrap over rounds with
+a fixed seed, both two-sided at 95 %.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from statistics import NormalDist
-
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.validate.resampling import ROUNDING, TAIL, come_in_groups, percentile_interval, resampled
-
-_Z = NormalDist().inv_cdf(1.0 - TAIL)
-
-Floats = NDArray[np.float64]
-Indices = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number, its 95 % interval (None where there is no sound one) and the size of the sample behind both."""
-
-    value: float
-    ci95: tuple[float, float] | None
-    n: int
-
-
-def wilson_interval(successes: float, n: float) -> tuple[float, float]:
-    """Return Wilson's score interval of a proportion (Wilson 1927; no continuity correction).
-
-    Args:
-        successes: 0 to n. A fraction is allowed: for a mean of n values in 0…1 the interval is then conservative,
-            because such a mean varies at most as much as a proportion of the same size.
-        n: at least 1; an effective sample size may be a fraction.
-
-    Returns:
-        Lower and upper bound, each in 0…1.
-    """
-    if n < 1 or not 0.0 <= successes <= n:
-        raise ValueError(f"expected 0 ≤ successes ≤ n with n ≥ 1, got {successes} of {n}")
-    share = successes / n
-    centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z / (1 + _Z**2 / n) * float(np.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2)))
-    # At 0 and n the bound is the proportion itself; rounding must not put it a hair inside.
-    lower = 0.0 if successes == 0 else max(0.0, centre - half)
-    upper = 1.0 if successes == n else min(1.0, centre + half)
-    return lower, upper
-
-
-def mean_of_proportions_interval(successes: NDArray[np.int64], totals: NDArray[np.int64]) -> tuple[float, float]:
-    """Return the interval of the unweighted mean of independent proportions, as balanced accuracy is one.
-
-    MOVER with Wilson's limits (Zou and Donner 2008, Statistics in Medicine 27:1693): unlike a bootstrap it keeps its
-    width when every image of every class was answered correctly.
-
-    Args:
-        successes: int64 [k], 0 to totals.
-        totals: int64 [k], each at least 1.
-    """
-    shares = successes / totals
-    limits = np.array([wilson_interval(int(s), int(t)) for s, t in zip(successes, totals, strict=True)])
-    mean = float(shares.mean())
-    below = float(np.sqrt(np.square(shares - limits[:, 0]).sum())) / len(shares)
-    above = float(np.sqrt(np.square(limits[:, 1] - shares).sum())) / len(shares)
-    return max(0.0, mean - below), min(1.0, mean + above)
-
-
-def effective_wilson_interval(share: float, n: int, units: int, draws: Floats) -> tuple[float, float]:
-    """Return Wilson's interval of a share whose images come in groups, on the effective sample size.
-
-    n is replaced by share·(1−share) over the variance between resamples of whole groups (Korn and Graubard 1998,
-    Survey Methodology 24:193; with Wilson's interval Dean and Pagano 2015, J. Survey Statistics and Methodology
-    3:484), at most n. A share of 0 or 1 shows no variance; there each group counts as one image.
-
-    Args:
-        share: 0 to 1.
-        n: images.
-        units: groups that they come from.
-        draws: float64 [resamples], the share in resamples of groups; NaN where a resample has no such image.
-    """
-    variance = float(np.nanvar(draws))
-    effective = share * (1 - share) / variance if variance > ROUNDING else float(units)
-    effective = min(max(effective, 1.0), float(n))
-    return wilson_interval(share * effective, effective)
-
-
-def share_interval(share: float, n: int, units: Indices, draws: Floats) -> tuple[float, float]:
-    """Return Wilson's interval of a mean of n values in 0…1, on the effective sample size if they form groups."""
-    if come_in_groups(units):
-        return effective_wilson_interval(share, n, len(np.unique(units)), draws)
-    return wilson_interval(min(share * n, n), n)
-
-
-def mean_estimate(
-    values: NDArray[np.floating],
-    resamples: int,
-    seed: int,
-    units: Indices,
-    *,
-    is_share: bool = False,
-    wilson: bool = False,
-) -> Estimate:
-    """Return the mean of one value per image with its interval over the images, or over their groups.
-
-    Args:
-        values: [n].
-        resamples: number of bootstrap resamples.
-        seed: of the resampling.
-        units: int64 [n], see `resampling.units_of`.
-        is_share: whether the values lie in 0…1; then Wilson's interval stands in where no resample differs.
-        wilson: whether to take Wilson's interval in any case.
-    """
-    data = np.asarray(values, dtype=np.float64)
-    n, mean = len(data), float(np.mean(values, dtype=np.float64))
-    plain = np.zeros(n, np.int64)
-    draws = resampled({0: lambda weights: weights @ data / weights.sum(axis=1)}, plain, resamples, seed, units)[0]
-    interval = None if wilson else percentile_interval(draws)
-    if interval is None and (is_share or wilson):
-        interval = share_interval(mean, n, units, draws)
-    return Estimate(mean, interval, n)
+from stages.validate.intervals.estimates import TAIL, Estimate
 
 
 def smallest_sample(quantile: float) -> int:
