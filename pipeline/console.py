@@ -56,12 +56,16 @@ def show_outcome(outcome: RunOutcome) -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    marks = {"passed": "[green]✓[/]", "failed": "[red]✗[/]", "missing": "[yellow]?[/]"}
+    marks = {
+        "passed": "[green]✓[/]", "failed": "[red]✗[/]", "inconclusive": "[yellow]~[/]", "missing": "[yellow]?[/]",
+    }  # fmt: skip
     console = Console(soft_wrap=True, highlight=False)
     for verdict in outcome.verdicts:
         found = "missing" if verdict.value is None else f"{verdict.value:.4g}"
         gate, detail = escape(verdict.gate), escape(verdict.detail)
         console.print(f"{marks[verdict.status]} {gate}: [bold]{found}[/]\n  [dim]{detail}[/]")
+    for change in outcome.gate_changes:
+        console.print(f"[yellow]! {escape(change.sentence)}[/]")
     console.print(outcome.sentence)
     console.print(f"report: {outcome.report.resolve().as_uri()}")
 

@@ -43,6 +43,7 @@ def published(record: RunRecord, measurements: Sequence[Measurement]) -> dict[st
         "variants": [asdict(one) | {"notes": one.notes.model_dump(mode="json")} for one in record.variants],
         "measurements": [_measurement(measurement) for measurement in measurements],
         "verdicts": [verdict_json(verdict) for verdict in record.verdicts],
+        "gate_changes": [asdict(change) for change in record.gate_changes],
     }
 
 
