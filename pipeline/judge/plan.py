@@ -74,12 +74,12 @@ def _planned(gate: Gate, discordance: float, reserve: float) -> Planned:
         powers = [(1 + power) / 2 if gate.equivalent_to else power for power in (0.8, 0.9)]
         needed = [pairs_for_noninferiority(gate.margin, discordance, gate.alpha, power) for power in powers]
         what = f"images{of_class} if {discordance:.0%} of the answers change, as many for the better"
-        return Planned(gate.name, *needed, what)
+        return Planned(gate.name, needed[0], needed[1], what)
     expected = gate.limit + (reserve if gate.at_least is not None else -reserve)
     if not 0 < expected < 1:
-        return Planned(gate.name, None, None, f"the true value cannot be {reserve:g} better than {gate.limit:g}")
+        return Planned(gate.name, None, None, f"the truth cannot be {reserve:g} better than {gate.limit:g}")
     needed = [images_for_share(gate.limit, expected, TAIL, power) for power in (0.8, 0.9)]
-    return Planned(gate.name, *needed, f"images{of_class} if the truth is {expected:g}")
+    return Planned(gate.name, needed[0], needed[1], f"images{of_class} if the truth is {expected:g}")
 
 
 def plan_table(planned: Sequence[Planned]) -> Table:
