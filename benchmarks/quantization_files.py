@@ -83,7 +83,8 @@ def initial(arguments: argparse.Namespace, folder: Path) -> tuple[OnnxModel, Pre
 def kept(file: File, inputs: Inputs, asked: NDArray[np.int64], labelled: bool, float_logits: Any) -> dict[str, Any]:
     """Return a file's size, SQNR, agreement, and where there are labels its accuracy and what it lost."""
     from onnx_files.sessions import open_session, predict
-    from stages.validate import statistics
+    from stages.validate.intervals.means import mean_estimate
+    from stages.validate.intervals.proportions import wilson_interval
     from stages.validate.metrics import logits_sqnr_db
 
     assert file.model is not None
@@ -103,8 +104,8 @@ def kept(file: File, inputs: Inputs, asked: NDArray[np.int64], labelled: bool, f
     if labelled:
         right = logits.argmax(1) == labels
         lost = (test.argmax(1) == labels).astype(float) - right
-        row["accuracy"] = (float(right.mean()), *statistics.wilson_interval(float(right.sum()), n))
-        difference = statistics.mean_estimate(-lost, 2000, 0, np.arange(n))
+        row["accuracy"] = (float(right.mean()), *wilson_interval(float(right.sum()), n))
+        difference = mean_estimate(-lost, 2000, 0, np.arange(n), "identity")
         row["difference"] = (difference.value, *(difference.ci95 or (difference.value, difference.value)))
     return row
 

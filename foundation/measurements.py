@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from foundation.files import JSON, write_json
 from foundation.typed_files import CLOSED, read_typed
@@ -56,6 +56,45 @@ class Where:
 
 
 @dataclass(frozen=True)
+class PairedDifference:
+    """How a variant's number differs from fp32's on the same images, paired by image, groups varying together.
+
+    Attributes:
+        value: the variant's − fp32's, in the measurement's unit.
+        ci95: lower and upper bound; None where there is no sound one.
+        method: "tango": score interval of a difference of proportions; "delong": of areas under the ROC curve,
+            clustered by Obuchowski; "cluster_t": of means of one value per image; "bootstrap_t": a bootstrapped
+            standard error.
+        n: images that both were measured on.
+        units: groups that these come from; n where each image is its own.
+        gained: share of the decisions that became right; "tango" alone, like the following three.
+        lost: share that became wrong.
+        effective_n: independent pairs that these decisions are worth.
+        least_effective_n: what they would be worth if all of a unit's decisions were alike.
+        mcnemar_p: exact two-sided p that gains and losses are equally likely; None where images come in groups.
+        standard_error: of the value; None for "tango".
+        degrees: of Student's t; None for "tango".
+        no_interval: why there is none.
+    """
+
+    value: float
+    ci95: tuple[float, float] | None
+    method: Literal["tango", "delong", "cluster_t", "bootstrap_t"]
+    n: int
+    units: int
+    gained: float | None = None
+    lost: float | None = None
+    effective_n: float | None = None
+    least_effective_n: float | None = None
+    mcnemar_p: float | None = None
+    standard_error: float | None = None
+    degrees: int | None = None
+    no_interval: str | None = None
+
+    __pydantic_config__ = CLOSED
+
+
+@dataclass(frozen=True)
 class Measurement:
     """One number with its unit, its sample size and its 95 % interval; `value` None means not measured.
 
@@ -69,6 +108,8 @@ class Measurement:
         ci95: lower and upper bound; None where there is no sound interval.
         remarks: how it was measured (`bins`, `draws`, `rounds`, `mask_share`…), what its sample leaves out (`labels`,
             `too_rare`), and why there is no value (`reason`) or no interval (`no_interval`).
+        difference: from fp32's number on the same images; None for fp32 itself, and where it is no comparison of
+            images (size, time) or compares with fp32 already.
     """
 
     metric: str
@@ -79,6 +120,7 @@ class Measurement:
     n: int | None = None
     ci95: tuple[float, float] | None = None
     remarks: Mapping[str, JSON] = field(default_factory=dict)
+    difference: PairedDifference | None = None
 
     __pydantic_config__ = CLOSED
 

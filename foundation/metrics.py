@@ -75,10 +75,7 @@ def _for_both(meaning: str, legend: str = "") -> dict[Task, Definition]:
     return {"multi_class": definition, "multi_label": definition}
 
 
-_AP_LEGEND = "With few images an interval covers a little less than 95 %."
-_ECE_LEGEND = (
-    "ECE and Brier score: lower is better; ECE has no interval, because a bootstrap of it is biased upwards."
-)
+_ECE_LEGEND = "ECE and Brier score: lower is better; ECE has no interval, because a finite sample biases it upwards."
 
 METRICS: Mapping[str, Metric] = {
     "accuracy": Metric("share", True, "labels", "answers", "Accuracy", {
@@ -104,7 +101,7 @@ METRICS: Mapping[str, Metric] = {
     "auroc/CLASS": Metric("share", True, "class", "classes", "AUROC", {
         "multi_class": Definition(
             "probability that an image of the class scores above one of another",
-            "One class against all others; no interval where the sample separates them perfectly."),
+            "One class against all others; an area of 1 is bounded by the smaller class."),
         "multi_label": Definition(
             "probability that an image with the label scores above one without",
             "Images with the label against images without; chance scores 0.5."),
@@ -113,13 +110,11 @@ METRICS: Mapping[str, Metric] = {
         "multi_class": Definition(
             "mean over the class's images of the precision among all that score as high or higher; by chance the "
             "share of the class",
-            "Mean precision over a class's images, one class against all others; chance scores the class's share. "
-            + _AP_LEGEND),
+            "Mean precision over a class's images, one class against all others; chance scores the class's share."),
         "multi_label": Definition(
             "mean over the images with the label of the precision among all that score as high or higher; by chance "
             "the share of the label",
-            "Mean precision over the images with the label; chance scores the label's share of the images. "
-            + _AP_LEGEND),
+            "Mean precision over the images with the label; chance scores the label's share of the images."),
     }, "probability", of_scores=True),
     "sensitivity/CLASS": Metric("share", True, "class", "classes", "Sensitivity", {
         "multi_class": Definition(
@@ -139,12 +134,12 @@ METRICS: Mapping[str, Metric] = {
     }),
     "ece": Metric("share", False, "labels", "answers", "ECE", {
         "multi_class": Definition(
-            "mean gap between confidence and accuracy over 15 bins of equal width; without an interval, because each "
-            "resample adds its own scatter to the gaps, so that a bootstrap lies above the estimate",
+            "mean gap between confidence and accuracy over 15 bins of equal width; without an interval, because "
+            "scatter alone opens gaps: `calibrated_would_show` is what it does to a perfectly calibrated file",
             _ECE_LEGEND),
         "multi_label": Definition(
             "mean gap between the confidence in a yes or no and its accuracy, over all decisions and 15 bins of "
-            "equal width; without an interval, because a bootstrap lies above the estimate",
+            "equal width; without an interval, because scatter alone opens gaps: `calibrated_would_show`",
             _ECE_LEGEND),
     }, of_scores=True),
     "brier": Metric("squared distance", False, "labels", "answers", "Brier score", {

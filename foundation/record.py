@@ -46,7 +46,9 @@ FileName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one gate says of the measurements; `missing` means that its number was not measured.
+    """What one gate says of the measurements.
+
+    `missing` means that its number was not measured, `inconclusive` that these images cannot tell at its error rate.
 
     Attributes:
         gate: the criterion as one reads it.
@@ -59,7 +61,7 @@ class Verdict:
     """
 
     gate: str
-    status: Literal["passed", "failed", "missing"]
+    status: Literal["passed", "failed", "inconclusive", "missing"]
     value: float | None
     limit: float
     detail: str
@@ -67,6 +69,27 @@ class Verdict:
     against: Measurement | None = None
 
     __pydantic_config__ = CLOSED
+
+
+@dataclass(frozen=True)
+class GateChange:
+    """Acceptance criteria that were changed after this folder held measurements.
+
+    Attributes:
+        old: the criteria that are gone, as one reads them.
+        new: the criteria that came.
+    """
+
+    old: tuple[str, ...]
+    new: tuple[str, ...]
+
+    __pydantic_config__ = CLOSED
+
+    @property
+    def sentence(self) -> str:
+        """What everybody who sees the verdict must know."""
+        old, new = ("; ".join(names) or "none" for names in (self.old, self.new))
+        return f"Gates changed after the measurements ({old} → {new})."
 
 
 @dataclass(frozen=True)
@@ -192,6 +215,7 @@ class RunRecord:
         verdicts: one per gate, once the run was judged.
         exit_code: how it ended; None where it did not.
         format_version: of the file.
+        gate_changes: every change of the gates after measurements were seen, in its order.
         files: path relative to the run folder → what lay there when the run last wrote it; all but the record itself
             and hidden files. Empty in format 2.
         sha256: digest of all the above as it was read from the disk; what writes a record takes it anew.
@@ -211,6 +235,7 @@ class RunRecord:
     verdicts: tuple[Verdict, ...]
     exit_code: ExitCode | None
     format_version: Literal[2, 3]
+    gate_changes: tuple[GateChange, ...] = ()
     files: Mapping[str, FileRecord] = field(default_factory=dict)
     sha256: str | None = field(default=None, compare=False)
 
@@ -233,8 +258,8 @@ class RunRecord:
 
 
 def exit_code_of(verdicts: Sequence[Verdict], all_stages_succeeded: bool) -> ExitCode:
-    """Return 3 where evidence is missing, else 1 where a gate failed, else 0."""
-    if not all_stages_succeeded or any(verdict.status == "missing" for verdict in verdicts):
+    """Return 3 where evidence is missing or too little to tell, else 1 where a gate failed, else 0."""
+    if not all_stages_succeeded or any(verdict.status in ("missing", "inconclusive") for verdict in verdicts):
         return ExitCode.INCOMPLETE
     return ExitCode.GATE_FAILED if any(verdict.status == "failed" for verdict in verdicts) else ExitCode.PASSED
 

@@ -134,6 +134,22 @@ def run(
 
 
 @app.command()
+def plan(
+    config: ConfigPath,
+    discordance: Annotated[float, typer.Option(help="share of the answers that a variant changes")] = 0.04,
+    reserve: Annotated[float, typer.Option(help="by how much the truth is better than an absolute limit")] = 0.05,
+    as_json: AsJson = False,
+) -> None:
+    """Say how many test images the gates need for 80 and 90 % power, before anything is trained."""
+    from pipeline.configuration_file import read_configuration
+    from pipeline.judge.plan import plan as plan_gates
+    from pipeline.judge.plan import plan_table
+
+    planned = plan_gates(read_configuration(config).gates, discordance, reserve)
+    print_result([one.as_json() for one in planned] if as_json else plan_table(planned))
+
+
+@app.command()
 def train(config: ConfigPath, run: RunPath = None, as_json: AsJson = False, quiet: Quiet = False) -> None:
     """Prepare the images and train the network."""
     run_stages("train", config, run, None, as_json, quiet)
@@ -287,6 +303,8 @@ def accept(
     from pipeline.night.accepted import accept as accept_run
 
     accepted = accept_run(RunFolder(run), run.resolve().parent, reason=reason)
+    for change in accepted.evidence.record.gate_changes:
+        observer_of(False).say(f"! {change.sentence}")
     print(printable(f"accepted {accepted.folder}"))
 
 

@@ -143,7 +143,7 @@ class Configuration(Settings):
     @property
     def gates_sha256(self) -> str:
         """Identity of the acceptance criteria, recorded before the run starts."""
-        return sha256_of_json([gate.model_dump(mode="json") for gate in self.gates])
+        return sha256_of_json([gate.identity for gate in self.gates])
 
 
 def _names_of_variants(variants: Mapping[str, Any]) -> Iterator[str]:

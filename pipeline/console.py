@@ -57,12 +57,16 @@ def show_outcome(outcome: RunOutcome) -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    marks = {"passed": "[green]✓[/]", "failed": "[red]✗[/]", "missing": "[yellow]?[/]"}
+    marks = {
+        "passed": "[green]✓[/]", "failed": "[red]✗[/]", "inconclusive": "[yellow]~[/]", "missing": "[yellow]?[/]",
+    }  # fmt: skip
     console = Console(soft_wrap=True, highlight=False)
     for verdict in outcome.verdicts:
         found = "missing" if verdict.value is None else f"{verdict.value:.4g}"
         gate, detail = escape(printable(verdict.gate)), escape(printable(verdict.detail))
         console.print(f"{marks[verdict.status]} {gate}: [bold]{found}[/]\n  [dim]{detail}[/]")
+    for change in outcome.gate_changes:
+        console.print(f"[yellow]! {escape(change.sentence)}[/]")
     console.print(outcome.sentence)
     console.print(f"report: {outcome.report.resolve().as_uri()}")
 

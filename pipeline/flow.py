@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from foundation.errors import ExitCode
 from foundation.files import JSON
 from foundation.measurements import Measurement
 from foundation.progress import Observer
-from foundation.record import Verdict, exit_code_of
+from foundation.record import GateChange, Verdict, exit_code_of
 from foundation.run_folder import RunFolder
 from pipeline.configuration import Configuration
 from pipeline.judge.gates import judge
@@ -33,19 +34,18 @@ class RunOutcome:
     exit_code: ExitCode
     verdicts: tuple[Verdict, ...]
     report: Path
+    gate_changes: tuple[GateChange, ...] = ()
 
     @property
     def sentence(self) -> str:
         """The outcome in one sentence."""
-        counts = {
-            status: sum(v.status == status for v in self.verdicts) for status in ("passed", "failed", "missing")
-        }
+        counts = Counter(verdict.status for verdict in self.verdicts)
         gates = f"{counts['passed']} of {len(self.verdicts)} gates passed"
         return {
             ExitCode.PASSED: f"All gates passed ({len(self.verdicts)}).",
             ExitCode.GATE_FAILED: f"{gates}, {counts['failed']} failed.",
             ExitCode.INCOMPLETE: f"The evidence is incomplete: {gates}, {counts['failed']} failed, "
-            f"{counts['missing']} missing.",
+            f"{counts['inconclusive']} inconclusive, {counts['missing']} missing.",
         }[self.exit_code]
 
     def as_json(self) -> dict[str, JSON]:
@@ -56,6 +56,7 @@ class RunOutcome:
             "exit_code": int(self.exit_code),
             "run": str(self.run.root),
             "report": str(self.report),
+            "gate_changes": [asdict(change) for change in self.gate_changes],
             "verdicts": [verdict_json(verdict) for verdict in self.verdicts],
         }
 
@@ -138,4 +139,4 @@ def conclude(
     with observer.stage("report"):
         report = write_report(ledger.run)
     ledger.write()  # the digests of the report
-    return RunOutcome(ledger.run, exit_code, verdicts, report)
+    return RunOutcome(ledger.run, exit_code, verdicts, report, ledger.record.gate_changes)

@@ -25,13 +25,13 @@ _VARIANTS: dict[str, dict[str, Any]] = {
     "pact-int8": {"method": "pact"},
 }
 _GATES: list[dict[str, Any]] = [
-    {"metric": "balanced_accuracy", "variant": "fp32", "at_least": 0.8},
+    {"metric": "balanced_accuracy", "variant": "fp32", "at_least": 0.8, "confidence": "lower_bound"},
     *(
-        {"metric": metric, "variant": variant, relation: limit, "relative_to_fp32": relative}
+        {"variant": variant, **criterion}
         for variant in ("static-int8", "pact-int8")
-        for metric, relation, limit, relative in (
-            ("balanced_accuracy", "at_least", -0.02, "difference"),
-            ("size_bytes", "at_most", 0.3, "ratio"),
+        for criterion in (
+            {"metric": "balanced_accuracy", "noninferior_to": "fp32", "margin": 0.02},
+            {"metric": "size_bytes", "at_most": 0.3, "relative_to_fp32": "ratio"},
         )
     ),
 ]
@@ -112,7 +112,7 @@ def _entry(key: str, value: Any, given: dict[str, Any], path: str, depth: int) -
         entries = [f"{indent}  {name}: {_flow({'method': item.method})}" for name, item in value.items()]
         return [f"{indent}{key}:", *entries]
     if isinstance(value, tuple) and value and all(isinstance(item, BaseModel) for item in value):
-        items = [item.model_dump(mode="json", exclude_none=True) for item in value]
+        items = [item.model_dump(mode="json", exclude_none=True, exclude_unset=True) for item in value]
         return [f"{indent}{key}:", *(f"{indent}  - {_flow(item)}" for item in items)]
     return [f"{indent}{key}: {_flow(value)}"]
 

@@ -17,13 +17,14 @@ class Decision:
     """What the reviewer reads first.
 
     Attributes:
-        kind: decides colour and symbol; "unjudged" where no gate was set.
+        kind: decides colour and symbol; "unjudged" where no gate was set, "changed" where the gates hold but were
+            changed after measurements were seen.
         headline: for example "2 of 7 gates failed".
         sentence: why.
         exit_code: what the process told its caller; 3 where the run has not recorded that it ended.
     """
 
-    kind: Literal["passed", "failed", "incomplete", "unjudged"]
+    kind: Literal["passed", "changed", "failed", "incomplete", "unjudged"]
     headline: str
     sentence: str
     exit_code: ExitCode
@@ -62,6 +63,12 @@ def _in_words(facts: Facts, exit_code: ExitCode) -> Decision:
     if not verdicts:
         why = "No acceptance criterion was judged: this run only reports what it measured."
         return Decision("unjudged", "No gates", why, exit_code)
+    changes = facts.record.gate_changes
+    if changes:
+        told = " ".join(change.sentence for change in changes)
+        return Decision(
+            "changed", "Gates changed after the measurements", f"{told} As changed, they hold.", exit_code
+        )
     return Decision(
         "passed",
         "All gates passed" if len(verdicts) > 1 else "The gate passed",
@@ -86,6 +93,7 @@ def _why_incomplete(facts: Facts) -> list[str]:
     """Return one sentence for each kind of gap; empty where nothing is missing."""
     broken = [stage.name for stage in facts.record.unfinished_stages]
     missing = [verdict.gate for verdict in facts.record.verdicts if verdict.status == "missing"]
+    unclear = [verdict.gate for verdict in facts.record.verdicts if verdict.status == "inconclusive"]
     failed = [verdict.gate for verdict in facts.record.verdicts if verdict.status == "failed"]
     unjudged = _unjudged_gates(facts)
     parts = []
@@ -93,6 +101,8 @@ def _why_incomplete(facts: Facts) -> list[str]:
         parts.append(f"{count(len(broken), 'stage')} did not finish: {_listing(broken)}.")
     if missing:
         parts.append(f"{count(len(missing), 'gate')} could not be judged: {_listing(missing)}.")
+    if unclear:
+        parts.append(f"{count(len(unclear), 'gate')} cannot be told with these images: {_listing(unclear)}.")
     if unjudged:
         parts.append(
             f"{count(unjudged, 'gate')} of the configuration {'was' if unjudged == 1 else 'were'} not judged."

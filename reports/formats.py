@@ -93,6 +93,10 @@ UNITS: Mapping[str, Callable[[float], str]] = {
 """How a value of each unit is written; a measurement brings its own unit."""
 
 
+UNIT_WORDS: Mapping[str, str] = {"probability": "", "squared distance": "", "correlation": "", "similarity": ""}
+"""What stands behind a difference; "" where the number has no unit."""
+
+
 def with_unit(value: float, unit: str) -> str:
     """Return a measured value in its unit; a unit that is not in `UNITS` is written behind the number."""
     if unit in UNITS:
@@ -111,6 +115,14 @@ def interval(low: float, high: float, unit: str) -> str:
     elif first.endswith("×"):
         first = first[:-1]
     return f"{first}{' to ' if '−' in first + last else '–'}{last}"
+
+
+def change(value: float, ci95: tuple[float, float] | None, unit: str) -> str:
+    """Return a difference from fp32 with its sign and interval: "−0.8 points against fp32 (−1.9 to +0.3)"."""
+    factor, word = (100.0, "points") if unit == "share" else (1.0, UNIT_WORDS.get(unit, unit))
+    shown = [f"{factor * one:+.{1 if factor > 1 else 3}f}".replace("-", "−") for one in (value, *(ci95 or ()))]
+    within = f"({shown[1]} to {shown[2]})" if ci95 else "(no interval)"
+    return " ".join(part for part in (shown[0], word, "against fp32", within) if part)
 
 
 def speedup_in_words(ci95: tuple[float, float] | None) -> str:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 STATUS_WORDS = {
     "passed": "passed",
     "failed": "failed",
+    "inconclusive": "inconclusive",
     "missing": "not measured",
     "done": "done",
     "reused": "reused",

@@ -13,11 +13,16 @@ NOT_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff
 
 
 def render(facts: Facts) -> str:
-    """Return the file's text: a failed gate is a failure; a missing one and an unfinished stage are errors."""
+    """Return the file's text: a failed gate is a failure; an undecided one and an unfinished stage are errors."""
     root = ElementTree.Element("testsuites", name=_text(facts.record.name))
     gates = ElementTree.SubElement(root, "testsuite", name="gates")
     for verdict in facts.record.verdicts:
         _gate(gates, verdict)
+    for change in facts.record.gate_changes:
+        case = ElementTree.SubElement(
+            gates, "testcase", classname="edgeproof.gates", name="gates fixed before the run"
+        )
+        ElementTree.SubElement(case, "system-out").text = _text(change.sentence)
     stages = ElementTree.SubElement(root, "testsuite", name="stages")
     for stage in facts.record.stages:
         _stage(stages, stage)
@@ -33,6 +38,9 @@ def _gate(suite: ElementTree.Element, verdict: Verdict) -> None:
     if verdict.status == "failed":
         message = f"measured {verdict.value}, limit {verdict.limit}"
         ElementTree.SubElement(case, "failure", message=message, type="gate").text = _text(verdict.detail)
+    elif verdict.status == "inconclusive":
+        message = f"inconclusive, limit {verdict.limit}"
+        ElementTree.SubElement(case, "error", message=message, type="inconclusive").text = _text(verdict.detail)
     elif verdict.status == "missing":
         message = f"not measured, limit {verdict.limit}"
         ElementTree.SubElement(case, "error", message=message, type="missing").text = _text(verdict.detail)

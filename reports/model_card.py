@@ -47,9 +47,10 @@ def _summary(facts: Facts) -> str:
     number = formats.count(len(facts.record.classes), "class", "classes")
     if facts.task == "multi_label":
         number = f"{formats.count(len(facts.record.classes), 'label')}, of which an image has any number"
+    changed = "".join(f" {markdown.escape(change.sentence)}" for change in facts.record.gate_changes)
     return (
         f"An image classifier for {number}: {classes}. "
-        f"{verdict.headline}. {markdown.escape(verdict.sentence)}{synthetic}"
+        f"{verdict.headline}. {markdown.escape(verdict.sentence)}{changed}{synthetic}"
     )
 
 

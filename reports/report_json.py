@@ -43,6 +43,7 @@ def published(record: RunRecord, measurements: Sequence[Measurement]) -> dict[st
         "variants": [asdict(one) | {"notes": one.notes.model_dump(mode="json")} for one in record.variants],
         "measurements": [_measurement(measurement) for measurement in measurements],
         "verdicts": [verdict_json(verdict) for verdict in record.verdicts],
+        "gate_changes": [asdict(change) for change in record.gate_changes],
     }
 
 
@@ -74,4 +75,5 @@ def _measurement(one: Measurement) -> dict[str, JSON]:
         "n": one.n,
         "ci95": None if one.ci95 is None else list(one.ci95),
         "settings": {**one.where.settings, **one.remarks},
+        "difference": None if one.difference is None else asdict(one.difference),
     }

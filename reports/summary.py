@@ -16,6 +16,7 @@ def render(facts: Facts) -> str:
         f"{markdown.escape(verdict.sentence)} Exit code {verdict.exit_code}.",
         f"Run {markdown.escape(facts.record.name)}, data set {markdown.escape(facts.record.dataset)}.",
     ]
+    parts += [f"**!** {markdown.escape(change.sentence)}" for change in facts.record.gate_changes]
     if facts.record.synthetic:
         parts.append("**Synthetic data:** these numbers have no clinical meaning.")
     broken = [entry for entry in facts.record.verdicts if entry.status != "passed"]

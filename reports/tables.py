@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from foundation.measurements import Measurement
+from foundation.metrics import row_of
 from reports import formats
 from reports.measured import reason_of, shown_unit
 
@@ -111,7 +112,10 @@ def cell(measurement: Measurement) -> Cell:
         return absent(reason_of(measurement))
     unit = shown_unit(measurement)
     interval = formats.interval(*measurement.ci95, unit) if measurement.ci95 else ""
-    return Cell(formats.with_unit(measurement.value, unit), interval, caveat=_mostly_on_cpu(measurement))
+    row = row_of(measurement.metric)
+    difference = None if row is not None and row.against_fp32 else measurement.difference
+    remark = formats.change(difference.value, difference.ci95, unit) if difference else ""
+    return Cell(formats.with_unit(measurement.value, unit), interval, remark, caveat=_mostly_on_cpu(measurement))
 
 
 def speedup_cell(measurement: Measurement) -> Cell:

@@ -8,10 +8,12 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from foundation.files import JSON
 from foundation.measurements import Measurement
 from foundation.metrics import METRICS, row_name
 from foundation.record import Verdict
 from foundation.settings import Settings
+from pipeline.judge.tested import worst_tested
 from stages.validate.saliency import MethodName
 
 
@@ -22,6 +24,18 @@ class Gate(Settings):
     variant: str = Field(description="name of a variant")
     at_least: float | None = Field(None, description="lower bound")
     at_most: float | None = Field(None, description="upper bound")
+    noninferior_to: Literal["fp32"] | None = Field(
+        None, description="in place of a bound: less than `margin` worse than fp32, at error rate `alpha`"
+    )
+    equivalent_to: Literal["fp32"] | None = Field(
+        None, description="in place of a bound: within `margin` of fp32, at error rate `alpha`"
+    )
+    margin: float | None = Field(None, gt=0, description="of noninferior_to and equivalent_to, in the metric's unit")
+    alpha: float = Field(0.05, gt=0, lt=0.5, description="of noninferior_to and equivalent_to, one-sided error rate")
+    confidence: Literal["point", "lower_bound"] = Field(
+        "point",
+        description="what a bound is held against: the estimate, or the worse end of its 95 % interval",
+    )
     relative_to_fp32: Literal["difference", "ratio"] | None = Field(
         None, description="hold value − fp32's, or value / fp32's, against the bound instead of the value"
     )
@@ -45,23 +59,65 @@ class Gate(Settings):
 
     @model_validator(mode="after")
     def _one_bound(self) -> Self:
-        if (self.at_least is None) == (self.at_most is None):
-            raise ValueError("a gate needs exactly one of at_least and at_most")
+        given = [self.at_least, self.at_most, self.noninferior_to, self.equivalent_to]
+        if sum(one is not None for one in given) != 1:
+            raise ValueError("a gate needs exactly one of at_least, at_most, noninferior_to and equivalent_to")
+        if self.tests_difference != (self.margin is not None):
+            raise ValueError("a gate needs margin with noninferior_to or equivalent_to, and only there")
+        if self.relative_to_fp32 is not None and (self.tests_difference or self.confidence != "point"):
+            raise ValueError(
+                "relative_to_fp32 holds estimates against each other; use noninferior_to: fp32 with a margin for a "
+                "difference with an error rate"
+            )
+        if self.confidence != "point" and self.tests_difference:
+            raise ValueError(
+                "confidence belongs to at_least and at_most; noninferior_to and equivalent_to have alpha"
+            )
+        if self.tests_difference and self.variant == "fp32":
+            raise ValueError("fp32 is what noninferior_to and equivalent_to compare with; name another variant")
         return self
 
     @property
+    def tests_difference(self) -> bool:
+        """Whether it is a test of the difference from fp32, with an error rate."""
+        return self.noninferior_to is not None or self.equivalent_to is not None
+
+    @property
+    def identity(self) -> dict[str, JSON]:
+        """What a digest of the criteria is taken over: a point gate's is what it was before there were others."""
+        tested = ("noninferior_to", "equivalent_to", "margin", "alpha", "confidence")
+        values: dict[str, JSON] = self.model_dump(mode="json")
+        return {key: value for key, value in values.items() if key not in tested or not self._is_default(key)}
+
+    def _is_default(self, key: str) -> bool:
+        return bool(getattr(self, key) == type(self).model_fields[key].default)
+
+    @property
+    def higher_is_better(self) -> bool:
+        """The direction of its metric."""
+        return METRICS[row_name(self.metric)].higher_is_better
+
+    @property
     def limit(self) -> float:
-        """The bound."""
+        """The bound; of a test the difference that it must exclude."""
+        if self.margin is not None:
+            return -self.margin if self.higher_is_better else self.margin
         return self.at_least if self.at_least is not None else self.at_most or 0.0
 
     @property
     def name(self) -> str:
         """The criterion as one reads it."""
-        relation = "≥" if self.at_least is not None else "≤"
-        against = {"difference": " − fp32", "ratio": " / fp32", None: ""}[self.relative_to_fp32]
         where = [self.provider, f"{self.threads} thr." if self.threads else None, self.method, self.subgroup]
         place = ", ".join(part for part in where if part)
-        return f"{self.variant}: {self.metric}{against}{f' ({place})' if place else ''} {relation} {self.limit:g}"
+        metric = f"{self.variant}: {self.metric}{f' ({place})' if place else ''}"
+        if self.tests_difference:
+            kind = "not inferior to" if self.noninferior_to else "equivalent to"
+            return f"{metric} {kind} fp32 by {self.margin:g} (α = {self.alpha:g})"
+        relation = "≥" if self.at_least is not None else "≤"
+        against = {"difference": " − fp32", "ratio": " / fp32", None: ""}[self.relative_to_fp32]
+        bound = "" if self.confidence == "point" else " (95 % bound)"
+        metric = f"{self.variant}: {self.metric}{against}{f' ({place})' if place else ''}"
+        return f"{metric} {relation} {self.limit:g}{bound}"
 
     def holds(self, value: float) -> bool:
         """Return whether a value is within the bound."""
@@ -73,7 +129,7 @@ def judge(gates: Sequence[Gate], measurements: Sequence[Measurement]) -> tuple[V
     """Return one verdict per gate.
 
     A gate is missing where no measurement fits it or one that fits has no value; it fails where one does not hold;
-    the verdict shows the worst.
+    with an error rate it is inconclusive where the bounds of one do not tell. The verdict shows the worst.
     """
     return tuple(_judge_one(gate, measurements) for gate in gates)
 
@@ -82,6 +138,8 @@ def _judge_one(gate: Gate, measurements: Sequence[Measurement]) -> Verdict:
     fitting = [m for m in measurements if m.variant == gate.variant and _fits(gate, m)]
     if not fitting:
         return Verdict(gate.name, "missing", None, gate.limit, _why_nothing_fits(gate, measurements))
+    if gate.tests_difference or gate.confidence != "point":
+        return worst_tested(gate, fitting)
     held = []
     for measurement in fitting:
         against = _baseline(gate, measurement, measurements)

@@ -96,6 +96,12 @@ def accept(run: RunFolder, family: Path, *, reason: str | None = None) -> Accept
             f"{run.root}: expected a run that passed its gates (exit code 0), found {found}. "
             "Accept another run, or say why this one is acceptable with a reason."
         )
+    changes = evidence.record.gate_changes
+    if changes and not (reason and reason.strip()):
+        raise UsageError(
+            f"{run.root}: expected gates that were fixed before the run. {' '.join(one.sentence for one in changes)} "
+            "Accept another run, or say why this one is acceptable with a reason."
+        )
     if all(measurement.value is None for measurement in evidence.measurements):
         raise UsageError(
             f"{run.root}: expected measurements, found none; later runs could not be compared with it. "

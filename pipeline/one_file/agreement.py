@@ -14,8 +14,8 @@ from onnx_files.answers import AnswerForm
 from onnx_files.preprocessing import Preprocessing
 from onnx_files.sessions import open_session
 from stages.given.answering import answers_as_given
+from stages.validate.intervals.proportions import wilson_interval
 from stages.validate.metrics import logits_sqnr_db
-from stages.validate.statistics import wilson_interval
 
 _FLOATS = ("tensor(float)", "tensor(float16)", "tensor(double)")
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+
+from pydantic import ValidationError
 
 from foundation.errors import UsageError
-from foundation.files import remove_leftovers
+from foundation.files import JSON, remove_leftovers
 from foundation.lock import LOCK_NAME, lock_folder
-from foundation.record import FORMAT_VERSION, RunRecord
+from foundation.record import FORMAT_VERSION, GateChange, RunRecord
 from foundation.run_folder import RunFolder
 from pipeline.configuration import Configuration
+from pipeline.judge.gates import Gate
 from pipeline.machine.environment import describe
 from pipeline.run.ledger import Ledger
 
@@ -57,7 +61,31 @@ def open_ledger(configuration: Configuration, run: RunFolder) -> Ledger:
         format_version=FORMAT_VERSION,
     )
     ledger = Ledger.open(run, record)
+    if ledger.earlier is not None:
+        changes = (*ledger.earlier.gate_changes, *_changed_gates(configuration, ledger.earlier, run))
+        ledger.record = replace(ledger.record, gate_changes=changes)
     if ledger.earlier is not None and ledger.earlier.configuration_sha256 != configuration.sha256:
         run.measurements.unlink(missing_ok=True)
         run.image_by_image.unlink(missing_ok=True)
     return ledger
+
+
+def _changed_gates(configuration: Configuration, earlier: RunRecord, run: RunFolder) -> tuple[GateChange, ...]:
+    """Return how the gates differ from those that were there when this folder's measurements were taken."""
+    measured = any(stage.kind == "validate" and stage.succeeded for stage in earlier.stages)
+    if not (measured or earlier.verdicts or earlier.gate_changes or run.measurements.exists()):
+        return ()
+    given = earlier.configuration.get("gates")
+    old = tuple(_name_of(gate) for gate in given) if isinstance(given, list) else ()
+    new = tuple(gate.name for gate in configuration.gates)
+    if old == new:
+        return ()
+    return (GateChange(tuple(one for one in old if one not in new), tuple(one for one in new if one not in old)),)
+
+
+def _name_of(gate: JSON) -> str:
+    """Return a recorded criterion as one reads it; as it is where this version does not know it."""
+    try:
+        return Gate.model_validate(gate).name
+    except ValidationError:
+        return str(gate)

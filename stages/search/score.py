@@ -16,8 +16,10 @@ from onnx_files.sessions import open_session, predict, session_preprocessing
 from stages.validate import map_similarity, metrics, statistics
 from stages.validate.answers import decided
 from stages.validate.explained import explained_classes, images_to_explain
+from stages.validate.intervals import estimates, means
+from stages.validate.intervals.groups import too_few, units_of
+from stages.validate.intervals.resampling import bootstrap_t_interval, resampled
 from stages.validate.maps.gradients import gradient_maps_of_file
-from stages.validate.resampling import bootstrap_interval, units_of
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -96,13 +98,13 @@ def score(reference: Reference, path: Path, twin: Path) -> ScoreNote:
     drop = None
     if reference.labels is not None:
         lost = _right(expected, reference.labels) - _right(answers, reference.labels)
-        drop = _mean(lost, reference.units)
+        drop = _mean(lost, reference.units, "identity")
     likeness = map_similarity.spearman(maps, reference.maps)
     return ScoreNote(
         accuracy_drop=drop,
-        agreement=_mean(_right(answers, expected), reference.units, is_share=True),
+        agreement=_mean(_right(answers, expected), reference.units, "logit"),
         logits_sqnr_db=_sqnr(logits, reference),
-        saliency_spearman=_mean(likeness, reference.units[reference.explained]),
+        saliency_spearman=_mean(likeness, reference.units[reference.explained], "fisher_z"),
     )
 
 
@@ -139,8 +141,8 @@ def _right(answers: NDArray[np.integer], truth: NDArray[np.integer]) -> Floats:
     return cast("Floats", right if right.ndim == 1 else right.mean(axis=1))
 
 
-def _mean(values: Floats, units: Indices, is_share: bool = False) -> Estimate:
-    return _noted(statistics.mean_estimate(values, _RESAMPLES, 0, units, is_share=is_share))
+def _mean(values: Floats, units: Indices, scale: estimates.ScaleName) -> Estimate:
+    return _noted(means.mean_estimate(values, _RESAMPLES, 0, units, scale))
 
 
 def _sqnr(logits: NDArray[np.float32], reference: Reference) -> Estimate:
@@ -150,9 +152,12 @@ def _sqnr(logits: NDArray[np.float32], reference: Reference) -> Estimate:
         return metrics.logits_sqnr_db(logits, reference.logits, weights)
 
     value = float(statistic(np.ones((1, n)))[0])
-    interval = bootstrap_interval(statistic, np.zeros(n, np.int64), _RESAMPLES, 0, reference.units)
+    interval = None
+    if not too_few(reference.units):
+        draws = resampled({0: statistic}, reference.units, _RESAMPLES, 0)[0]
+        interval = bootstrap_t_interval(value, draws, len(np.unique(reference.units)), "identity")
     return Estimate(value=value, ci95=interval, n=n)
 
 
-def _noted(found: statistics.Estimate) -> Estimate:
+def _noted(found: estimates.Estimate) -> Estimate:
     return Estimate(value=found.value, ci95=found.ci95, n=found.n)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.validate import deletion, label_metrics, map_similarity, metrics
+from stages.validate import decisions, deletion, label_metrics, map_similarity, metrics
+from stages.validate.intervals.estimates import ScaleName
 
 if TYPE_CHECKING:
     from foundation.artifacts import Task
@@ -21,9 +22,7 @@ if TYPE_CHECKING:
 
 Function = Callable[..., NDArray[np.float64]]
 Remarks = Mapping[str, str | int]
-Interval = Literal[
-    "wilson", "mean_of_sensitivities", "bootstrap", "bootstrap_or_wilson", "basic_bootstrap", "stratified_bootstrap"
-]
+Interval = Literal["share", "mean", "auroc", "bootstrap"]
 
 
 @dataclass(frozen=True)
@@ -36,82 +35,95 @@ class Computation:
             over the classes is the metric; "reference": (logits, fp32's logits, weights); "maps": (maps, fp32's
             maps); "randomised": (maps, maps of random weights); "perturbed": (the file's probability of a class,
             images, maps, classes, fill), as `deletion.deletion_auc`; "masks": (maps, masks).
-        interval: how its 95 % interval is found: "wilson" for a proportion; "mean_of_sensitivities" by MOVER;
-            "bootstrap" over all images; "bootstrap_or_wilson" for a mean of shares, Wilson's where the bootstrap
-            shows no scatter; "basic_bootstrap" where resampling adds a bias; "stratified_bootstrap" within each
-            class. Where groups hold several images, whole groups are drawn, and a proportion's effective sample size
-            comes from those draws. None where there is no sound interval.
+        interval: how its 95 % interval is found, see `stages.validate.intervals`: "share" for the mean of shares of
+            right decisions; "mean" for the mean of one value per image; "auroc" for areas under the ROC curve;
+            "bootstrap" for anything else. None where there is no sound interval.
+        scale: on which the interval of a "mean" or a "bootstrap" is computed.
+        by_image: of a "share" the decisions, see `decisions`; of a "mean" that takes logits float64 [n].
         remarks: written beside every measurement.
     """
 
     function: Function
     interval: Interval | None = None
+    scale: ScaleName = "identity"
+    by_image: Function | None = None
     remarks: Remarks = field(default_factory=dict)
 
 
-def _for_both(function: Function, interval: Interval, remarks: Remarks | None = None) -> dict[Task, Computation]:
-    """Return one computation for every kind of task."""
-    computation = Computation(function, interval, remarks or {})
+def _for_both(function: Function, scale: ScaleName, remarks: Remarks | None = None) -> dict[Task, Computation]:
+    """Return one computation of a mean over maps for every kind of task."""
+    computation = Computation(function, "mean", scale, remarks=remarks or {})
     return {"multi_class": computation, "multi_label": computation}
 
 
-_ECE: Remarks = {"bins": metrics.ECE_BINS, "binning": "equal-width", "no_interval": "a bootstrap of ECE is biased"}
+def _share(function: Function, by_image: Function) -> Computation:
+    return Computation(function, "share", by_image=by_image)
+
+
+_SQNR = Computation(metrics.logits_sqnr_db, "bootstrap")  # dB is its own scale
+_ECE: Remarks = {
+    "bins": metrics.ECE_BINS,
+    "binning": "equal-width",
+    "no_interval": "its bias is as large as its scatter",
+}
 _RANDOMISED: Remarks = {"randomised": "weights of every layer permuted", "draws": 1}
 _PERTURBED: Remarks = {"steps": deletion.STEPS, "fill": "mean colour"}
 
 COMPUTATIONS: Mapping[str, Mapping[Task, Computation]] = {
     "accuracy": {
-        "multi_class": Computation(metrics.accuracy, "wilson"),
-        "multi_label": Computation(label_metrics.accuracy, "bootstrap_or_wilson"),
+        "multi_class": _share(metrics.accuracy, decisions.accuracy),
+        "multi_label": _share(label_metrics.accuracy, decisions.label_accuracy),
     },
     "balanced_accuracy": {
-        "multi_class": Computation(metrics.sensitivity, "mean_of_sensitivities"),
-        "multi_label": Computation(label_metrics.balanced_accuracy, "bootstrap"),
+        "multi_class": _share(metrics.sensitivity, decisions.sensitivity),
+        "multi_label": _share(label_metrics.balanced_accuracy, decisions.label_balanced_accuracy),
     },
     "auroc_macro": {
-        "multi_class": Computation(metrics.auroc, "stratified_bootstrap"),
-        "multi_label": Computation(label_metrics.auroc, "bootstrap"),
+        "multi_class": Computation(metrics.auroc, "auroc"),
+        "multi_label": Computation(label_metrics.auroc, "auroc"),
     },
     "average_precision_macro": {
-        "multi_class": Computation(metrics.average_precision, "basic_bootstrap"),
-        "multi_label": Computation(label_metrics.average_precision, "basic_bootstrap"),
+        "multi_class": Computation(metrics.average_precision, "bootstrap", "logit"),
+        "multi_label": Computation(label_metrics.average_precision, "bootstrap", "logit"),
     },
     "auroc/CLASS": {
-        "multi_class": Computation(metrics.auroc, "stratified_bootstrap"),
-        "multi_label": Computation(label_metrics.auroc, "bootstrap"),
+        "multi_class": Computation(metrics.auroc, "auroc"),
+        "multi_label": Computation(label_metrics.auroc, "auroc"),
     },
     "average_precision/CLASS": {
-        "multi_class": Computation(metrics.average_precision, "bootstrap"),
-        "multi_label": Computation(label_metrics.average_precision, "bootstrap"),
+        "multi_class": Computation(metrics.average_precision, "bootstrap", "logit"),
+        "multi_label": Computation(label_metrics.average_precision, "bootstrap", "logit"),
     },
     "sensitivity/CLASS": {
-        "multi_class": Computation(metrics.sensitivity, "wilson"),
-        "multi_label": Computation(label_metrics.sensitivity, "wilson"),
+        "multi_class": _share(metrics.sensitivity, decisions.sensitivity),
+        "multi_label": _share(label_metrics.sensitivity, decisions.label_sensitivity),
     },
     "specificity/CLASS": {
-        "multi_class": Computation(metrics.specificity, "wilson"),
-        "multi_label": Computation(label_metrics.specificity, "wilson"),
+        "multi_class": _share(metrics.specificity, decisions.specificity),
+        "multi_label": _share(label_metrics.specificity, decisions.label_specificity),
     },
     "ece": {
-        "multi_class": Computation(metrics.expected_calibration_error, None, _ECE),
-        "multi_label": Computation(label_metrics.expected_calibration_error, None, _ECE),
+        "multi_class": Computation(metrics.expected_calibration_error, remarks=_ECE),
+        "multi_label": Computation(label_metrics.expected_calibration_error, remarks=_ECE),
     },
     "brier": {
-        "multi_class": Computation(metrics.brier_score, "bootstrap"),
-        "multi_label": Computation(label_metrics.brier_score, "bootstrap"),
+        "multi_class": Computation(metrics.brier_score, "mean", "log", metrics.squared_distances),
+        "multi_label": Computation(label_metrics.brier_score, "mean", "log", label_metrics.squared_distances),
     },
     "agreement": {
-        "multi_class": Computation(metrics.agreement, "wilson"),
-        "multi_label": Computation(label_metrics.agreement, "bootstrap_or_wilson"),
+        "multi_class": _share(metrics.agreement, decisions.agreement),
+        "multi_label": _share(label_metrics.agreement, decisions.label_agreement),
     },
-    "logits_sqnr_db": _for_both(metrics.logits_sqnr_db, "bootstrap"),
-    "saliency_spearman": _for_both(map_similarity.spearman, "bootstrap"),
-    "saliency_ssim": _for_both(map_similarity.structural_similarity, "bootstrap"),
-    "saliency_top10_overlap": _for_both(map_similarity.top_overlap, "bootstrap_or_wilson"),
-    "sanity_spearman": _for_both(map_similarity.magnitude_spearman, "bootstrap", _RANDOMISED),
-    "deletion_auc": _for_both(deletion.deletion_auc, "bootstrap_or_wilson", _PERTURBED),
-    "insertion_auc": _for_both(deletion.insertion_auc, "bootstrap_or_wilson", _PERTURBED),
-    "pointing_game": _for_both(map_similarity.pointing_hits, "wilson"),
-    "mass_in_mask": _for_both(map_similarity.mass_in_mask, "bootstrap_or_wilson"),
-    "iou_at_mask_area": _for_both(map_similarity.iou_at_mask_area, "bootstrap_or_wilson"),
+    "logits_sqnr_db": {"multi_class": _SQNR, "multi_label": _SQNR},
+    "saliency_spearman": _for_both(map_similarity.spearman, "fisher_z"),
+    "saliency_ssim": _for_both(map_similarity.structural_similarity, "fisher_z"),
+    "saliency_top10_overlap": _for_both(map_similarity.top_overlap, "logit"),
+    "sanity_spearman": _for_both(map_similarity.magnitude_spearman, "fisher_z", _RANDOMISED),
+    "deletion_auc": _for_both(deletion.deletion_auc, "logit", _PERTURBED),
+    "insertion_auc": _for_both(deletion.insertion_auc, "logit", _PERTURBED),
+    "pointing_game": {
+        task: Computation(map_similarity.pointing_hits, "share") for task in ("multi_class", "multi_label")
+    },
+    "mass_in_mask": _for_both(map_similarity.mass_in_mask, "logit"),
+    "iou_at_mask_area": _for_both(map_similarity.iou_at_mask_area, "logit"),
 }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,24 +15,22 @@ from calibration_data.prepared import PreparedSplit
 from foundation.artifacts import OnnxModel
 from foundation.errors import StageError
 from foundation.measurements import Measurement, Where
-from foundation.metrics import METRICS, Definition, Metric
+from foundation.metrics import METRICS, Metric
 from foundation.settings import Settings
 from onnx_files.sessions import gives_scores, open_session, predict
-from stages.validate import COMPUTATIONS, Computation, resampling, statistics
+from stages.validate import COMPUTATIONS
+from stages.validate.answer_estimates import Row, difference_of, interval_of, resample, value_of
 from stages.validate.answers import Answers, Predictions
+from stages.validate.intervals import groups
+from stages.validate.intervals.estimates import Estimate
 from stages.validate.measurements import measured, not_measured
+from stages.validate.metrics import gap_of_calibrated
 
-Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 Logits = NDArray[np.float32]
-Part = tuple[Callable[..., Floats], int | None]
-"""A metric's function and the class that it is asked of; a metric is the mean of its parts."""
 
 ON_TEST = Where(provider="cpu", split="test")
 """Where a file answers: accuracy is measured on the provider that every machine has."""
-
-RARE_RESAMPLES = "most resamples lack a class or label that is counted"
-"""Why a bootstrap has no interval where labels are rarer than an interval needs."""
 
 
 class AccuracySettings(Settings):
@@ -84,7 +82,7 @@ def measure_accuracy(
     labels: Labels,
     classes: Sequence[str],
     reference_logits: Logits | None,
-    groups: Sequence[str],
+    group_names: Sequence[str],
     subgroups: Sequence[tuple[str, ...]],
     settings: AccuracySettings,
     present_only: bool = False,
@@ -93,7 +91,8 @@ def measure_accuracy(
     """Return every row of `METRICS` that is computed from logits, each with its sample size and 95 % interval.
 
     What cannot be said of this sample has the value None and a reason; what has no sound interval has none and says
-    why. Where groups hold several images, intervals come from resamples of whole groups (cluster bootstrap).
+    why. Where groups hold several images, whole groups vary in every interval. What is held against fp32's answers
+    has its paired difference from fp32's number too.
 
     Args:
         variant: its name.
@@ -101,7 +100,7 @@ def measure_accuracy(
         labels: int64 [n], indices into `classes`; of a multi-label task int64 [n, classes], 0 or 1.
         classes: names of the classes or labels.
         reference_logits: fp32's logits of the same images; None for fp32 itself.
-        groups: n names of what images belong together by, such as a patient.
+        group_names: n names of what images belong together by, such as a patient.
         subgroups: n tuples of names; accuracy is measured of the images of each name too.
         settings: resamples, seed, and how often a label must occur.
         present_only: whether only the classes that occur among the labels are looked at, as where a model knows a
@@ -125,7 +124,7 @@ def measure_accuracy(
             f"{variant}: expected fp32's logits of the same images, found the shapes {list(logits.shape)} and "
             f"{list(reference_logits.shape)}. Delete the predictions and run `edgeproof validate` again."
         )
-    units = resampling.units_of(groups)
+    units = groups.units_of(group_names)
     answers = Answers(
         variant, logits, labels, tuple(classes), reference_logits, units, settings.min_positives, unscored=unscored
     )
@@ -140,33 +139,20 @@ def measure_accuracy(
     return found
 
 
-@dataclass(frozen=True)
-class _Row:
-    """One measurement to be taken."""
-
-    name: str
-    metric: Metric
-    definition: Definition
-    computation: Computation
-    class_index: int | None
-    parts: tuple[Part, ...]
-
-
-def _rows(name: str, metric: Metric, answers: Answers) -> list[_Row]:
+def _rows(name: str, metric: Metric, answers: Answers) -> list[Row]:
     """Return the measurements of one row of the table; none where it is not computed from logits of this task."""
     computation = COMPUTATIONS.get(name, {}).get(answers.task)
     if computation is None:
         return []
-    row = partial(_Row, metric=metric, definition=metric.definitions[answers.task], computation=computation)
-    function = computation.function
+    row = partial(Row, metric=metric, definition=metric.definitions[answers.task], computation=computation)
     match metric.inputs:
         case "labels" | "reference":
-            return [row(name, class_index=None, parts=((function, None),))]
+            return [row(name, classes=(None,))]
         case "class_mean":
-            return [row(name, class_index=None, parts=tuple((function, index) for index in answers.counted))]
+            return [row(name, classes=answers.counted)]
         case "class":
             return [
-                row(name.replace("CLASS", of_class), class_index=index, parts=((function, index),))
+                row(name.replace("CLASS", of_class), classes=(index,))
                 for index, of_class in enumerate(answers.classes)
                 if index in answers.looked_at
             ]
@@ -174,88 +160,30 @@ def _rows(name: str, metric: Metric, answers: Answers) -> list[_Row]:
             return []
 
 
-def _measure(rows: Sequence[_Row], answers: Answers, settings: AccuracySettings, where: Where) -> list[Measurement]:
+def _measure(rows: Sequence[Row], answers: Answers, settings: AccuracySettings, where: Where) -> list[Measurement]:
     sound = [row for row in rows if not answers.why_not(row.metric, row.class_index)]
-    draws = _draws(sound, answers, settings)
-    in_groups = resampling.come_in_groups(answers.units)
+    answered = resample(sound, answers, settings.resamples, settings.seed)
+    in_groups = groups.come_in_groups(answers.units)
     found = []
     for row in rows:
         reason = answers.why_not(row.metric, row.class_index)
         if reason:
             found.append(not_measured(row.name, answers.variant, reason, where, {}))
             continue
-        once = np.ones((1, len(answers.labels)))
-        value = float(np.mean([_statistic(row.metric, part, answers)(once)[0] for part in row.parts]))
+        value = value_of(row, answers)
         sample = answers.sample(row.definition, row.class_index)
-        of_row = draws.get(row.name)
+        interval, why_not = interval_of(row, value, answered, settings.resamples, settings.seed)
         remarks = {**row.computation.remarks, **answers.remarks(row.metric)}
         if in_groups and row.computation.interval is not None:
             remarks["resampled"] = f"{len(np.unique(answers.units[sample]))} groups"
-        if of_row is not None and resampling.mostly_undefined(of_row):
-            remarks["no_interval"] = RARE_RESAMPLES
-        interval = _interval(row, answers, value, sample, of_row)
-        estimate = statistics.Estimate(value, interval, int(sample.sum()))
-        found.append(measured(row.name, answers.variant, estimate, where, remarks))
+        if why_not and interval is None:
+            remarks["no_interval"] = why_not
+        if row.name == "ece":
+            remarks["calibrated_would_show"] = gap_of_calibrated(answers.confidence)
+        estimate = Estimate(value, interval, int(sample.sum()))
+        one = measured(row.name, answers.variant, estimate, where, remarks)
+        found.append(replace(one, difference=difference_of(row, value, answered)))
     return found
-
-
-def _draws(rows: Sequence[_Row], answers: Answers, settings: AccuracySettings) -> dict[str, Floats]:
-    """Return the bootstrap distribution of every row that needs one, float64 [resamples]."""
-    in_groups = resampling.come_in_groups(answers.units)
-    needing = [
-        row
-        for row in rows
-        if row.computation.interval is not None
-        and (in_groups or row.computation.interval not in ("wilson", "mean_of_sensitivities"))
-    ]
-    found: dict[str, Floats] = {}
-    for stratified in (False, True):
-        in_classes = ("stratified_bootstrap", "mean_of_sensitivities")
-        chosen = [row for row in needing if (row.computation.interval in in_classes) == stratified]
-        # A mean over classes takes the classes' own draws, so that nothing is computed twice.
-        parts = {part: _statistic(row.metric, part, answers) for row in chosen for part in row.parts}
-        strata = np.zeros(len(answers.units), dtype=np.int64)
-        if stratified:
-            strata = resampling.strata_of(answers.labels, answers.units)
-        draws = resampling.resampled(parts, strata, settings.resamples, settings.seed, answers.units)
-        found |= {row.name: np.mean([draws[part] for part in row.parts], axis=0) for row in chosen}
-    return found
-
-
-def _statistic(metric: Metric, part: Part, answers: Answers) -> resampling.Statistic:
-    """Return a part of a metric as a function of the weights alone."""
-    function, class_index = part
-    if class_index is not None:
-        return lambda weights: function(answers.logits, answers.labels, class_index, weights)
-    truth = answers.reference_logits if metric.inputs == "reference" else answers.labels
-    return lambda weights: function(answers.logits, truth, weights)
-
-
-def _interval(
-    row: _Row, answers: Answers, value: float, sample: NDArray[np.bool_], draws: Floats | None
-) -> tuple[float, float] | None:
-    n, units = int(sample.sum()), answers.units[sample]
-    match row.computation.interval:
-        case None:
-            return None
-        case "wilson":
-            if draws is None:
-                return statistics.wilson_interval(round(value * n), n)
-            return statistics.effective_wilson_interval(value, n, len(np.unique(units)), draws)
-        case "mean_of_sensitivities" if draws is None:
-            labels = answers.labels
-            right = labels[answers.logits.argmax(axis=1) == labels]
-            hits, totals = (np.bincount(one, minlength=len(answers.classes)) for one in (right, labels))
-            counted = list(answers.counted)
-            return statistics.mean_of_proportions_interval(hits[counted], totals[counted])
-        case "basic_bootstrap" if draws is not None:
-            return resampling.basic_interval(value, draws)
-        case kind:
-            assert draws is not None  # `_draws` has them for every other kind
-            interval = resampling.percentile_interval(draws)
-            if interval is None and kind == "bootstrap_or_wilson":
-                return statistics.share_interval(value, n, units, draws)
-            return interval
 
 
 def _require_finite(variant: str, logits: Logits) -> None:

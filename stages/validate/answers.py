@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from foundation.errors import UsageError
 from foundation.files import JSON
 from foundation.metrics import Definition, Metric
 from stages.validate.label_metrics import sigmoid
-from stages.validate.metrics import log_softmax
+from stages.validate.metrics import log_odds, log_softmax
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -93,7 +94,7 @@ class Answers:
         labels: int64 [n]; of a multi-label task int64 [n, classes], 0 or 1.
         classes: names of the classes or labels.
         reference_logits: fp32's logits of the same images; None for fp32 itself.
-        units: int64 [n], the group that each image belongs to, see `resampling.units_of`.
+        units: int64 [n], the group that each image belongs to, see `groups.units_of`.
         min_positives: images with and without a label that its AUROC and average precision need; multi-label only.
         present: the classes that are looked at; None for all.
         unscored: the files, of this one and "fp32", that give the number of a class and no scores.
@@ -113,6 +114,17 @@ class Answers:
     def task(self) -> Task:
         """The kind of task that the labels belong to."""
         return "multi_class" if self.labels.ndim == 1 else "multi_label"
+
+    @cached_property
+    def scores(self) -> Floats:
+        """What images are ranked by for each class or label, float64 [n, classes]."""
+        return log_odds(self.logits) if self.task == "multi_class" else self.logits.astype(np.float64)
+
+    @property
+    def confidence(self) -> Floats:
+        """The probability that the file gives to each of its answers, float64 [n, answers]."""
+        shares = probabilities(self.logits, self.task)
+        return shares.max(axis=1, keepdims=True) if self.task == "multi_class" else np.maximum(shares, 1 - shares)
 
     @property
     def counted(self) -> tuple[int, ...]:

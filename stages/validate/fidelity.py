@@ -15,12 +15,15 @@ from numpy.typing import NDArray
 
 from calibration_data.prepared import PreparedSplit, Task
 from foundation.files import JSON
-from foundation.measurements import Measurement, Where
+from foundation.measurements import Measurement, PairedDifference, Where
 from foundation.metrics import METRICS, Inputs
 from onnx_files.sessions import gives_scores, predict
-from stages.validate import COMPUTATIONS, Computation, resampling, statistics
+from stages.validate import COMPUTATIONS, Computation
 from stages.validate.answers import NO_SCORES, probabilities
 from stages.validate.deletion import Probability
+from stages.validate.intervals import groups as of_groups
+from stages.validate.intervals import means, paired, proportions
+from stages.validate.intervals.estimates import Estimate
 from stages.validate.lesion_size import lesion_sizes
 from stages.validate.measurements import measured, not_measured
 from stages.validate.saliency import SaliencySettings
@@ -112,10 +115,14 @@ def measure_saliency(
             rows.append(not_measured(name, variant, reason, where, {}))
             continue
         values = _values(metric.inputs, computation, maps, explained, against, counted)
-        groups = [explained.groups[index] for index in np.flatnonzero(counted).tolist()]
-        rows.append(_mean(name, variant, computation, values, groups, where, {}, settings))
+        fp32s = None
+        if metric.inputs == "masks" and against.reference is not None:
+            fp32s = _values(metric.inputs, computation, against.reference, explained, against, counted)
+        groups = tuple(explained.groups[index] for index in np.flatnonzero(counted).tolist())
+        scored = _Scored(name, variant, computation, values, fp32s, groups)
+        rows.append(_mean(scored, where, {}, settings))
         if metric.inputs == "masks":
-            rows += _by_size(name, variant, computation, values, groups, explained.masks[counted], where, settings)
+            rows += _by_size(scored, explained.masks[counted], where, settings)
     return rows
 
 
@@ -198,50 +205,71 @@ def _values(
             return computation.function(chosen, other[counted])
 
 
+@dataclass(frozen=True)
+class _Scored:
+    """A metric's values, one per map.
+
+    Attributes:
+        name: of the metric.
+        variant: whose maps they are.
+        computation: of the metric.
+        values: float64 [m].
+        fp32s: float64 [m], those of fp32's maps of the same images; None where the metric has none.
+        groups: m names of what images belong together by.
+    """
+
+    name: str
+    variant: str
+    computation: Computation
+    values: NDArray[np.float64]
+    fp32s: NDArray[np.float64] | None
+    groups: tuple[str, ...]
+
+    def of_images(self, members: NDArray[np.bool_]) -> _Scored:
+        """Return the values of some of the images, bool [m]."""
+        fp32s = None if self.fp32s is None else self.fp32s[members]
+        groups = tuple(self.groups[index] for index in np.flatnonzero(members).tolist())
+        return replace(self, values=self.values[members], fp32s=fp32s, groups=groups)
+
+
 def _by_size(
-    name: str,
-    variant: str,
-    computation: Computation,
-    values: NDArray[np.float64],
-    groups: list[str],
-    masks: Masks,
-    where: Where,
-    settings: SaliencySettings,
+    scored: _Scored, masks: NDArray[np.bool_], where: Where, settings: SaliencySettings
 ) -> list[Measurement]:
     """Return the metric of small, medium and large lesions, as subgroups; a size with too few masks says so."""
     rows = []
     for size in lesion_sizes(masks):
         of_size = replace(where, subgroup=size.name)
         if size.reason:
-            rows.append(not_measured(name, variant, size.reason, of_size, {}))
+            rows.append(not_measured(scored.name, scored.variant, size.reason, of_size, {}))
             continue
-        members = [groups[index] for index in np.flatnonzero(size.members).tolist()]
         remarks = {"mask_share": size.mask_share}
-        rows.append(_mean(name, variant, computation, values[size.members], members, of_size, remarks, settings))
+        rows.append(_mean(scored.of_images(size.members), of_size, remarks, settings))
     return rows
 
 
-def _mean(
-    name: str,
-    variant: str,
-    computation: Computation,
-    values: NDArray[np.float64],
-    groups: list[str],
-    where: Where,
-    remarks: Mapping[str, JSON],
-    settings: SaliencySettings,
-) -> Measurement:
-    """Return the mean of one value per map with the interval that the table names."""
-    units = resampling.units_of(groups)
-    described = {**computation.remarks, **remarks}
-    if resampling.come_in_groups(units):
+def _mean(scored: _Scored, where: Where, remarks: Mapping[str, JSON], settings: SaliencySettings) -> Measurement:
+    """Return the mean of one value per map with the interval that the table names, and its difference from fp32's."""
+    units = of_groups.units_of(scored.groups)
+    described = {**scored.computation.remarks, **remarks}
+    if of_groups.come_in_groups(units):
         described["resampled"] = f"{int(units.max()) + 1} groups"
-    estimate = statistics.mean_estimate(
-        values,
-        settings.resamples,
-        settings.seed,
-        units,
-        is_share=computation.interval == "bootstrap_or_wilson",
-        wilson=computation.interval == "wilson",
-    )
-    return measured(name, variant, estimate, where, described)
+    if scored.computation.interval == "share":
+        decisions = proportions.Decisions(scored.values[None, None], units)
+        mean, why_not = float(scored.values.mean()), decisions.too_few
+        estimate = Estimate(mean, proportions.share_interval(decisions), len(units))
+    else:
+        scale, why_not = scored.computation.scale, of_groups.too_few(units)
+        estimate = means.mean_estimate(scored.values, settings.resamples, settings.seed, units, scale)
+    if why_not and estimate.ci95 is None:
+        described["no_interval"] = why_not
+    found = measured(scored.name, scored.variant, estimate, where, described)
+    return replace(found, difference=_difference(scored, units))
+
+
+def _difference(scored: _Scored, units: Indices) -> PairedDifference | None:
+    if scored.fp32s is None:
+        return None
+    if scored.computation.interval == "share":
+        both = (proportions.Decisions(values[None, None], units) for values in (scored.values, scored.fp32s))
+        return paired.paired_shares(*both)
+    return paired.paired_means(scored.values, scored.fp32s, units)

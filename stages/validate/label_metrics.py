@@ -68,9 +68,14 @@ def expected_calibration_error(logits: Logits, labels: Labels, weights: Floats) 
     return calibration_gap(np.maximum(probability, 1 - probability), (logits > 0) == (labels == 1), weights)
 
 
+def squared_distances(logits: Logits, labels: Labels) -> Floats:
+    """Mean over an image's labels of the squared distance between probability and truth, float64 [n], 0 to 1."""
+    return np.asarray(np.square(sigmoid(logits) - labels).mean(axis=1))
+
+
 def brier_score(logits: Logits, labels: Labels, weights: Floats) -> Floats:
     """Mean over images and labels of the squared distance between probability and truth, 0 to 1 (Brier 1950)."""
-    return weighted_mean(np.square(sigmoid(logits) - labels).mean(axis=1), weights)
+    return weighted_mean(squared_distances(logits, labels), weights)
 
 
 def agreement(logits: Logits, reference_logits: Logits, weights: Floats) -> Floats:

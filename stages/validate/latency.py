@@ -22,10 +22,10 @@ from foundation.progress import Progress, no_progress
 from foundation.settings import Settings
 from onnx_files.sessions import PROVIDERS
 from stages.validate import latency_intervals
+from stages.validate.intervals.estimates import Estimate
 from stages.validate.latency_processes import started_worker
 from stages.validate.latency_turns import KERNEL, REFERENCE, Place, Start, Timing, time_in_turns
 from stages.validate.measurements import measured, not_measured
-from stages.validate.statistics import Estimate
 
 QUANTILES: Mapping[str, float] = {"latency_p50_ms": 0.5, "latency_p90_ms": 0.9, "latency_p99_ms": 0.99}
 _TIMING_METRICS = tuple(name for name, row in METRICS.items() if row.inputs == "timing")

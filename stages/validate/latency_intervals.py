@@ -17,8 +17,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.validate.resampling import TAIL
-from stages.validate.statistics import Estimate
+from stages.validate.intervals.estimates import TAIL, Estimate
 
 Floats = NDArray[np.float64]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from foundation.files import JSON
 from foundation.measurements import Measurement, Where
 from foundation.metrics import METRICS, row_name
-from stages.validate.statistics import Estimate
+from stages.validate.intervals.estimates import Estimate
 
 NO_SPREAD = "every resample gives the same value"
 """Why a bootstrap has no interval, as with an AUROC of 1: an interval of no width would claim certainty."""

@@ -151,7 +151,7 @@ def test_measurements_survive_the_disk(tmp_path: Path) -> None:
     assert read_measurements(path) == (JUDGED, absent)
     assert (absent.reason, JUDGED.reason) == ("not installed", None)
     assert set(json.loads(path.read_text())[0]) == {
-        "metric", "value", "unit", "variant", "where", "n", "ci95", "remarks",
+        "metric", "value", "unit", "variant", "where", "n", "ci95", "remarks", "difference",
     }  # fmt: skip
 
 

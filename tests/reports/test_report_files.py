@@ -27,7 +27,7 @@ from reports.facts import Facts, read_facts
 
 GOLD = Path(__file__).parent / "gold"
 FILES = ("index.html", "report.json", "junit.xml", "summary.md", "model_card.md", "bom.cdx.json")
-MEASUREMENT_KEYS = ["metric", "value", "unit", "variant", "provider", "split", "n", "ci95", "settings"]
+MEASUREMENT_KEYS = ["metric", "value", "unit", "variant", "provider", "split", "n", "ci95", "settings", "difference"]
 REPORT_SCHEMA = {
     "type": "object",
     "additionalProperties": False,
@@ -47,6 +47,7 @@ REPORT_SCHEMA = {
                 "properties": dict.fromkeys(MEASUREMENT_KEYS, True) | {"value": {"type": ["number", "null"]}},
             },
         },
+        "gate_changes": {"type": "array"},
         "verdicts": {
             "type": "array",
             "items": {"type": "object", "required": ["gate", "status", "value", "limit", "detail"]},

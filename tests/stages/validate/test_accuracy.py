@@ -16,9 +16,10 @@ from foundation.artifacts import OnnxModel
 from foundation.errors import StageError, UsageError
 from foundation.measurements import Measurement
 from foundation.metrics import METRICS, Definition, Metric
-from stages.validate import COMPUTATIONS, Computation, metrics, resampling
+from stages.validate import COMPUTATIONS, Computation, metrics
 from stages.validate.accuracy import AccuracySettings, measure_accuracy, measure_size, predict_variant
 from stages.validate.answers import Predictions
+from stages.validate.intervals import resampling
 
 CLASSES = ("polyp", "mucosa", "ulcer")
 SETTINGS = AccuracySettings(resamples=1000)
@@ -99,24 +100,43 @@ def test_ece_has_no_interval_because_its_bootstrap_may_not_hold_it() -> None:
     p /= p.sum(axis=1, keepdims=True)
     labels = (rng.random(1000)[:, None] > p.cumsum(axis=1)).sum(axis=1).clip(0, 2)
     ece = measure(logits, labels)["ece"]
-    bootstrap = resampling.bootstrap_interval(
-        lambda weights: metrics.expected_calibration_error(logits, labels, weights), np.zeros_like(labels), 1000, 0
-    )
+    draws = resampling.resampled(
+        {0: lambda weights: metrics.expected_calibration_error(logits, labels, weights)}, np.arange(1000), 1000, 0
+    )[0]
     assert ece.value is not None
-    assert bootstrap is not None
-    assert 0 < ece.value < bootstrap[0]
+    assert 0 < ece.value < np.quantile(draws, 0.025)
     assert (ece.ci95, ece.n) == (None, 1000)
-    assert ece.remarks == {"bins": 15, "binning": "equal-width", "no_interval": "a bootstrap of ECE is biased"}
+    by_chance = ece.remarks["calibrated_would_show"]
+    assert ece.remarks == {
+        "bins": 15,
+        "binning": "equal-width",
+        "no_interval": "its bias is as large as its scatter",
+        "calibrated_would_show": by_chance,
+    }
 
 
-def test_perfect_separation_has_an_auroc_of_1_and_no_interval() -> None:
+def test_what_a_calibrated_model_would_show_is_the_mean_ece_of_its_samples() -> None:
+    """The bias that an ECE has where there is nothing to find, against a thousand samples of a calibrated model."""
+    rng = np.random.default_rng(2)
+    logits = rng.normal(0, 1.5, (200, 3)).astype(np.float32)
+    p = np.exp(logits.astype(np.float64))
+    p /= p.sum(axis=1, keepdims=True)
+    once, eces = np.ones((1, 200)), []
+    for _ in range(1000):
+        labels = (rng.random(200)[:, None] > p.cumsum(axis=1)).sum(axis=1).clip(0, 2)
+        eces.append(metrics.expected_calibration_error(logits, labels, once)[0])
+    by_chance = measure(logits, labels)["ece"].remarks["calibrated_would_show"]
+    assert by_chance == pytest.approx(np.mean(eces), rel=0.05)
+
+
+def test_perfect_separation_has_an_auroc_of_1_and_a_bound_by_the_smaller_class() -> None:
     """DeLong and the bootstrap would both give [1, 1], with 4 images as with 4,000."""
     labels = np.arange(12) % 3
     logits = np.where(np.eye(3, dtype=bool)[labels], 5.0, 0.0).astype(np.float32)
     rows = measure(logits, labels)
     for name in ("auroc_macro", "auroc/polyp", "auroc/mucosa", "auroc/ulcer"):
-        assert (rows[name].value, rows[name].ci95, rows[name].n) == (1.0, None, 12)
-        assert rows[name].remarks["no_interval"] == "every resample gives the same value"
+        assert (rows[name].value, rows[name].n) == (1.0, 12)
+        assert rows[name].ci95 == pytest.approx(binomtest(4, 4).proportion_ci(0.95, "wilson"))
     assert rows["accuracy"].ci95 == pytest.approx(binomtest(12, 12).proportion_ci(0.95, "wilson"))
 
 
@@ -128,7 +148,12 @@ def test_a_new_row_of_the_table_is_measured(monkeypatch: pytest.MonkeyPatch) -> 
     definition = Definition("share missed", sample="class")
     row = Metric("share", False, "class", "classes", "Missed", {"multi_class": definition})
     monkeypatch.setitem(METRICS, "miss/CLASS", row)
-    monkeypatch.setitem(COMPUTATIONS, "miss/CLASS", {"multi_class": Computation(errors_of_class, "wilson")})
+
+    def by_image(logits: np.ndarray, labels: np.ndarray, index: int) -> np.ndarray:
+        return np.where(labels == index, logits.argmax(axis=1) != index, np.nan)[None, None]
+
+    computation = Computation(errors_of_class, "share", by_image=by_image)
+    monkeypatch.setitem(COMPUTATIONS, "miss/CLASS", {"multi_class": computation})
     logits, labels = logits_and_labels()
     rows = measure(logits, labels)
     missed = int((logits.argmax(axis=1) != 1)[labels == 1].sum())

@@ -1,0 +1,95 @@
+"""Areas under the ROC curve: DeLong's variance, for clustered images Obuchowski's, on the logit scale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.validate.intervals.estimates import TAIL, Interval, interval_on_scale, t_quantile
+from stages.validate.intervals.groups import sums_by_unit
+from stages.validate.intervals.proportions import wilson_interval
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Area:
+    """An area under the ROC curve, or the mean of several, and what each image moves it by.
+
+    Attributes:
+        value: the area.
+        influence: float64 [n]; the squared sums over units add up to the variance.
+        rarer: units that hold the rarer of the two classes; of several areas the fewest.
+        perfect: lower bound where the sample separates the classes, see `auroc_interval`.
+    """
+
+    value: float
+    influence: Floats
+    rarer: int
+    perfect: float
+
+
+def area_of(scores: Floats, positive: Flags, units: Indices) -> Area:
+    """Return one area with its structural components (DeLong, DeLong and Clarke-Pearson 1988, Biometrics 44:837).
+
+    Sums over units and the factors I/(I−1) are Obuchowski's (1997, Biometrics 53:567); with one image per unit both
+    are the same.
+
+    Args:
+        scores: float64 [n].
+        positive: bool [n], neither all nor none.
+        units: int64 [n].
+    """
+    above, below = np.sort(scores[positive]), np.sort(scores[~positive])
+    of_positives = _mean_rank(below, scores[positive])
+    of_negatives = 1.0 - _mean_rank(above, scores[~positive])
+    value = float(of_positives.mean())
+    influence = np.zeros(len(scores))
+    held = []
+    for chosen, components in ((positive, of_positives), (~positive, of_negatives)):
+        count = len(np.unique(units[chosen]))
+        correction = count / (count - 1) if count > 1 else np.nan
+        influence[chosen] = (components - value) / len(components) * np.sqrt(correction)
+        held.append(count)
+    return Area(value, influence, min(held), wilson_interval(min(held), min(held))[0])
+
+
+def mean_area(areas: Sequence[Area]) -> Area:
+    """Return the mean of the areas of several classes of the same images."""
+    value = float(np.mean([area.value for area in areas]))
+    influence = np.mean([area.influence for area in areas], axis=0)
+    perfect = float(np.mean([area.perfect for area in areas]))
+    return Area(value, influence, min(area.rarer for area in areas), perfect)
+
+
+def area_error(influence: Floats, units: Indices) -> float:
+    """Return the standard error of an area, or of the difference of two whose influences were subtracted."""
+    return float(np.sqrt(np.square(sums_by_unit(influence, units)).sum()))
+
+
+def auroc_interval(area: Area, units: Indices) -> Interval | None:
+    """Return an area's interval on the logit scale, by Student's t with as many degrees as the rarer class has units.
+
+    At 1 DeLong sees no scatter. There the variance is at most A(1−A)/m with m units of the rarer class (Birnbaum and
+    Klose 1957, Annals of Mathematical Statistics 28:933), so Wilson's bound of m in m holds. Of m − 1 degrees,
+    because a class of few images tells its scatter inexactly, however many there are of the others.
+
+    Returns:
+        None where one image or group alone has, or lacks, the class.
+    """
+    if area.rarer < 2:
+        return None
+    if area.value == 1.0:
+        return area.perfect, 1.0
+    return interval_on_scale(area.value, area_error(area.influence, units), t_quantile(TAIL, area.rarer - 1), "logit")
+
+
+def _mean_rank(ordered: Floats, values: Floats) -> Floats:
+    """Return the share of ordered values below each value, ties counted half."""
+    first, last = np.searchsorted(ordered, values, "left"), np.searchsorted(ordered, values, "right")
+    return np.asarray((first + last) / (2.0 * len(ordered)))

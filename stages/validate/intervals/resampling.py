@@ -1,0 +1,123 @@
+"""The bootstrap: a statistic's values in samples that are drawn again from the sample itself (Efron 1979).
+
+Images of one patient resemble each other. Where the data name groups of images, whole groups are drawn, the "units"
+below (cluster bootstrap; Davison and Hinkley 1997, Bootstrap Methods and their Application, 3.8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.validate.intervals.estimates import SCALES, TAIL, Interval, ScaleName, interval_on_scale, t_quantile
+
+_CHUNK_ELEMENTS = 1_000_000
+"""Resampling weights held at once (8 MB of float64), whatever the number of images."""
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
+Key = TypeVar("Key")
+Statistic = Callable[[Floats], Floats]
+"""From resampling weights [b, n] to one value per resample, [b]."""
+
+
+def unit_weights(units: int, resamples: int, seed: int, most: int | None = None) -> Iterator[Floats]:
+    """Yield how often each of the units is drawn in each bootstrap resample, in chunks of bounded memory.
+
+    Args:
+        units: how many there are; as many are drawn, with replacement.
+        resamples: how many resamples in all.
+        seed: of the generator.
+        most: values that a row is spread over; None: as many as units.
+
+    Yields:
+        float64 [b, units], each row summing to units.
+    """
+    rng = np.random.default_rng(seed)
+    rows = max(1, _CHUNK_ELEMENTS // (most or units))
+    for start in range(0, resamples, rows):
+        count = min(rows, resamples - start)
+        drawn = rng.integers(0, units, (count, units)) + units * np.arange(count)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=count * units).reshape(count, units).astype(np.float64)
+
+
+def resampling_weights(units: Indices, resamples: int, seed: int) -> Iterator[Floats]:
+    """Yield how often each image is drawn in each resample of whole units, see `unit_weights`.
+
+    Args:
+        units: int64 [n], see `groups.units_of`.
+        resamples: how many resamples in all.
+        seed: of the generator.
+
+    Yields:
+        float64 [b, n]; where each image is its own unit, each row sums to n.
+    """
+    _, numbered = np.unique(units, return_inverse=True)
+    for weights in unit_weights(int(numbered.max()) + 1, resamples, seed, len(units)):
+        yield weights[:, numbered]
+
+
+def resampled(statistics: Mapping[Key, Statistic], units: Indices, resamples: int, seed: int) -> dict[Key, Floats]:
+    """Return each statistic's value in every resample, float64 [resamples]; all see the same resamples.
+
+    Args:
+        statistics: from weights [b, n] to values [b], NaN where a resample leaves one undefined.
+        units: int64 [n], see `groups.units_of`.
+        resamples: at least 1000 for an interval worth printing.
+        seed: of the resampling.
+    """
+    parts: dict[Key, list[Floats]] = {key: [] for key in statistics}
+    if parts:
+        for weights in resampling_weights(units, resamples, seed):
+            for key, statistic in statistics.items():
+                parts[key].append(statistic(weights))
+    return {key: np.concatenate(values) for key, values in parts.items()}
+
+
+def bootstrap_error(draws: Floats, units: int) -> float:
+    """Return a statistic's standard error from its resamples, times √(g/(g−1)); NaN where most are undefined.
+
+    Resamples of g units vary about as g−1 would: with few units the plain standard deviation is too small.
+
+    Args:
+        draws: float64 [resamples], NaN where a resample leaves it undefined, because it lacks a rare label.
+        units: the number of units that were drawn from.
+    """
+    if mostly_undefined(draws) or units < 2:
+        return float("nan")
+    return float(np.nanstd(draws)) * float(np.sqrt(units / (units - 1)))
+
+
+def bootstrap_t_interval(value: float, draws: Floats, units: int, scale: ScaleName) -> Interval | None:
+    """Return the interval of a statistic by its bootstrapped standard error, on a scale, with t of g−1 degrees.
+
+    It is centred on the estimate less the bias that resampling shows, and widened to hold the estimate. A resample
+    counts some positive images twice, which flatters average precision as a small sample does; a mean over labels
+    keeps that bias while its scatter shrinks: percentile intervals miss the truth in up to half of the samples.
+
+    Args:
+        value: the statistic itself.
+        draws: float64 [resamples], see `bootstrap_error`.
+        units: the number of units that were drawn from.
+        scale: to compute on.
+
+    Returns:
+        None where resamples show no scatter (an interval of no width would claim that there is none), leave the
+        statistic undefined, or where it lies at an end of the scale.
+    """
+    error = bootstrap_error(draws, units)
+    if np.isnan(error):
+        return None
+    centre = 2 * value - float(np.nanmean(draws))
+    if not SCALES[scale].holds(np.array(centre)):
+        centre = value
+    interval = interval_on_scale(centre, error, t_quantile(TAIL, units - 1), scale)
+    return interval and (min(value, interval[0]), max(value, interval[1]))
+
+
+def mostly_undefined(draws: Floats) -> bool:
+    """Return whether more than half of the resamples leave a statistic undefined."""
+    return bool(np.isnan(draws).mean() > 0.5)
