@@ -54,6 +54,8 @@ def warm_up(folders: Mapping[Path, Sequence[tuple[str, ...]]]) -> None:
     from pipeline import cli
 
     _remember_exports()
+    _remember_versions()
+    cli.end_on_signals = lambda say: None  # it has a thread too; what signals do is a campaign of its own
     torch.set_num_threads(1)
     tqdm.tqdm.monitor_interval = 0
     for folder, commands in folders.items():
@@ -89,6 +91,16 @@ def _remember_exports() -> None:
     import onnx
 
     torch.onnx.export = remembering  # type: ignore[assignment]
+
+
+def _remember_versions() -> None:
+    """Ask for the versions of what is installed once: for one of them a process is started."""
+    import foundation.versions
+    import pipeline.machine.environment as environment
+
+    foundation.versions.installed_version = cache(foundation.versions.installed_version)
+    environment.installed_version = foundation.versions.installed_version  # type: ignore[attr-defined]
+    environment.worker_versions = cache(environment.worker_versions)  # type: ignore[attr-defined]
 
 
 def command(
@@ -143,7 +155,6 @@ def _be(arguments: tuple[str, ...], folder: Path, events: Events, now: datetime,
 
 def _fix_what_no_run_repeats(now: datetime) -> None:
     import foundation.lock
-    import foundation.versions
     import onnx_files.reading
     import pipeline.night.nightly
     import pipeline.run.ledger
@@ -156,7 +167,6 @@ def _fix_what_no_run_repeats(now: datetime) -> None:
         def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
             return now.astimezone(tz)
 
-    foundation.versions.installed_version = cache(foundation.versions.installed_version)
     pipeline.night.nightly.datetime = Clock  # type: ignore[misc]
     foundation.lock.datetime = Clock  # type: ignore[misc]
     pipeline.run.ledger.time = SimpleNamespace(perf_counter=lambda: 0.0)  # type: ignore[assignment]
