@@ -22,12 +22,14 @@ check: $(TESTED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Strikes for each command; 0 strikes at every event, which takes hours.
-BUDGET ?= 120
+# Hours; `make campaign STRIKES=40 MUTANTS=2000` is a quarter of an hour. 0 strikes: at every event of every command.
+STRIKES ?= 170
+MUTANTS ?= 100000
 
 campaign: $(TESTED)
-	@echo "== disturb every command $(BUDGET) times in each way (see docs/reliability.md)"
-	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python tests/campaigns --budget $(BUDGET)
+	@echo "== disturb every command $(STRIKES) times in each way, damage $(MUTANTS) inputs of each kind (docs/reliability.md)"
+	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python tests/campaigns --budget $(STRIKES)
+	$(BIN)/python -m tests.campaigns.mutations --budget $(MUTANTS) --whole 300
 
 install: $(INSTALLED) $(COMPRESSOR)
 

@@ -38,7 +38,12 @@ def read_arrays(path: Path, names: tuple[str, ...]) -> tuple[NDArray[Any], ...]:
             unpacked, found = sum(member.file_size for member in stored.zip.infolist()), path.stat().st_size
             if unpacked > found:
                 raise ValueError(f"{unpacked} bytes packed into {found}")
-            return tuple(stored[name] for name in names)
+            arrays = tuple(stored[name] for name in names)
+            if not all(
+                isinstance(array, np.ndarray) for array in arrays
+            ):  # what does not begin as one is given as bytes
+                raise ValueError("a member that is no array")
+            return arrays
     except FileNotFoundError as error:
         raise UsageError(f"{path}: expected a file, found nothing. Run `edgeproof validate` first.") from error
     except Exception as error:  # the unpacker and numpy's header raise anything at all on damaged bytes

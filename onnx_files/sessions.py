@@ -147,6 +147,16 @@ def session_answers(session: InferenceSession) -> AnswerForm | None:
         raise UsageError(f"{_path_of(session)}: {error}. Remove the entry.") from error
 
 
+def gives_scores(session: InferenceSession) -> bool:
+    """Return whether a file says how sure it is; False where it gives the number of a class alone.
+
+    Raises:
+        UsageError: what its metadata say of its answers is none of ours.
+    """
+    answers = session_answers(session)
+    return answers is None or answers.kind != "label"
+
+
 def predict(session: InferenceSession, images: NDArray[np.uint8], batch_size: int) -> NDArray[np.float32]:
     """Return a model's logits for images.
 

@@ -7,11 +7,12 @@ import sys
 from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from foundation.errors import EdgeproofError, ExitCode, UsageError
+from foundation.printable import printable
 from pipeline.cli_options import (
     CALIBRATIONS,
     METHODS,
@@ -39,10 +40,6 @@ from pipeline.cli_options import (
 from pipeline.commands import compile_model, run_configuration, run_model, run_stages
 from pipeline.console import error_console, fail, observer_of, print_result, show_night
 from pipeline.endings import InterruptedBySignal, end_now, end_on_signals
-
-if TYPE_CHECKING:
-    pass
-
 
 app = typer.Typer(
     help="Compile an image classifier for an edge device, and prove what the compilation did to it.",
@@ -94,7 +91,7 @@ def init(
     text = starting_text(path.stem if path else "my-run", dataset, root, schema)
     if path:
         write_new(path, text)
-        print(f"wrote {path}; next: edgeproof run {path}")
+        print(printable(f"wrote {path}; next: edgeproof run {path}"))
     else:
         print(text, end="")
 
@@ -216,7 +213,7 @@ def twin(
     """Write the model's saliency twin: the logits and their gradient with respect to the image, in one ONNX file."""
     from stages.saliency_twin.twin_file import make_twin
 
-    print(make_twin(model, output, input_name, logits))
+    print(printable(str(make_twin(model, output, input_name, logits))))
 
 
 @app.command()
@@ -228,7 +225,7 @@ def report(run: ExistingRun, as_json: AsJson = False) -> None:
     path, unverified = report_again(RunFolder(run))
     if unverified is not None:
         observer_of(False).say(f"! {unverified}")
-    print_result({"report": str(path)}) if as_json else print(path)
+    print_result({"report": str(path)}) if as_json else print(printable(str(path)))
 
 
 @app.command()
@@ -287,7 +284,7 @@ def accept(
     from pipeline.night.accepted import accept as accept_run
 
     accepted = accept_run(RunFolder(run), run.resolve().parent, reason=reason)
-    print(f"accepted {accepted.folder}")
+    print(printable(f"accepted {accepted.folder}"))
 
 
 @app.command()

@@ -18,7 +18,7 @@ from stages.quantize.neural_compressor.environment import worker_versions
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+BLOCKS = [text for kind, text in re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL) if not kind]
 
 
 def commands(block):
@@ -80,6 +80,9 @@ def test_a_file_is_judged_as_the_readme_says_and_opened_in_python(tmp_path):
     (result,) = [run(command, tmp_path) for command in commands(block)]
     assert result.returncode in (0, 1), result.stdout + result.stderr
     assert (tmp_path / "runs/model/configuration.yaml").is_file()
+    (block,) = [block for block in BLOCKS if "check runs/polyps" in block]
+    (checked,) = [run([part.replace("polyps", "model") for part in command], tmp_path) for command in commands(block)]
+    assert checked.returncode == 0, checked.stdout
     (example,) = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     (tmp_path / "example.py").write_text(example.replace("runs/polyps", "runs/model"))
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

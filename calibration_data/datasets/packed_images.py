@@ -176,7 +176,10 @@ def _zip_members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
 def _tar_members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
     # "r|*" reads from front to back once, which is all that a compressed tar allows.
     with tarfile.open(archive, "r|*") as opened:
+        most = largest_unpacked_bytes(archive.stat().st_size)
         for member in opened:
+            if member.size > most:  # tarfile would look for its end, however far beyond the file's own
+                raise UsageError(f"{archive}: expected files of at most {most} bytes, {member.name!a} claims more.")
             if member.issparse():  # a few bytes that stand for any number of zeros
                 raise UsageError(f"{archive}: expected plain files, found the sparse {member.name!a}. Pack it again.")
             if member.isfile() and (stream := opened.extractfile(member)) is not None:

@@ -140,12 +140,11 @@ def _refuse_few_images(calibration: UnlabelledImages, scored: UnlabelledImages) 
 
 
 def _refuse_unfit_answers(source: OnnxModel, scored: UnlabelledImages) -> None:
-    from onnx_files.sessions import open_session
-    from stages.validate.maps.queries import logits_of
+    from onnx_files.sessions import open_session, predict
 
     session = open_session(source.path, "cpu", 1)
     try:
-        answers = logits_of(session, np.asarray(scored.pixels[:2]), 2)
+        answers = predict(session, np.asarray(scored.pixels[:2]), 2)
     except Exception as error:  # whatever ONNX Runtime raises; one image at a time has gone well before
         raise UsageError(
             f"{source.path}: expected a model that answers two images at once, since it leaves its batch open; found "

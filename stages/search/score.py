@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from calibration_data.prepared import PreparedSplit, Task
 from foundation.note_parts import Estimate, ScoreNote
-from onnx_files.sessions import open_session, session_preprocessing
+from onnx_files.sessions import open_session, predict, session_preprocessing
 from stages.validate import map_similarity, metrics, statistics
+from stages.validate.answers import decided
 from stages.validate.explained import explained_classes, images_to_explain
 from stages.validate.maps.gradients import gradient_maps_of_file
-from stages.validate.maps.queries import logits_of
 from stages.validate.resampling import bootstrap_interval, units_of
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def reference_answers(
     """
     chosen = images_to_explain(split, images, seed)
     pixels = split.images[chosen]
-    logits = logits_of(open_session(path, "cpu", 1), pixels, _BATCH_SIZE)
+    logits = predict(open_session(path, "cpu", 1), pixels, _BATCH_SIZE)
     targets = explained_classes(logits, split.mask_class[chosen], task)
     order = np.random.default_rng(seed).permutation(len(chosen))[:explained]
     few = np.sort(order)
@@ -90,9 +90,9 @@ def score(reference: Reference, path: Path, twin: Path) -> ScoreNote:
     Raises:
         StageError: a logit or a gradient is not finite.
     """
-    logits = logits_of(open_session(path, "cpu", 1), reference.images, _BATCH_SIZE)
+    logits = predict(open_session(path, "cpu", 1), reference.images, _BATCH_SIZE)
     maps = gradient_maps_of_file(twin, reference.images[reference.explained], reference.targets, _BATCH_SIZE)
-    answers, expected = _answers(logits, reference.task), _answers(reference.logits, reference.task)
+    answers, expected = decided(logits, reference.task), decided(reference.logits, reference.task)
     drop = None
     if reference.labels is not None:
         lost = _right(expected, reference.labels) - _right(answers, reference.labels)
@@ -131,10 +131,6 @@ def _seconds(session: InferenceSession, image: NDArray[np.uint8]) -> float:
     start = time.perf_counter()
     session.run(None, feed)
     return time.perf_counter() - start
-
-
-def _answers(logits: NDArray[np.float32], task: Task) -> NDArray[np.integer]:
-    return logits.argmax(axis=1) if task == "multi_class" else (logits > 0).astype(np.int64)
 
 
 def _right(answers: NDArray[np.integer], truth: NDArray[np.integer]) -> Floats:

@@ -17,7 +17,7 @@ from foundation.errors import StageError
 from foundation.measurements import Measurement, Where
 from foundation.metrics import METRICS, Definition, Metric
 from foundation.settings import Settings
-from onnx_files.sessions import open_session, predict, session_answers
+from onnx_files.sessions import gives_scores, open_session, predict
 from stages.validate import COMPUTATIONS, Computation, resampling, statistics
 from stages.validate.answers import Answers, Predictions
 from stages.validate.measurements import measured, not_measured
@@ -68,9 +68,7 @@ def predict_variant(model: OnnxModel, data: PreparedSplit, settings: AccuracySet
     """
     session = open_session(model.path, "cpu", settings.threads)
     logits = predict(session, data.images, settings.batch_size)
-    answers = session_answers(session)
-    scored = answers is None or answers.kind != "label"
-    predictions = Predictions(model.variant, logits, data.labels, target, scored)
+    predictions = Predictions(model.variant, logits, data.labels, target, gives_scores(session))
     predictions.write()
     return predictions
 

@@ -17,12 +17,11 @@ from calibration_data.prepared import PreparedSplit, Task
 from foundation.files import JSON
 from foundation.measurements import Measurement, Where
 from foundation.metrics import METRICS, Inputs
-from onnx_files.sessions import session_answers
+from onnx_files.sessions import gives_scores, predict
 from stages.validate import COMPUTATIONS, Computation, resampling, statistics
 from stages.validate.answers import NO_SCORES, probabilities
 from stages.validate.deletion import Probability
 from stages.validate.lesion_size import lesion_sizes
-from stages.validate.maps.queries import logits_of
 from stages.validate.measurements import measured, not_measured
 from stages.validate.saliency import SaliencySettings
 
@@ -140,12 +139,11 @@ def probability_of(session: InferenceSession, task: Task, batch_size: int) -> Pr
     Returns:
         None of a file that gives the number of a class alone.
     """
-    answers = session_answers(session)
-    if answers is not None and answers.kind == "label":
+    if not gives_scores(session):
         return None
 
     def probability(images: Images, targets: Indices) -> NDArray[np.float64]:
-        logits = logits_of(session, images, batch_size)
+        logits = predict(session, images, batch_size)
         return probabilities(logits, task)[np.arange(len(targets)), targets]
 
     return probability

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +110,18 @@ def test_what_cannot_be_used_is_said(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty" / "x.png").write_bytes(b"x")
     with pytest.raises(UsageError, match=r"found 1 files and none of them can \(x\.png: expected a PNG"):
         read(tmp_path / "empty", tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems take no such names")
+def test_names_that_command_a_terminal_or_are_no_utf8_are_told_as_their_escapes(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    for number, name in enumerate((b"a\x1b[2J.png", "b\u202egnp.png".encode(), b"c\xe9.png", b"d\x07.png")):
+        write_gray(folder / os.fsdecode(name), number)
+    (folder / os.fsdecode(b"e\x9b\xff.png")).write_bytes(b"no image")
+    found = read(folder, tmp_path, 4, 4)
+    assert sorted(found.calibration.image_ids) == [r"a\x1b[2J.png", r"b\u202egnp.png", r"c\udce9.png", r"d\x07.png"]
+    assert all(line.isprintable() for line in found.skipped)
+    assert len(unlabelled_data(found.calibration, Preprocessing("uint8", (0.0,) * 3, (1.0,) * 3, 8)).sha256) == 64
 
 
 def test_a_decompression_bomb_is_passed_over(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

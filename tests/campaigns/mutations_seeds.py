@@ -5,12 +5,16 @@ Each function writes what a parser needs into a folder and returns the seeds of 
 
 from __future__ import annotations
 
+import atexit
 import gzip
 import io
 import json
+import shutil
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -278,25 +282,32 @@ def training_states(folder: Path) -> list[bytes]:
 # --- files of runs ---
 
 
+@cache
+def _sample_run() -> Path:
+    """Return a folder with the sample run, which takes seconds to make; it goes when the process ends."""
+    from sample_run import write_sample_run
+
+    folder = Path(tempfile.mkdtemp(prefix="campaign-run-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    write_sample_run(folder)
+    return folder
+
+
 def of_run(*path: str) -> Seeds:
     """Return one file of the sample run."""
 
     def seeds(folder: Path) -> list[bytes]:
-        from sample_run import write_sample_run
-
-        write_sample_run(folder)
+        shutil.copytree(_sample_run(), folder, dirs_exist_ok=True)
         return [folder.joinpath(*path).read_bytes()]
 
     return seeds
 
 
 def accepted(folder: Path) -> list[bytes]:
-    from sample_run import write_sample_run
-
     from foundation.run_folder import RunFolder
     from pipeline.night.accepted import accept
 
-    write_sample_run(folder / "night")
+    shutil.copytree(_sample_run(), folder / "night")
     accept(RunFolder(folder / "night"), folder, reason="a reason")
     return [(folder / "accepted.json").read_bytes()]
 

@@ -89,10 +89,32 @@ def _dataset(name: str, **settings: Any) -> Callable[[Path], object]:
     return read
 
 
+def _chestxray(path: Path) -> object:
+    from calibration_data.datasets import chestxray14_tables as tables
+
+    return (
+        tables.read_entries(path.parent, ("Patient Gender",)),
+        tables.read_lists(path.parent),
+        tables.read_boxes(path.parent),
+    )
+
+
 def _table(path: Path) -> object:
     from calibration_data.datasets.table import TableSettings, open_table
 
     return _loaded(open_table(TableSettings(table=path, patient="patient", split="split", mask="mask")))
+
+
+def _ham10000(path: Path) -> object:
+    from calibration_data.datasets.ham10000 import _read_rows
+
+    return _read_rows(path)
+
+
+def _kvasir(path: Path) -> object:
+    from calibration_data.datasets.kvasir_seg import _listed
+
+    return _listed(path.parent)
 
 
 def _archive(path: Path) -> object:
@@ -333,21 +355,17 @@ TARGETS: dict[str, Target] = {
     "cifar-tar-gz": Target("cifar.tar.gz", seeds.archives("tar.gz"), (inside(tar_member, *BYTES), *BYTES), _archive),
     "table": Target("table.csv", seeds.table, CSV, _table),
     "ham10000-table": Target(
-        "data/HAM10000_metadata.csv", seeds.tiny("ham10000", "HAM10000_metadata.csv"), CSV, _dataset("ham10000")
+        "data/HAM10000_metadata.csv", seeds.tiny("ham10000", "HAM10000_metadata.csv"), CSV, _ham10000
     ),
     "chestxray-table": Target(
-        "data/Data_Entry_2017.csv", seeds.tiny("chestxray14", "Data_Entry_2017.csv"), CSV, _dataset("chestxray14")
+        "data/Data_Entry_2017.csv", seeds.tiny("chestxray14", "Data_Entry_2017.csv"), CSV, _chestxray
     ),
     "chestxray-boxes": Target(
-        "data/BBox_List_2017.csv", seeds.tiny("chestxray14", "BBox_List_2017.csv"), CSV, _dataset("chestxray14")
+        "data/BBox_List_2017.csv", seeds.tiny("chestxray14", "BBox_List_2017.csv"), CSV, _chestxray
     ),
-    "chestxray-list": Target(
-        "data/test_list.txt", seeds.tiny("chestxray14", "test_list.txt"), CSV, _dataset("chestxray14")
-    ),
-    "kvasir-boxes": Target(
-        "data/kavsir_bboxes.json", seeds.tiny("kvasir_seg", "kavsir_bboxes.json"), JSON, _dataset("kvasir_seg")
-    ),
-    "kvasir-list": Target("data/val.txt", seeds.tiny("kvasir_seg", "val.txt"), CSV, _dataset("kvasir_seg")),
+    "chestxray-list": Target("data/test_list.txt", seeds.tiny("chestxray14", "test_list.txt"), CSV, _chestxray),
+    "kvasir-boxes": Target("data/kavsir_bboxes.json", seeds.tiny("kvasir_seg", "kavsir_bboxes.json"), JSON, _kvasir),
+    "kvasir-list": Target("data/val.txt", seeds.tiny("kvasir_seg", "val.txt"), CSV, _kvasir),
     "class-list": Target("labels.txt", seeds.class_list, CSV, _class_list),
     # --- networks ---
     "onnx-check": Target("model.onnx", seeds.onnx_models, ONNX, _onnx_check, dear=True, guarded=True),

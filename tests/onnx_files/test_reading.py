@@ -165,3 +165,10 @@ def test_a_parser_that_crashes_or_hangs_takes_its_child_alone(write, monkeypatch
     monkeypatch.setattr(limits, "TIME_LIMIT_S", 0.001)
     with pytest.raises(UsageError, match=r"can be read within 0\.001 s"):
         read_foreign_model(path)
+
+
+def test_a_chain_longer_than_any_classifier_is_refused_before_anything_is_made_of_it(write):
+    model = linear(numpy_helper.from_array(WEIGHT, "w"))
+    model.graph.node.extend(helper.make_node("Relu", [f"c{n}"], [f"c{n + 1}"]) for n in range(30_000))
+    with pytest.raises(UsageError, match=r"expected at most 20,000 nodes, found 30,00\d"):
+        read_model(write(model))

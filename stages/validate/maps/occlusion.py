@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from calibration_data.prepared import Task
 from foundation.errors import StageError
 from foundation.progress import Progress
+from onnx_files.sessions import predict
 from stages.validate import metrics
-from stages.validate.maps.queries import logits_of
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -62,13 +62,13 @@ def occlusion_maps(
     drops = np.empty((len(images), len(corners)))
     log_odds = metrics.log_odds if task == "multi_class" else _as_they_are
     for index, (image, target) in enumerate(zip(images, targets, strict=True)):
-        intact = log_odds(logits_of(session, image[None], 1))[0, target]
+        intact = log_odds(predict(session, image[None], 1))[0, target]
         for start in range(0, len(corners), batch_size):
             part = corners[start : start + batch_size]
             occluded = np.repeat(image[None], len(part), axis=0)
             for copy, (row, column) in zip(occluded, part, strict=True):
                 copy[:, row : row + patch, column : column + patch] = fill[:, None, None]
-            hidden = log_odds(logits_of(session, occluded, batch_size))[:, target]
+            hidden = log_odds(predict(session, occluded, batch_size))[:, target]
             drops[index, start : start + len(part)] = intact - hidden
         progress(index + 1, len(images))
     return spread(drops, corners, height, width, patch)

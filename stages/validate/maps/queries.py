@@ -1,4 +1,4 @@
-"""What every method asks of a file: the logits of images, or the gradient at an input."""
+"""What methods ask of a file beside its logits: its image input, its mean colour, the gradient at an input."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from foundation.errors import StageError, UsageError
 from onnx_files.preprocessing import Preprocessing
-from onnx_files.sessions import predict, session_preprocessing
+from onnx_files.sessions import session_preprocessing
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -42,20 +42,6 @@ def mean_colour(session: InferenceSession) -> Images:
     """Return the mean colour of the model's normalisation, which its first layer sees as 0: uint8 [channels]."""
     gray = 255.0 * np.asarray(session_preprocessing(session).mean)
     return np.clip(np.rint(gray), 0, 255).astype(np.uint8)
-
-
-def logits_of(session: InferenceSession, images: Images, batch_size: int) -> Floats:
-    """Return a model's logits as `sessions.predict` does, also of a file whose batch is fixed.
-
-    Args:
-        session: of a model with one input.
-        images: uint8 [n, channels, height, width].
-        batch_size: images per query, where the file leaves that open.
-
-    Returns:
-        float32 [n, classes].
-    """
-    return predict(session, images, batch_size)
 
 
 @dataclass(frozen=True)

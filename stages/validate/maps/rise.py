@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration_data.prepared import Task
-from stages.validate import label_metrics, metrics
+from onnx_files.sessions import predict
+from stages.validate.answers import probabilities
 from stages.validate.maps.bilinear import bilinear
-from stages.validate.maps.queries import logits_of
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -66,8 +66,8 @@ def rise_maps(
         shown += part.sum(axis=0)
         for index, (image, target) in enumerate(zip(images, targets, strict=True)):
             seen = colour + part[:, None] * (image - colour)
-            logits = logits_of(session, np.rint(seen).astype(np.uint8), batch_size)
-            total[index] += np.tensordot(_probability(logits, task)[:, target], part, axes=1)
+            logits = predict(session, np.rint(seen).astype(np.uint8), batch_size)
+            total[index] += np.tensordot(probabilities(logits, task)[:, target], part, axes=1)
     return (total / np.maximum(shown, np.finfo(np.float64).tiny)).astype(np.float32)
 
 
@@ -113,7 +113,3 @@ def draw_masks(masks: int, cells: int, kept_share: float, seed: int, size: tuple
         for side, pixels in zip(size, cell, strict=True)
     )
     return RandomMasks(kept, shift, rows, columns)
-
-
-def _probability(logits: NDArray[np.float32], task: Task) -> Floats:
-    return label_metrics.sigmoid(logits) if task == "multi_label" else np.exp(metrics.log_softmax(logits))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import resource
 
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
 from foundation.errors import UsageError
 from stages.saliency_twin.twin_file import TWIN_OF_KEY, make_twin
@@ -60,3 +63,28 @@ def test_what_is_no_self_contained_model_is_refused(model, tmp_path, monkeypatch
         make_twin(outside, None, None, None)
 
     assert not list(tmp_path.glob("*.saliency.onnx"))
+
+
+def test_a_vector_of_sizes_that_doubles_thirty_times_takes_no_memory_here_or_in_the_child(model):
+    # 1.3 KB that shape inference would make 8 GB of.
+    proto = onnx.load(model)
+    proto.graph.node.append(helper.make_node("Shape", ["image"], ["d0"]))
+    proto.graph.node.extend(helper.make_node("Concat", [f"d{n}"] * 2, [f"d{n + 1}"], axis=0) for n in range(30))
+    proto.graph.node.append(helper.make_node("Size", ["d30"], ["unread"]))
+    onnx.save(proto, model)
+    before = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    make_twin(model, None, None, None)
+    after = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    assert after[0] - before[0] < 50_000
+    assert after[1] <= max(before[1], 400_000)
+
+
+def test_a_chain_of_three_thousand_activations_has_its_twin(model):
+    proto = onnx.load(model)
+    (last,) = [node for node in proto.graph.node if "logits" in node.output]
+    last.output[list(last.output).index("logits")] = "c0"
+    names = [f"c{n}" for n in range(3000)] + ["logits"]
+    proto.graph.node.extend(helper.make_node("Relu", [a], [b]) for a, b in itertools.pairwise(names))
+    onnx.save(proto, model)
+    twin = onnx.load(make_twin(model, None, None, None))
+    assert len(twin.graph.node) > 6000

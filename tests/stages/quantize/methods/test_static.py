@@ -24,6 +24,7 @@ from quantizable import (
 from calibration_data.prepared import PreparedData, PreparedSplit
 from foundation.artifacts import OnnxModel
 from foundation.errors import StageError, UsageError
+from foundation.sealed_files import write_sealed
 from onnx_files.graph import layers, load
 from stages.quantize.methods.static import StaticSettings, quantize_static
 
@@ -198,7 +199,7 @@ def test_a_second_variant_finds_the_ranges_of_the_first(
     (cached,) = (tmp_path / "ranges").iterdir()
     changed = json.loads(cached.read_text())
     changed["ranges"]["a2"] = [0.0, 51.0]
-    cached.write_text(json.dumps(changed))
+    write_sealed(cached, changed)  # with its digest: another edit would not be taken
     second = quantize_static(
         float_model, "b", change(calibration="mse", per_channel=False), data, tmp_path / "b.onnx"
     )
