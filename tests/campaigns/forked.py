@@ -24,6 +24,9 @@ from typing import Any
 
 from injection import Events, watch
 
+from foundation.child import _DISK_REFUSED, BrokenChildError
+from foundation.errors import DiskError, UsageError
+
 _SUBREAPER = 36
 """`PR_SET_CHILD_SUBREAPER`: whose parent dies becomes our child, so that no orphan gets away uncounted."""
 ORPHANS_MAY_LIVE_S = 2.0
@@ -182,18 +185,33 @@ def _fix_what_no_run_repeats(now: datetime) -> None:
 
 
 def _guarded_by_a_fork(function: str, arguments: tuple[str, ...], limits: object) -> None:
-    """Do as `run_guarded` does of a file that is in order, without half a second to start Python."""
-    module, name = function.split(":")
-    child = os.fork()
-    if child == 0:
-        try:
-            getattr(sys.modules[module], name)(*arguments)
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    if status:
-        raise RuntimeError(f"{function}: ended with {status}")
+    """Do as `run_guarded` does, but for the limits, without half a second to start Python."""
+    from foundation.child import _in_child
+
+    with tempfile.TemporaryFile("w+") as said:
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                os.dup2(said.fileno(), 1)
+                sys.stdout = os.fdopen(1, "w")
+                import resource
+
+                resource.setrlimit = lambda *limits: None  # those of this process stay, which holds all of PyTorch
+                code = _in_child(function, 0, list(arguments))
+                sys.stdout.flush()
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(child, 0)
+        said.seek(0)
+        text = said.read().strip()
+    code = os.waitstatus_to_exitcode(status)
+    if code == _DISK_REFUSED:
+        raise DiskError(text)
+    if code == UsageError.exit_code:
+        raise UsageError(text)
+    if code:
+        raise BrokenChildError(code)
 
 
 def _living_orphans() -> int:
