@@ -188,7 +188,7 @@ def _guarded_by_a_fork(function: str, arguments: tuple[str, ...], limits: object
     """Do as `run_guarded` does, but for the limits, without half a second to start Python."""
     from foundation.child import _in_child
 
-    with tempfile.TemporaryFile("w+") as said:
+    with os.fdopen(os.memfd_create("said"), "w+") as said:  # in memory: the temporary folder may be full
         child = os.fork()
         if child == 0:
             code = 1
