@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 SPEED_UP = {"resnet18": 3.0, "mobilenet_v2": 2.0}
 """Float latency over int8 latency that this project holds itself to, on one thread with VNNI at 224 px."""
+_PROCESSES = 5
+"""Fresh processes of each file before it is decided how many more there should be."""
 _HELD = 256
 
 
@@ -124,22 +126,23 @@ def float_answers(inputs: Inputs, asked: NDArray[np.int64]) -> tuple[NDArray[np.
 
 
 def latencies(models: list[OnnxModel], image: NDArray[np.uint8], rounds: int, queries: int) -> dict[str, Any]:
-    """Time files side by side; return from each one's variant to its medians in ms, one of each round."""
+    """Time files side by side; return from each one's variant to its times in ms [processes, rounds, queries]."""
     from foundation.progress import no_progress
-    from stages.validate.latency import LatencySettings, time_in_turns
+    from stages.validate.latency import LatencySettings
+    from stages.validate.latency_turns import Place, time_in_turns
 
-    settings = LatencySettings(rounds=rounds, queries_per_round=queries)
-    timings = time_in_turns(models, image, "cpu", 1, settings, no_progress)
+    settings = LatencySettings(processes=_PROCESSES, rounds=rounds, queries_per_round=queries)
+    timings = time_in_turns(models, image, Place("cpu", 1, 1), settings, no_progress)
     return {
-        variant: timing.reason if timing.durations_ms is None else np.median(timing.durations_ms, axis=1)
+        variant: timing.reason if timing.durations_ms is None else timing.durations_ms
         for variant, timing in timings.items()
     }
 
 
 def _paired(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> tuple[float, float, float]:
-    from stages.validate.statistics import paired_ratio_estimate
+    from stages.validate.latency_intervals import geometric_estimate, log_ratios
 
-    estimate = paired_ratio_estimate(numerator, denominator, 2000, 0)
+    estimate = geometric_estimate(log_ratios(numerator, denominator), _PROCESSES)
     assert estimate.ci95 is not None
     return estimate.value, *estimate.ci95
 
@@ -161,8 +164,8 @@ def main() -> None:
     parser.add_argument("--recovery", nargs="+", choices=tuple(RECOVERY), default=list(RECOVERY), help="ours")
     parser.add_argument("--onnxruntime-methods", nargs="+", default=["MinMax", "Percentile", "Entropy"])
     parser.add_argument("--nncf-python", type=Path, help="of an environment with NNCF")
-    parser.add_argument("--rounds", type=int, default=32)
-    parser.add_argument("--queries", type=int, default=32, help="per round and file")
+    parser.add_argument("--rounds", type=int, default=7, help="per process")
+    parser.add_argument("--queries", type=int, default=30, help="per round and file")
     parser.add_argument("--keep", type=Path, help="folder to leave the files in")
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     arguments = parser.parse_args()

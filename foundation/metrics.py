@@ -164,16 +164,33 @@ METRICS: Mapping[str, Metric] = {
         against_fp32=True, of_scores=True),
     "size_bytes": Metric("bytes", False, "file", "files", "Size", _for_both("size of the ONNX file")),
     "latency_p50_ms": Metric("ms", False, "timing", "latency", "p50", _for_both(
-        "half of the single-image queries are answered within this time",
-        "p50 and p90: half and nine tenths of the calls were at least this fast.")),
+        "half of the queries are answered within this time",
+        "p50, p90 and p99: half, nine tenths and 99 of 100 calls were at least this fast.")),
     "latency_p90_ms": Metric("ms", False, "timing", "latency", "p90", _for_both(
-        "nine in ten single-image queries are answered within this time")),
+        "nine in ten queries are answered within this time")),
+    "latency_p99_ms": Metric("ms", False, "timing", "latency", "p99", _for_both(
+        "99 of 100 queries are answered within this time")),
     "latency_speedup": Metric("×", True, "timing", "latency", "Speed-up", _for_both(
-        "fp32's median latency over this file's, in the same rounds",
-        "Speed-up: fp32's median time over the variant's, from interleaved rounds; an interval that holds 1 is no "
-        "clear difference."), against_fp32=True),
+        "fp32's latency over this file's, the geometric mean over fresh processes that took turns",
+        "Speed-up: fp32's time over the variant's, the geometric mean over fresh processes that took turns; where "
+        "its interval holds 1, the two are not distinguishable."), against_fp32=True),
+    "latency_against_kernel": Metric("×", True, "timing", "latency", "Against the kernel", _for_both(
+        "time of a fixed piece of arithmetic over this file's, as the speed-up is taken",
+        "Against the kernel: the time of a fixed piece of arithmetic over the file's; it falls where every file got "
+        "slower, and stays on a slower machine.")),
+    "throughput_images_per_s": Metric("images/s", True, "timing", "latency", "Throughput", _for_both(
+        "images that a process answers in a second, one query after the other")),
+    "preprocessing_ms": Metric("ms", False, "timing", "latency", "Preprocessing", _for_both(
+        "time from the pixels of a query's images to the input tensor",
+        "Preprocessing, from pixels to the input tensor, is in none of the other times.")),
+    "load_ms": Metric("ms", False, "timing", "latency", "Load", _for_both(
+        "time from the file to a session that can be asked",
+        "Load: from the file to a session; first: the session's first query.")),
+    "first_inference_ms": Metric("ms", False, "timing", "latency", "First", _for_both(
+        "time of a session's first query")),
     "peak_memory_bytes": Metric("bytes", False, "timing", "latency", "Peak memory", _for_both(
-        "highest resident memory of a process that runs this file")),
+        "highest resident memory of a process that runs this file, less what it held before it opened the file",
+        "Peak memory: without what Python and ONNX Runtime take by themselves.")),
     "saliency_spearman": Metric("correlation", True, "maps", "likeness", "Spearman", _for_both(
         "rank correlation of the saliency maps with fp32's"), against_fp32=True),
     "saliency_ssim": Metric("similarity", True, "maps", "likeness", "SSIM", _for_both(

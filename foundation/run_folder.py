@@ -66,9 +66,24 @@ class RunFolder:
         return self.root / "validate" / "measurements.json"
 
     @property
+    def machine(self) -> Path:
+        """The machine's state before and after the files were timed."""
+        return self.root / "validate" / "machine.json"
+
+    @property
     def image_by_image(self) -> Path:
         """The answers that changed, and the images whose maps are shown."""
         return self.root / "validate" / "image_by_image.json"
+
+    @property
+    def changes_table(self) -> Path:
+        """Every answer of a variant that is not fp32's, as comma-separated values."""
+        return self.root / "validate" / "changes.csv"
+
+    @property
+    def changes(self) -> Path:
+        """The same with the counts of each variant, as JSON."""
+        return self.root / "validate" / "changes.json"
 
     @property
     def report(self) -> Path:

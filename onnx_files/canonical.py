@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from foundation.errors import UsageError
 from onnx_files.graph import opset_of, without_functions
 from onnx_files.limits import largest_grown_bytes, size_with_weights
+from onnx_files.preparation import prepared
 from onnx_files.reading import guarded, read_model
 from onnx_files.trial_run import try_out
 
@@ -97,4 +98,9 @@ def _first_line(error: Exception) -> str:
 
 def prepare_in_child(path: str, target: str, least_opset: str) -> None:
     """Write the canonical form of a model, where that may break the process."""
+    import onnx
+
     _fold(_canonical(read_model(Path(path)), int(least_opset), Path(path)), Path(target), Path(path))
+    folded = onnx.load_model(target)
+    if prepared(folded):
+        Path(target).write_bytes(folded.SerializeToString(deterministic=True))

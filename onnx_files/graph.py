@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,8 @@ LAYER_TYPES = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators whose weights make a network's size and most of its work."""
 
 _ANSWERING = frozenset(("Softmax", "LogSoftmax", "Sigmoid", "Reshape", "Flatten", "Squeeze", "Identity", "Transpose",
-                        "GlobalAveragePool", "AveragePool", "ReduceMean"))  # fmt: skip
+                        "GlobalAveragePool", "AveragePool", "ReduceMean", "ArgMax", "TopK", "ZipMap",
+                        "Cast"))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,25 @@ def reads(node: NodeProto) -> list[str]:
             names += [name for inner in graph.node for name in reads(inner)]
             names += [output.name for output in graph.output]
     return names
+
+
+def rename_tensors(graph: GraphProto, renamed: Callable[[str], str]) -> None:
+    """Give tensors other names, in place, in the bodies of branches and loops too.
+
+    Args:
+        graph: the graph.
+        renamed: from a name to the new one, or to itself.
+    """
+    for node in graph.node:
+        for names in (node.input, node.output):
+            if any(name and renamed(name) != name for name in names):
+                names[:] = [renamed(name) if name else name for name in names]
+        for attribute in node.attribute:
+            for body in (*attribute.graphs, *((attribute.g,) if attribute.HasField("g") else ())):
+                rename_tensors(body, renamed)
+    for value in (*graph.initializer, *graph.input, *graph.output, *graph.value_info):
+        if value.name and renamed(value.name) != value.name:
+            value.name = renamed(value.name)
 
 
 def attributes_of(node: NodeProto) -> dict[str, Any]:
@@ -190,9 +210,11 @@ def layers(proto: ModelProto, model: OnnxModel) -> list[NodeProto]:
                 "Train the network anew with a lower learning rate, or choose an earlier checkpoint."
             )
     if not found:
+        left = [node for node in proto.graph.node if node.op_type == "MatMul" and node.input[0] in weights]
+        seen = f"only MatMul with the weight on its left (`{left[0].name}`)" if left else "none to quantize"
         raise UsageError(
-            f"{model.path}: expected convolutions or linear layers with float weights, found none to quantize. "
-            "Give the float export of a network."
+            f"{model.path}: expected convolutions or linear layers with float weights, found {seen}. "
+            + ("Export them as linear layers." if left else "Give the float export of a network.")
         )
     return found
 

@@ -33,6 +33,8 @@ def read_model(path: Path) -> ModelProto:
     import onnx
     from onnx.external_data_helper import load_external_data_for_model
 
+    from onnx_files.preparation import mended  # which reads graphs, and those are read here
+
     try:
         _check_size(path, path.stat().st_size)
         model = onnx.load_model(path, load_external_data=False)
@@ -41,6 +43,7 @@ def read_model(path: Path) -> ModelProto:
         # Refuses what lies outside the folder, links, and offsets beyond a file's end.
         load_external_data_for_model(model, str(path.parent))
         _check_size(path, model.ByteSize())
+        model = mended(model)
         onnx.checker.check_model(model)
     except FileNotFoundError as error:
         raise UsageError(f"{path}: expected an ONNX model, found no file. {_ADVICE}") from error

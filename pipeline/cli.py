@@ -174,6 +174,9 @@ def quantize(
     saliency_spearman: Annotated[
         float | None, of_search("limit: rank correlation of the gradient maps (default: 0.8)")
     ] = None,
+    accept_worse: Annotated[
+        bool, typer.Option("--accept-worse", help="end with 0 where the file is larger or answers otherwise")
+    ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -189,9 +192,9 @@ def quantize(
     }  # fmt: skip
     if is_model(source):
         refuse_options(source, "a configuration", run=run, variant=variant)
-        compile_model(source, options, as_json, quiet)
+        compile_model(source, options, as_json, quiet, accept_worse)
     else:
-        refuse_options(source, "a model (MODEL.onnx)", **options)
+        refuse_options(source, "a model (MODEL.onnx)", **options, accept_worse=accept_worse or None)
         run_stages("quantize", source, run, variant, as_json, quiet)
 
 
@@ -292,9 +295,9 @@ def compare(first: ExistingRun, second: ExistingRun, as_json: AsJson = False) ->
     """Compare the measurements of two runs by the tolerances of the second; the first one is the accepted one."""
     from foundation.run_folder import RunFolder
     from pipeline.judge.comparison import compare as compare_runs
-    from pipeline.judge.comparison import recorded_settings
     from pipeline.judge.comparison_text import comparison_table
     from pipeline.judge.evidence import read_evidence
+    from pipeline.judge.tolerances import recorded_settings
 
     accepted, current = (read_evidence(RunFolder(path)) for path in (first, second))
     comparison = compare_runs(accepted, current, recorded_settings(current.record))

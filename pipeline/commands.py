@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from foundation.errors import UsageError
+from foundation.errors import ExitCode, UsageError
 from pipeline.console import error_console, observer_of, print_result, show_outcome
 
 if TYPE_CHECKING:
@@ -100,11 +100,15 @@ def run_stages(stage: str, config: Path, run: Path | None, variant: str | None, 
     raise typer.Exit(exit_code)
 
 
-def compile_model(model: Path, options: Mapping[str, Any], as_json: bool, quiet: bool) -> None:
-    """Compile one ONNX file and show what that changed."""
+def compile_model(
+    model: Path, options: Mapping[str, Any], as_json: bool, quiet: bool, accept_worse: bool = False
+) -> None:
+    """Compile one ONNX file, show what that changed, and end with 1 where that is for the worse and not accepted."""
     from pipeline.one_file.compile_file import compile_file
     from pipeline.one_file.options import request_for
     from pipeline.one_file.text import compiled_table
 
     compiled = compile_file(request_for(model, options), observer_of(quiet))
     print_result(compiled.as_json() if as_json else compiled_table(compiled))
+    if compiled.worse and not accept_worse:
+        raise typer.Exit(ExitCode.GATE_FAILED)

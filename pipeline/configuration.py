@@ -13,8 +13,8 @@ from calibration_data.settings import DataSettings
 from foundation.files import JSON, sha256_of_json
 from foundation.measurements import UNINFORMED
 from foundation.settings import Settings, without_folders, without_paths
-from pipeline.judge.comparison import ComparisonSettings
 from pipeline.judge.gates import Gate
+from pipeline.judge.tolerances import ComparisonSettings
 from stages.compilers import COMPILERS
 from stages.export.settings import ExportSettings, PactExportSettings
 from stages.export.torch_model import TorchSettings

@@ -114,7 +114,7 @@ def interval(low: float, high: float, unit: str) -> str:
 
 
 def speedup_in_words(ci95: tuple[float, float] | None) -> str:
-    """Return what a speed-up's interval allows to be said: an interval that holds 1 is no difference."""
+    """Return what a speed-up's interval allows to be said; one that holds 1 tells the two files not apart."""
     if ci95 is None:
         return "no interval"
     low, high = ci95
@@ -122,7 +122,7 @@ def speedup_in_words(ci95: tuple[float, float] | None) -> str:
         return "faster"
     if high < 1:
         return "slower"
-    return "no clear difference"
+    return "not distinguishable"
 
 
 def count(number: int, singular: str, plural: str = "") -> str:

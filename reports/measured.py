@@ -63,9 +63,11 @@ class LatencySetting:
 
     provider: str
     threads: int
+    batch_size: int = 1
 
     def __str__(self) -> str:
-        return f"{self.provider}, {self.threads} thread{'' if self.threads == 1 else 's'}"
+        batch = f", {self.batch_size} images at once" if self.batch_size != 1 else ""
+        return f"{self.provider}, {self.threads} thread{'' if self.threads == 1 else 's'}{batch}"
 
 
 def find(
@@ -108,11 +110,11 @@ def latency_setting(measurement: Measurement) -> LatencySetting | None:
     where = measurement.where
     if where.provider is None or where.threads is None:
         return None
-    return LatencySetting(where.provider, where.threads)
+    return LatencySetting(where.provider, where.threads, where.batch_size or 1)
 
 
 def latency_settings(facts: Facts) -> tuple[LatencySetting, ...]:
-    """Return every provider and thread count that was timed or meant to be, the cpu provider first."""
+    """Return every provider, thread count and batch size that was timed or meant to be, the cpu provider first."""
     found = {latency_setting(m) for m in facts.measurements if stands_in(m, "latency")}
     return tuple(
         sorted((setting for setting in found if setting is not None), key=lambda s: (s.provider != "cpu", s))

@@ -19,7 +19,7 @@ class Cell:
     Attributes:
         text: the number with its unit.
         interval: its 95 % interval; "" where there is none.
-        remark: a word on what the number means, such as "no clear difference".
+        remark: a word on what the number means, such as "not distinguishable".
         reason: why the number is absent; becomes a footnote.
         caveat: what a number that is there must be read with; becomes a footnote too.
     """

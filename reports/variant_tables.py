@@ -18,7 +18,7 @@ from reports.measured import (
 )
 from reports.tables import REFERENCE, Cell, Column, Row, Table, absent, cell, speedup_cell
 
-MOST_LATENCY_COLUMNS = 9
+MOST_LATENCY_COLUMNS = 10
 _SIZE_COLUMNS = (Column(METRICS["size_bytes"].heading), Column("Size, × fp32"))
 
 
@@ -51,7 +51,7 @@ def at_a_glance(facts: Facts) -> Table:
         "Variant",
         columns,
         tuple(rows),
-        "Second lines are 95 % intervals. A speed-up whose interval holds 1 is no clear difference.",
+        "Second lines are 95 % intervals. Where a speed-up's interval holds 1, the two are not distinguishable.",
     )
 
 
@@ -117,7 +117,7 @@ def _latency_table(facts: Facts, settings: tuple[LatencySetting, ...], index: in
     part = f" ({index + 1} of {of})" if of > 1 else ""
     return Table(
         f"latency-{index}",
-        f"Latency of one image{part}",
+        f"Latency{part}",
         "Variant",
         columns,
         rows,
@@ -126,9 +126,18 @@ def _latency_table(facts: Facts, settings: tuple[LatencySetting, ...], index: in
 
 
 def _timed(facts: Facts) -> str:
-    """Return how many calls were timed, where that is one number."""
-    counts = {m.n for m in facts.measurements if m.metric == "latency_p50_ms" and m.n}
-    return f" {formats.count(counts.pop(), 'timed call')} each." if len(counts) == 1 else ""
+    """Return how many calls of how many processes were timed, where that is one number, and if others were busy."""
+    timed = [m for m in facts.measurements if m.metric == "latency_p50_ms" and m.n]
+    counts = {(m.n, m.remarks.get("processes")) for m in timed}
+    told = ""
+    if len(counts) == 1:
+        calls, processes = counts.pop()
+        told = f" {formats.count(calls or 0, 'timed call')} each"
+        if isinstance(processes, int):
+            told += f", from {formats.count(processes, 'fresh process', 'fresh processes')}"
+        told += "."
+    busy = next((str(m.remarks["busy"]) for m in timed if "busy" in m.remarks), "")
+    return f"{told} {busy}" if busy else told
 
 
 def variant_row(facts: Facts, variant: str, cells: tuple[Cell, ...]) -> Row:
@@ -150,7 +159,8 @@ def against_baseline(
     if variant == BASELINE and METRICS[metric].against_fp32:
         return REFERENCE
     measurement = find(facts, metric, variant, latency=latency, saliency_method=saliency_method)
-    return speedup_cell(measurement) if METRICS[metric].unit == "×" else cell(measurement)
+    row = METRICS[metric]
+    return speedup_cell(measurement) if row.unit == "×" and row.against_fp32 else cell(measurement)
 
 
 def _size(facts: Facts, variant: str) -> Cell:

@@ -2,90 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Literal
-
-from pydantic import Field, ValidationError, field_validator
+from typing import Literal
 
 from foundation.errors import ExitCode, UsageError
 from foundation.files import JSON
 from foundation.measurements import UNINFORMED, Measurement, Where
-from foundation.metrics import METRICS, Inputs, row_name
-from foundation.record import RunRecord
+from foundation.metrics import METRICS, row_name
 from foundation.run_files import why_unverified
-from foundation.settings import Settings
 from pipeline.judge.evidence import Evidence
+from pipeline.judge.tolerances import OF_ITS_NIGHT, OF_ITS_PROCESSOR, ComparisonSettings
 
 FORMAT_VERSION = 1
 
 Status = Literal["regressed", "missing", "improved", "unchanged", "new", "not_compared"]
 
 ORDER: tuple[Status, ...] = ("regressed", "missing", "improved", "not_compared", "new", "unchanged")
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """How much worse a value may be: `absolute` in its unit, `relative` as a fraction of the accepted value."""
-
-    kind: Literal["absolute", "relative"]
-    limit: float
-
-
-TOLERANCES: Mapping[Inputs, Tolerance] = {
-    # A run on the same data and versions repeats its scores exactly; these leave room for another library's rounding.
-    "labels": Tolerance("absolute", 0.01),
-    "class_mean": Tolerance("absolute", 0.01),
-    "class": Tolerance("absolute", 0.02),
-    "reference": Tolerance("absolute", 0.01),
-    "maps": Tolerance("absolute", 0.02),
-    "randomised": Tolerance("absolute", 0.02),
-    "perturbed": Tolerance("absolute", 0.02),
-    "masks": Tolerance("absolute", 0.02),
-    "file": Tolerance("relative", 0.02),
-    # Medians of one machine differ by a few per cent from night to night; a lost kernel fusion costs far more.
-    "timing": Tolerance("relative", 0.15),
-}
-"""The default of a metric by what it is computed from (the `inputs` of its row in METRICS)."""
-
-METRIC_TOLERANCES: Mapping[str, Tolerance] = {
-    "logits_sqnr_db": Tolerance("absolute", 1.0),
-    "latency_speedup": Tolerance("relative", 0.10),
-}
-"""The default of a metric that needs its own."""
-
-
-class ComparisonSettings(Settings):
-    """How much worse than the accepted run a measurement may be."""
-
-    tolerances: dict[str, Annotated[float, Field(ge=0)]] = Field(
-        default_factory=dict,
-        description="Metric (accuracy, auroc/CLASS, auroc/polyp…) to tolerance, in place of the default: 0.01 for "
-        "scores, 0.02 per class and for saliency, 1 dB; as a fraction of the accepted value 0.02 for sizes, 0.15 for "
-        "memory, 0.10 for speed-ups. Latencies in ms are compared only if they are named here.",
-    )
-
-    @field_validator("tolerances")
-    @classmethod
-    def _known_metrics(cls, tolerances: dict[str, float]) -> dict[str, float]:
-        for metric in tolerances:
-            if row_name(metric) not in METRICS:
-                nearest = difflib.get_close_matches(metric, METRICS, n=1)
-                hint = f"did you mean '{nearest[0]}'?" if nearest else f"known are {', '.join(METRICS)}."
-                raise ValueError(f"unknown metric '{metric}'; {hint}")
-        return tolerances
-
-    def names(self, metric: str) -> bool:
-        """Return whether the configuration itself gives a metric a tolerance."""
-        return metric in self.tolerances or row_name(metric) in self.tolerances
-
-    def tolerance(self, metric: str) -> Tolerance:
-        """Return what applies to a metric of METRICS: its own entry, its row's, or the default."""
-        row = row_name(metric)
-        default = METRIC_TOLERANCES.get(row) or TOLERANCES[METRICS[row].inputs]
-        return Tolerance(default.kind, self.tolerances.get(metric, self.tolerances.get(row, default.limit)))
 
 
 @dataclass(frozen=True)
@@ -168,28 +102,14 @@ class Comparison:
         }
 
 
-def recorded_settings(record: RunRecord) -> ComparisonSettings:
-    """Return the tolerances of a run's own configuration.
-
-    Raises:
-        UsageError: the record holds others than this version knows.
-    """
-    try:
-        return ComparisonSettings.model_validate(record.configuration.get("comparison", {}))
-    except ValidationError as error:
-        raise UsageError(
-            f"{record.name}: expected the key `comparison` of its configuration as this version knows it, found "
-            f"{error.errors()[0]['msg']}. Run it again with this version of edgeproof."
-        ) from error
-
-
 def compare(accepted: Evidence, current: Evidence, settings: ComparisonSettings) -> Comparison:
     """Pair the measurements of two runs and say which got worse.
 
-    The speed-up over fp32, a ratio within one run, is always compared. A latency in milliseconds belongs to its night
-    and to its processor: it is compared only where the settings name a tolerance for it, on the same model of
-    processor. A timing counts as worse only where the two 95 % intervals do not
-    meet: unlike a score on the same images, it differs from night to night by itself.
+    The speed-up over fp32, a ratio within one run, is always compared. So is the speed against the calibration
+    kernel, on the same model of processor: it tells a night on which every file got slower from a machine that did.
+    A latency or a throughput belongs to its night and to its processor: it is compared only where the settings name a
+    tolerance for it, on the same model of processor. A timing counts as worse only where the two 95 % intervals do
+    not meet: unlike a score on the same images, it differs from night to night by itself.
 
     Args:
         accepted: the reference.
@@ -250,9 +170,9 @@ def _judge(
     row = METRICS.get(row_name(old.metric))
     if row is None:
         return _difference(old, accepted, new.value, "not_compared", "a metric that this version does not know")
-    if old.unit == "ms" and not same_cpu:
+    if (old.unit in OF_ITS_NIGHT or old.metric in OF_ITS_PROCESSOR) and not same_cpu:
         return _difference(old, accepted, new.value, "not_compared", "another processor")
-    if old.unit == "ms" and not settings.names(old.metric):
+    if old.unit in OF_ITS_NIGHT and not settings.names(old.metric):
         return _difference(old, accepted, new.value, "not_compared", "a time of its night; no tolerance names it")
     tolerance = settings.tolerance(old.metric)
     change = new.value - accepted

@@ -16,9 +16,10 @@ from foundation.lock import lock_folder
 from foundation.measurements import UNINFORMED
 from foundation.run_files import add_to_record
 from foundation.run_folder import RunFolder
-from pipeline.judge.comparison import Comparison, ComparisonSettings, compare
+from pipeline.judge.comparison import Comparison, compare
 from pipeline.judge.comparison_text import nightly_markdown
 from pipeline.judge.evidence import Evidence, read_evidence
+from pipeline.judge.tolerances import ComparisonSettings
 from pipeline.night.accepted import Accepted, read_accepted
 from pipeline.night.nights import History, Night, read_history, record_finish, record_start
 

@@ -43,7 +43,12 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 HELD_OUT_IMAGES = 128
+LEAST_AGREEMENT = 0.95
+"""Share of the float file's classes below which a file counts as worse, beyond chance."""
+LEAST_DB = 10.0
+"""Energy of an output over its deviation's below which the same."""
 _FIRST_IMAGES = 16
+_RECURRENT = ("LSTM", "GRU", "RNN")
 _NO_IMAGES = UnlabelledImages(np.zeros((0, 3, 1, 1), np.uint8), (), ())
 _NO_PREPROCESSING = Preprocessing("uint8", (0.0,) * 3, (1.0,) * 3, 1)
 
@@ -76,6 +81,31 @@ class CompiledFile:
     preprocessing: Preprocessing | None
     agreement: Agreement | None
 
+    @property
+    def worse(self) -> tuple[str, ...]:
+        """Return in what the file is worse than the one it was made from, a sentence each."""
+        told = []
+        if self.compiled.size_bytes > self.source_bytes:
+            told.append(
+                f"It is larger than the float file: {self.compiled.size_bytes:,} bytes after {self.source_bytes:,}. "
+                "Its weights are few beside what integers need besides; keep the float file."
+            )
+        found = self.agreement
+        if found and found.same_class_ci95 and found.same_class_ci95[1] < LEAST_AGREEMENT:
+            told.append(
+                f"It gives the float file's class for {found.same_class:.1%} of {found.images} images, less than "
+                f"{LEAST_AGREEMENT:.0%}. Try --method weight-only or fp16, which round no activation."
+            )
+        broken = [
+            name for name, decibels in (found.outputs_db if found else {}).items() if (decibels or 99) < LEAST_DB
+        ]
+        if broken:
+            told.append(
+                f"{', '.join(broken)}: less than {LEAST_DB:g} dB lie between the float file's answers and the "
+                "deviation from them. Try --method weight-only or fp16."
+            )
+        return tuple(told)
+
     def as_json(self) -> dict[str, JSON]:
         """Return what `--json` prints."""
         return {
@@ -92,6 +122,7 @@ class CompiledFile:
                 "duplicates": self.folder.duplicates if self.folder else 0,
             },
             "preprocessing": asdict(self.preprocessing) if self.preprocessing else None,
+            "worse": list(self.worse),
             "agreement": asdict(self.agreement) if self.agreement else None,
             "settings": dict(self.compiled.settings),
             "notes": self.compiled.notes.model_dump(mode="json"),
@@ -141,12 +172,15 @@ def compile_file(request: CompileRequest, observer: Observer) -> CompiledFile:
                 agreement = measure_agreement(request.model, compiled.path, unseen.pixels, preprocessing, answers)
         source_bytes = sum(file.stat().st_size for file in (request.model, *external_files(request.model)))
         compiled = _deliver(compiled, output)
+    in_float = float_layers(compiled.notes)
+    # No method makes integers of these; their weights count all the same.
+    recurrent = tuple(node.name or node.op_type for node in proto.graph.node if node.op_type in _RECURRENT)
     return CompiledFile(
         compiled=compiled,
         source=request.model,
         source_bytes=source_bytes,
-        layers=len(weighted),
-        float_layers=float_layers(compiled.notes),
+        layers=len(weighted) + len(recurrent),
+        float_layers=None if in_float is None else (*in_float, *recurrent),
         calibration_images=calibration_images,
         scored_images=len(scored),
         folder=folder,

@@ -52,6 +52,8 @@ def _rows(compiled: CompiledFile) -> Iterator[tuple[str, str]]:
     yield from _agreement(compiled)
     if isinstance(notes, TunedNotes):
         yield from _search(notes, compiled.compiled.settings)
+    for sentence in compiled.worse:
+        yield "worse", sentence
     if static and static.saturation is not None:
         yield "without VNNI", _saturation(static.saturation)
 

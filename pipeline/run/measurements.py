@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from foundation.artifacts import OnnxModel
 from foundation.errors import DiskError, StageError, UsageError
+from foundation.files import write_json
 from foundation.image_by_image import ImageByImage, write_image_by_image
 from foundation.measurements import Measurement, read_measurements, write_measurements
 from foundation.metrics import METRICS
@@ -30,7 +31,6 @@ def validate_models(
 ) -> list[Measurement]:
     """Measure accuracy, saliency and latency of every file, and write it all; each file gets its saliency twin."""
     from stages.validate.answers import Predictions
-    from stages.validate.latency import measure_latency
     from stages.validate.suspicion import suspicions
 
     measurements: list[Measurement] = []
@@ -52,13 +52,11 @@ def validate_models(
             observer.say(f"✗ {model.variant}: {error}")
             if model is fp32:
                 raise
-    with observer.stage("latency") as progress:
-        image = data.test.images[0]
-        measurements += measure_latency(models, image, configuration.validation.latency, progress)
+    measurements += _timed(configuration, ledger, data, models, observer)
     measurements += _absent(configuration, ledger, data.task, measurements)
     write_measurements(ledger.run.measurements, measurements)
-    write_image_by_image(ledger.run.image_by_image, _image_by_image(configuration, ledger))
-    ledger.write()  # both belong to no stage
+    _write_image_by_image(configuration, ledger, data)
+    ledger.write()  # what was written last belongs to no stage
     return measurements
 
 
@@ -114,11 +112,32 @@ def _measure_answers(
     return ledger.perform(stage, compute, partial(read_measurements, path))
 
 
-def _image_by_image(configuration: Configuration, ledger: Ledger) -> ImageByImage:
-    """Return which answers changed, and whose maps are shown: those by the first method that fp32 has maps by."""
+def _timed(
+    configuration: Configuration, ledger: Ledger, data: PreparedData, models: list[OnnxModel], observer: Observer
+) -> list[Measurement]:
+    """Time every file, and write down how the machine was before and after."""
+    from stages.validate.latency import measure_latency
+    from stages.validate.machine_state import Watched, machine_state
+
+    with observer.stage("latency") as progress:
+        before = machine_state()
+        found = measure_latency(models, data.test.images[0], configuration.validation.latency, progress)
+        watched = Watched(before, machine_state())
+    write_json(ledger.run.machine, watched.as_json())
+    if watched.warning:
+        observer.say(f"! latency: {watched.warning}")
+    return watched.marked(found)
+
+
+def _write_image_by_image(configuration: Configuration, ledger: Ledger, data: PreparedData) -> None:
+    """Write which answers changed, all of them in the ledger, and whose maps are shown.
+
+    Those are the maps by the first method that fp32 has maps by.
+    """
     from foundation.explanations import Explanations
     from stages.validate.answers import Predictions
     from stages.validate.changed_answers import changed_answers
+    from stages.validate.changes_ledger import changes_ledger
     from stages.validate.shown_maps import maps_to_show
 
     def with_result(kind: str) -> tuple[str, ...]:
@@ -127,12 +146,15 @@ def _image_by_image(configuration: Configuration, ledger: Ledger) -> ImageByImag
 
     run = ledger.run
     answers = {name: Predictions.read(name, run.predictions(name)) for name in with_result("validate")}
-    changed = changed_answers(answers.pop("fp32"), answers)
+    fp32 = answers.pop("fp32")
+    changes_ledger(fp32, answers, data).write(run.changes_table, run.changes)
+    shown = None
     for method in configuration.validation.saliency.methods:
         maps = {name: Explanations.read(name, run.maps(name, method)) for name in with_result(method)}
         if "fp32" in maps:
-            return ImageByImage(changed, maps_to_show(method, maps.pop("fp32"), maps))
-    return ImageByImage(changed, None)
+            shown = maps_to_show(method, maps.pop("fp32"), maps)
+            break
+    write_image_by_image(run.image_by_image, ImageByImage(changed_answers(fp32, answers), shown))
 
 
 def _absent(

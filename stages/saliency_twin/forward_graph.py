@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -28,6 +29,8 @@ _WITHOUT_DERIVATIVE = frozenset((
     "ConstantOfShape", "Range", "EyeLike", "BitShift", "BitwiseAnd",
 ))  # fmt: skip
 """Their derivative is zero wherever there is one."""
+_FIRST_OUTPUT_ALONE = frozenset(("DynamicQuantizeLinear", "MaxPool", "Dropout", "TopK"))
+"""Their other outputs are scales, masks and indices; a scale that follows the image counts as a constant."""
 _FOLLOWED_BY_QUANTIZER = frozenset(("Relu", "Clip", "LeakyRelu"))
 """What ONNX Runtime takes into an integer operator along with the quantizer behind it."""
 _FOLDED = frozenset(("Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape", "Concat", "Neg", "Mul"))
@@ -55,6 +58,7 @@ class ForwardGraph:
         image: name of the input.
         logits: name of the tensor that is explained.
         opset: of ai.onnx.
+        measured: what a run showed of tensors that are computed of the input's shape, and do not follow its batch.
     """
 
     nodes: tuple[NodeProto, ...]
@@ -65,6 +69,7 @@ class ForwardGraph:
     image: str
     logits: str
     opset: int
+    measured: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     @cached_property
     def varying(self) -> frozenset[str]:
@@ -94,8 +99,8 @@ class ForwardGraph:
             return []
         if node.op_type == "Cast" and self.types.get(node.input[0]) not in INTEGER_TYPES:
             return [name for name in node.output if self.types.get(name) not in INTEGER_TYPES]
-        # Scales, masks and indices come behind; a scale that follows the image counts as a constant.
-        return list(node.output) if node.op_type == "Split" else list(node.output[:1])
+        outputs = node.output[:1] if node.op_type in _FIRST_OUTPUT_ALONE else node.output
+        return [name for name in outputs if name]
 
     def shape(self, name: str) -> tuple[Dimension, ...]:
         """Return a tensor's shape.
@@ -106,7 +111,7 @@ class ForwardGraph:
         if name not in self.shapes:
             raise UsageError(
                 f"expected a tensor whose shape can be inferred, found `{name}`{self._made_by(name)}. Export the "
-                "model with fixed image sizes, or save it with inferred shapes."
+                "model with fixed image sizes, or explain it by occlusion, which needs no gradient."
             )
         return self.shapes[name]
 
@@ -130,7 +135,8 @@ class ForwardGraph:
 
     def constant(self, name: str) -> NDArray[Any] | None:
         """Return the content of a small constant, or None where the tensor is no constant that stands in the file."""
-        found = self.index.constant(name)
+        found = self.measured.get(name)
+        found = self.index.constant(name) if found is None else found
         if found is not None or name in self.varying:
             return found
         # Made of others, step by step: a chain of them may be longer than Python's stack.

@@ -104,6 +104,25 @@ def transposed(graph: Backward, name: str) -> str:
     return graph.op("Transpose", [graph.real(name)], {"perm": [*range(rank - 2), rank - 1, rank - 2]})
 
 
+def einsum(graph: Backward, step: Step) -> Gradients:
+    """Y = a sum of products over letters: that of each factor is the sum of G's and the other factors' product."""
+    equation = step.attribute("equation", b"").decode().replace(" ", "")
+    left, arrow, out = equation.partition("->")
+    terms = left.split(",")
+    if not arrow or "." in equation or any(len(set(term)) != len(term) for term in (*terms, out)):
+        raise refusal(step.node, "an equation with `->` and each letter once a factor", f"`{equation}`")
+    gradients = {}
+    for position in step.wanted:
+        others = [p for p in range(len(terms)) if p != position]
+        factors = [out, *(terms[p] for p in others)]
+        if not set(terms[position]) <= set("".join(factors)):
+            raise refusal(step.node, "no letter that stands in one factor alone", f"`{equation}`")
+        attributes = {"equation": f"{','.join(factors)}->{terms[position]}"}
+        values = [graph.real(step.node.input[p]) for p in others]
+        gradients[position] = graph.op("Einsum", [step.gradient, *values], attributes)
+    return gradients
+
+
 def gemm(graph: Backward, step: Step) -> Gradients:
     """Y = α·A'·B' + β·C with A' = A or Aᵀ, B' = B or Bᵀ: dA' = α·G·B'ᵀ, dB' = α·A'ᵀ·G, dC = β·G."""
     a, b = step.node.input[:2]

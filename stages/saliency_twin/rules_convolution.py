@@ -50,13 +50,19 @@ def conv_transpose(graph: Backward, step: Step) -> Gradients:
     refuse_weight_gradient(step)
     weight = step.node.input[1]
     windows = _transpose_windows(graph, step)
+    pads = [*windows.begins, *windows.ends]
     attributes = {
         "strides": windows.strides,
         "dilations": windows.dilations,
         "group": step.attribute("group", 1),
-        "pads": [*windows.begins, *windows.ends],
+        "pads": [max(0, p) for p in pads],
     }
-    return {0: graph.mapped(step.gradient, lambda g: graph.op("Conv", [g, graph.real(weight)], attributes))}
+    gradient = step.gradient
+    if min(pads) < 0:  # an output larger than what the windows reach: its margin is the bias alone
+        half = len(pads) // 2
+        cut = [0, 0, *(min(0, p) for p in pads[:half]), 0, 0, *(min(0, p) for p in pads[half:])]
+        gradient = graph.mapped(gradient, lambda g: graph.op("Pad", [g, graph.integers(cut)]))
+    return {0: graph.mapped(gradient, lambda g: graph.op("Conv", [g, graph.real(weight)], attributes))}
 
 
 def spread(graph: Backward, step: Step, weight: str, windows: Windows, group: int) -> str:

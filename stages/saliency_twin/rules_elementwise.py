@@ -173,8 +173,21 @@ def absolute(graph: Backward, step: Step) -> Gradients:
 
 
 def power(graph: Backward, step: Step) -> Gradients:
-    """y = x^p: dx = g·p·x^(p−1). The exponent is no function of the image in any classifier; it gets no gradient."""
-    exponent = graph.value(step.node.input[1])
+    """y = x^p: dx = g·p·x^(p−1), dp = g·y·ln x, 0 where x is not above 0."""
+    gradients: dict[int, str] = {}
+    if 0 in step.wanted:
+        gradients |= _power_of_base(graph, step)
+    if 1 in step.wanted:
+        x = graph.real(step.x)
+        above = graph.op("Greater", [x, graph.scalar(0)])
+        logarithm = graph.op("Log", [graph.op("Where", [above, x, graph.scalar(1)])])
+        slope = graph.op("Mul", [graph.value(step.y), logarithm])
+        gradients[1] = graph.summed_to(graph.op("Mul", [step.gradient, slope]), step.y, step.node.input[1])
+    return gradients
+
+
+def _power_of_base(graph: Backward, step: Step) -> Gradients:
+    exponent = graph.real(step.node.input[1])
     found = graph.forward.constant(step.node.input[1])
     if found is not None and np.all(found == 2):
         slope = graph.op("Mul", [graph.value(step.x), graph.scalar(2)])
@@ -182,6 +195,45 @@ def power(graph: Backward, step: Step) -> Gradients:
         less = graph.op("Sub", [exponent, graph.scalar(1)])
         slope = graph.op("Mul", [graph.op("Pow", [graph.value(step.x), less]), exponent])
     return {0: graph.summed_to(graph.op("Mul", [step.gradient, slope]), step.y, step.x)}
+
+
+def selu(graph: Backward, step: Step) -> Gradients:
+    """y = γx for x > 0, else γα(e^x − 1): dx = g·γ, or g·(y + γα)."""
+    gamma = step.attribute("gamma", 1.0507009873554805)
+    bend = gamma * step.attribute("alpha", 1.6732632423543772)
+    y = graph.value(step.y)
+    above, below = graph.op("Greater", [y, graph.scalar(0)]), graph.op("Add", [y, graph.scalar(bend)])
+    return _product(graph, step, graph.op("Where", [above, graph.scalar(gamma), below]))
+
+
+def celu(graph: Backward, step: Step) -> Gradients:
+    """y = x for x > 0, else α(e^(x/α) − 1): dx = g, or g·(y/α + 1)."""
+    y, alpha = graph.value(step.y), step.attribute("alpha", 1.0)
+    below = graph.op("Add", [graph.op("Mul", [y, graph.scalar(1 / alpha)]), graph.scalar(1)])
+    above = graph.op("Greater", [y, graph.scalar(0)])
+    return _product(graph, step, graph.op("Where", [above, graph.scalar(1), below]))
+
+
+def softsign(graph: Backward, step: Step) -> Gradients:
+    """y = x / (1 + |x|): dx = g / (1 + |x|)²."""
+    share = graph.op("Reciprocal", [graph.op("Add", [graph.op("Abs", [graph.value(step.x)]), graph.scalar(1)])])
+    return _product(graph, step, share, share)
+
+
+def thresholded_relu(graph: Backward, step: Step) -> Gradients:
+    """y = x for x > α, else 0: dx = g where x > α."""
+    above = graph.op("Greater", [graph.value(step.x), graph.scalar(step.attribute("alpha", 1.0))])
+    return {0: graph.masked(above, step.gradient)}
+
+
+def sine(graph: Backward, step: Step) -> Gradients:
+    """y = sin x: dx = g·cos x."""
+    return _product(graph, step, graph.op("Cos", [graph.value(step.x)]))
+
+
+def cosine(graph: Backward, step: Step) -> Gradients:
+    """y = cos x: dx = −g·sin x."""
+    return {0: graph.times(graph.op("Mul", [step.gradient, graph.op("Sin", [graph.value(step.x)])]), -1)}
 
 
 def softmax(graph: Backward, step: Step) -> Gradients:

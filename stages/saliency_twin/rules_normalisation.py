@@ -36,6 +36,29 @@ def instance_normalization(graph: Backward, step: Step) -> Gradients:
     return {0: _through_statistics(graph, step, scaled, list(range(2, rank)))}
 
 
+def group_normalization(graph: Backward, step: Step) -> Gradients:
+    """As layer normalisation, over the channels of a group and their positions."""
+    channels, rank = graph.forward.size(step.x, 1), len(graph.forward.shape(step.x))
+    groups = step.attribute("num_groups", 1)
+    scale = graph.op("Reshape", [graph.value(step.node.input[1]), graph.integers([channels, *[1] * (rank - 2)])])
+    scaled = graph.op("Mul", [step.gradient, scale])
+    parts = graph.integers([0, groups, -1])
+    x, scaled = (graph.op("Reshape", [name, parts]) for name in (graph.value(step.x), scaled))
+    return {0: graph.shaped_like(_through_statistics(graph, step, scaled, [2], x), step.x)}
+
+
+def rms_normalization(graph: Backward, step: Step) -> Gradients:
+    """y = γ·x̂, x̂ = x/r, r = √(mean x² + ε) over the last axes; with h = g·γ: dx = (h − x̂·mean(h·x̂))/r."""
+    rank = len(graph.forward.shape(step.x))
+    axes = list(range(step.attribute("axis", -1) % rank, rank))
+    h, x = graph.op("Mul", [step.gradient, graph.value(step.node.input[1])]), graph.value(step.x)
+    squares = _mean(graph, graph.op("Mul", [x, x]), axes)
+    root = graph.op("Sqrt", [graph.op("Add", [squares, graph.scalar(step.attribute("epsilon", 1e-5))])])
+    normalised = graph.op("Div", [x, root])
+    along = graph.op("Mul", [normalised, _mean(graph, graph.op("Mul", [h, normalised]), axes)])
+    return {0: graph.op("Div", [graph.op("Sub", [h, along]), root])}
+
+
 def local_response(graph: Backward, step: Step) -> Gradients:
     """y = x·D^−β, D = k + α/n·Σx² over n channels: dx = g·D^−β − 2αβ/n·x·Σ(g·x·D^(−β−1)), Krizhevsky et al. 2012."""
     size, beta = step.attribute("size", 1), step.attribute("beta", 0.75)
@@ -58,13 +81,19 @@ def local_response(graph: Backward, step: Step) -> Gradients:
     return {0: graph.op("Sub", [scaled, rest])}
 
 
-def _through_statistics(graph: Backward, step: Step, gradient: str, axes: list[int]) -> str:
-    def mean(x: str) -> str:
-        if graph.forward.opset >= 18:
-            return graph.op("ReduceMean", [x, graph.integers(axes)], {"keepdims": 1})
-        return graph.op("ReduceMean", [x], {"axes": axes, "keepdims": 1})
+def _mean(graph: Backward, x: str, axes: list[int]) -> str:
+    if graph.forward.opset >= 18:
+        return graph.op("ReduceMean", [x, graph.integers(axes)], {"keepdims": 1})
+    return graph.op("ReduceMean", [x], {"axes": axes, "keepdims": 1})
 
-    x = graph.value(step.x)
+
+def _through_statistics(
+    graph: Backward, step: Step, gradient: str, axes: list[int], values: str | None = None
+) -> str:
+    def mean(x: str) -> str:
+        return _mean(graph, x, axes)
+
+    x = graph.value(step.x) if values is None else values
     centred = graph.op("Sub", [x, mean(x)])
     variance = mean(graph.op("Mul", [centred, centred]))
     spread = graph.op("Sqrt", [graph.op("Add", [variance, graph.scalar(step.attribute("epsilon", 1e-5))])])

@@ -68,15 +68,17 @@ def global_max_pool(graph: Backward, step: Step) -> Gradients:
 
 def reduce_sum(graph: Backward, step: Step) -> Gradients:
     """y = Σx: every summand gets g."""
-    return {0: _repeated(graph, step, mean=False)}
+    return {0: repeated(graph, step)}
 
 
 def reduce_mean(graph: Backward, step: Step) -> Gradients:
     """y = Σx / n: every summand gets g / n."""
-    return {0: _repeated(graph, step, mean=True)}
+    lengths = reduced_lengths(graph, step)
+    return {0: repeated(graph, step, 1 / math.prod(lengths.values()))}
 
 
-def _repeated(graph: Backward, step: Step, mean: bool) -> str:
+def reduced_lengths(graph: Backward, step: Step) -> dict[int, int]:
+    """Return the axes that a reduction takes together, in order, and their lengths; empty where there are none."""
     rank = len(graph.forward.shape(step.x))
     given = step.attribute("axes", None)
     if step.input(1):
@@ -85,15 +87,26 @@ def _repeated(graph: Backward, step: Step, mean: bool) -> str:
             raise refusal(step.node, "constant axes", f"computed ones in `{step.node.input[1]}`")
         given = constant.tolist()
     if not given and step.attribute("noop_with_empty_axes", 0):
-        return step.gradient
+        return {}
     axes = sorted(axis % rank for axis in given) if given else list(range(rank))
-    lengths = {axis: graph.forward.size(step.x, axis) for axis in axes}
-    gradient = graph.times(step.gradient, 1 / math.prod(lengths.values())) if mean else step.gradient
+    return {axis: graph.forward.size(step.x, axis) for axis in axes}
+
+
+def with_axes(graph: Backward, step: Step, name: str) -> str:
+    """Return a tensor in a reduction's output's shape with the axes, of length 1, that the output may lack."""
+    axes = list(reduced_lengths(graph, step))
+    if not axes or step.attribute("keepdims", 1):
+        return name
+    return graph.mapped(name, lambda g: graph.op("Unsqueeze", [g, graph.integers(axes)]))
+
+
+def repeated(graph: Backward, step: Step, factor: float = 1.0) -> str:
+    """Return the gradient of a reduction's output times a factor, repeated over what was taken together."""
+    lengths = reduced_lengths(graph, step)
+    if not lengths:
+        return step.gradient
+    rank = len(graph.forward.shape(step.x))
+    gradient = graph.times(step.gradient, factor)
     shape = graph.integers([lengths.get(axis, 1) for axis in range(rank)])
-
-    def repeated(g: str) -> str:
-        if not step.attribute("keepdims", 1):
-            g = graph.op("Unsqueeze", [g, graph.integers(axes)])
-        return graph.op("Expand", [g, shape])
-
-    return graph.mapped(gradient, repeated)
+    wider = with_axes(graph, step, gradient)
+    return graph.mapped(wider, lambda g: graph.op("Expand", [g, shape]))

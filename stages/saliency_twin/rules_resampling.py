@@ -49,7 +49,9 @@ def resize(graph: Backward, step: Step) -> Gradients:
     changed = step.attribute("axes", range(rank))
     scales = None if step.input(2) is None else graph.forward.constant(step.node.input[2])
     by_axis = dict(zip((axis % rank for axis in changed), [] if scales is None else scales.tolist(), strict=False))
-    for axis in range(2, rank):
+    for axis in range(rank):
+        if graph.forward.shape(step.x)[axis] == graph.forward.shape(step.y)[axis] and by_axis.get(axis, 1) == 1:
+            continue  # the batch, whose size may be open
         before, after = graph.forward.size(step.x, axis), graph.forward.size(step.y, axis)
         if before == after and by_axis.get(axis, 1) == 1:
             continue

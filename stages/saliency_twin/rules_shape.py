@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stages.saliency_twin.builder import Backward, Gradients, Step, refusal
+
+_OPSET_OF_ADDING_SCATTER = 16
+_LARGEST_MATRIX = 1_000_000
+"""Numbers of a matrix that gathers; beyond, places that are all different are gathered back."""
 
 
 def reshape(graph: Backward, step: Step) -> Gradients:
@@ -95,8 +100,10 @@ def gather(graph: Backward, step: Step) -> Gradients:
     rank = len(graph.forward.shape(step.x))
     axis = step.attribute("axis", 0) % rank
     places = graph.forward.constant(step.node.input[1])
-    if places is None or places.ndim > 1:
-        raise refusal(step.node, "one constant place or a list of them", f"`{step.node.input[1]}`")
+    if places is None and rank == 1 and graph.forward.opset >= _OPSET_OF_ADDING_SCATTER:
+        return {0: _added_at(graph, step)}
+    if places is None:
+        raise refusal(step.node, "constant places", f"`{step.node.input[1]}`, which is computed")
     length = graph.forward.size(step.x, axis)
     if places.ndim == 0:
         place = int(places) % length
@@ -104,13 +111,80 @@ def gather(graph: Backward, step: Step) -> Gradients:
         padding[axis], padding[rank + axis] = place, length - place - 1
         wider = graph.op("Unsqueeze", [step.gradient, graph.integers([axis])])
         return {0: graph.op("Pad", [wider, graph.integers(padding)])}
+    gradient = step.gradient
+    if places.ndim > 1:
+        after = [graph.forward.size(step.x, a) for a in range(axis + 1, rank)]
+        before = [0 if a < axis else places.size for a in range(axis + 1)]
+        flat = graph.integers([*before, *after])
+        gradient = graph.mapped(gradient, lambda g: graph.op("Reshape", [g, flat]))
+        places = places.ravel()
+    if places.size * length > _LARGEST_MATRIX and len(set((places % length).tolist())) == places.size:
+        return {0: _put_back(graph, gradient, places % length, length, axis, rank)}
     # As a product with a matrix of zeros and ones along that axis.
     taken = np.zeros((places.size, length), dtype=np.float32)
     taken[np.arange(places.size), places.astype(np.int64) % length] = 1
     order = [*(a for a in range(rank) if a != axis), axis]
-    last = graph.op("Transpose", [step.gradient], {"perm": order})
+    last = graph.op("Transpose", [gradient], {"perm": order})
     back = [int(a) for a in np.argsort(order)]
     return {0: graph.op("Transpose", [graph.op("MatMul", [last, graph.constant(taken)])], {"perm": back})}
+
+
+def _added_at(graph: Backward, step: Step) -> str:
+    # Of a vector, at places that follow the batch: as exporters write strided views.
+    flat = graph.integers([-1])
+    zeros = graph.op("ConstantOfShape", [graph.op("Shape", [graph.value(step.x)])])
+    places = graph.op("Reshape", [graph.value(step.node.input[1]), flat])
+    values = graph.op("Reshape", [step.gradient, flat])
+    return graph.op("ScatterElements", [zeros, places, values], {"axis": 0, "reduction": "add"})
+
+
+def _put_back(graph: Backward, gradient: str, places: NDArray[np.integer], length: int, axis: int, rank: int) -> str:
+    # Each value was taken at most once: gathered back, from a zero behind the end where it was not taken.
+    back = np.full(length, places.size, dtype=np.int64)
+    back[places.astype(np.int64)] = np.arange(places.size)
+    margin = [0] * (2 * rank)
+    margin[rank + axis] = 1
+    wider = graph.op("Pad", [gradient, graph.integers(margin)])
+    return graph.op("Gather", [wider, graph.constant(back)], {"axis": axis})
+
+
+def tile(graph: Backward, step: Step) -> Gradients:
+    """y = x repeated along its axes: the sum of g over the repetitions."""
+    repeats = graph.forward.constant(step.node.input[1])
+    if repeats is None:
+        raise refusal(step.node, "constant repetitions", f"`{step.node.input[1]}`, which is computed")
+    gradient = step.gradient
+    for axis, number in reversed(list(enumerate(repeats.tolist()))):
+        if number == 1:
+            continue
+        # [.., number · d, ..] to [.., number, d, ..]; axes before keep their size (0), those behind are known.
+        shape = [0] * axis
+        shape += [number, graph.forward.size(step.x, axis)]
+        shape += [graph.forward.size(step.x, a) for a in range(axis + 1, len(repeats))]
+        apart = graph.op("Reshape", [gradient, graph.integers(shape)])
+        gradient = graph.op("ReduceSum", [apart, graph.integers([axis])], {"keepdims": 0})
+    return {0: gradient}
+
+
+def trilu(graph: Backward, step: Step) -> Gradients:
+    """y = one triangle of x, 0 elsewhere: the same of g."""
+    inputs = [step.gradient, *(step.node.input[1:2] if step.input(1) else ())]
+    return {0: graph.op("Trilu", inputs, {"upper": step.attribute("upper", 1)})}
+
+
+def cumulative_sum(graph: Backward, step: Step) -> Gradients:
+    """y_i = Σ_{j ≤ i} x_j: dx_j = Σ_{i ≥ j} g_i, the same sum from the other end."""
+    attributes = {"exclusive": step.attribute("exclusive", 0), "reverse": 1 - step.attribute("reverse", 0)}
+    return {0: graph.mapped(step.gradient, lambda g: graph.op("CumSum", [g, step.node.input[1]], attributes))}
+
+
+def top_k(graph: Backward, step: Step) -> Gradients:
+    """y = the k largest or smallest of an axis: g at their places, 0 elsewhere."""
+    zeros = graph.op("ConstantOfShape", [graph.op("Shape", [graph.value(step.x)])])
+    attributes = {"axis": step.attribute("axis", -1)}
+    if not step.node.output[1]:
+        raise refusal(step.node, "the places beside the values", "the values alone")
+    return {0: graph.op("ScatterElements", [zeros, step.node.output[1], step.gradient], attributes)}
 
 
 def expand(graph: Backward, step: Step) -> Gradients:

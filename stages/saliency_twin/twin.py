@@ -7,18 +7,21 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import ModelProto, TensorProto, ValueInfoProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from foundation.errors import StageError, UsageError
-from onnx_files.graph import opset_of, reads, without_functions
-from stages.saliency_twin.builder import Backward, Step
+from onnx_files.graph import opset_of, reads, rename_tensors, without_functions
+from stages.saliency_twin.builder import PREFIX, Backward, Step, refusal
 from stages.saliency_twin.decompositions import operator_key
 from stages.saliency_twin.forward_graph import Dimension, ForwardGraph, read_graph
+from stages.saliency_twin.measured_shapes import measured_graph
 from stages.saliency_twin.rules import RULES
 
 TARGET = "target"
 SALIENCY = "saliency"
 EXPLAINED_CLASS = "explained_class"
+LEAST_IR = 8
+_LAST_IR_OF_INPUTS = 3
 LEAST_OPSET = 13
 """From here on axes of reductions and squeezes are inputs; older models are converted up to it."""
 
@@ -82,7 +85,15 @@ def extended(
     twin = _prepared(model)
     image, logits = _image(twin, input_name), _logits(twin, logits_name)
     forward = read_graph(twin, image.name, logits)
-    drawn = draw(forward)
+    try:
+        drawn = draw(forward)
+    except UsageError:
+        # Where inference gives up, a run shows the shapes.
+        measured = measured_graph(twin, forward)
+        if measured is None:
+            raise
+        forward = measured
+        drawn = draw(forward)
     graph, (batch, _) = drawn.graph, _logits_shape(forward)
     outputs = [
         next((value for value in twin.graph.output if value.name == logits), None)
@@ -129,11 +140,14 @@ def _prepared(model: ModelProto) -> ModelProto:
             f"expected a classifier without inputs or outputs called {', '.join(sorted(taken))}, found "
             f"{', '.join(sorted(outside & taken))}. Give the model itself, not its twin, or rename them."
         )
-    for node in twin.graph.node:
-        node.input[:] = [f"{name}/of_model" if name in taken else name for name in node.input]
-        node.output[:] = [f"{name}/of_model" if name in taken else name for name in node.output]
-    for tensor in twin.graph.initializer:
-        tensor.name = f"{tensor.name}/of_model" if tensor.name in taken else tensor.name
+
+    def renamed(name: str) -> str:
+        ours = name in taken or (name.startswith(PREFIX) and name not in outside)
+        return f"of_model/{name}" if ours else name
+
+    rename_tensors(twin.graph, renamed)
+    # Up to IR 3, constants had to be inputs too.
+    twin.ir_version = twin.ir_version if twin.ir_version > _LAST_IR_OF_INPUTS else LEAST_IR
     return twin
 
 
@@ -209,13 +223,23 @@ def _differentiate(graph: Backward, seed: str) -> str:
             continue
         gradients = tuple(_gathered(graph, arrived.pop(name, [])) for name in node.output)
         if any(gradient is not None for gradient in gradients):
+            _check_outputs(node, gradients)
             found = RULES[operator_key(node)](graph, Step(node, gradients, wanted))
+            if missed := sorted(wanted - found.keys()):
+                found_there = f"`{node.input[missed[0]]}`, which follows the image"
+                raise refusal(node, "a constant in each input but the data", found_there)
             for position, gradient in sorted(found.items()):
                 if position in wanted:
                     arrived.setdefault(node.input[position], []).append(gradient)
     saliency = _gathered(graph, arrived.get(forward.image, []))
     assert saliency is not None
     return saliency
+
+
+def _check_outputs(node: NodeProto, gradients: tuple[str | None, ...]) -> None:
+    if operator_key(node) != "Split" and any(gradient is not None for gradient in gradients[1:]):
+        position = next(p for p, gradient in enumerate(gradients) if p and gradient is not None)
+        raise refusal(node, "only its first output on the way to the logits", f"`{node.output[position]}` there too")
 
 
 def _check_rules(forward: ForwardGraph) -> None:

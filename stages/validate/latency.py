@@ -1,39 +1,34 @@
-"""Latency of the shipped files: each session in a process of its own, all of them measured in turns.
+"""Latency of the shipped files: measured in fresh processes, taken in turns, told with a known error rate.
 
-In each round every variant answers a block of single-image queries, and the order moves on by one from round to
-round; so a change of the clock or a busy neighbour meets all variants alike. A speed-up is a ratio within a round.
+A speed-up is the geometric mean over processes of what fp32's process took over what the file's took, each pair in
+the same start and the same rounds, on the same provider, with the same threads and batch. `latency_turns` takes the
+times, `latency_intervals` says what they are worth.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from foundation.artifacts import OnnxModel
-from foundation.errors import StageError
 from foundation.files import JSON
 from foundation.measurements import Measurement, Where
 from foundation.metrics import METRICS
 from foundation.progress import Progress, no_progress
 from foundation.settings import Settings
 from onnx_files.sessions import PROVIDERS
-from stages.validate import statistics
-from stages.validate.latency_processes import Worker, encoded, started_worker
+from stages.validate import latency_intervals
+from stages.validate.latency_processes import started_worker
+from stages.validate.latency_turns import KERNEL, REFERENCE, Place, Start, Timing, time_in_turns
 from stages.validate.measurements import measured, not_measured
+from stages.validate.statistics import Estimate
 
-REFERENCE = "fp32"
-QUANTILES: Mapping[str, float] = {"latency_p50_ms": 0.5, "latency_p90_ms": 0.9}
+QUANTILES: Mapping[str, float] = {"latency_p50_ms": 0.5, "latency_p90_ms": 0.9, "latency_p99_ms": 0.99}
 _TIMING_METRICS = tuple(name for name, row in METRICS.items() if row.inputs == "timing")
-
-_BLOCK_WARMUP = 2
-"""Queries at the start of each block that are not counted: they bring the caches back from the variant before."""
 
 
 class LatencySettings(Settings):
@@ -44,14 +39,29 @@ class LatencySettings(Settings):
         ("cpu",), min_length=1, strict=False, description=f"execution providers: {', '.join(PROVIDERS)}"
     )
     threads: tuple[int, ...] = Field((1,), min_length=1, strict=False, description="thread counts to measure with")
-    # 32 × 32 = 1,024 queries, MLPerf's single-stream minimum for a 90th percentile.
-    rounds: int = Field(32, ge=5, le=100_000, description="rounds; each variant answers one block in each")
-    queries_per_round: int = Field(32, ge=1, le=100_000, description="timed queries of a block")
-    warmup_queries: int = Field(16, ge=0, le=100_000, description="queries before the first round, not counted")
-    resamples: int = Field(
-        2000, ge=1000, le=100_000, description="bootstrap resamples behind the speed-up's interval"
+    batch_sizes: tuple[int, ...] = Field((1,), min_length=1, strict=False, description="images per query")
+    processes: int = Field(
+        5, ge=5, le=50, description="fresh processes of each file; the interval is one over processes"
     )
-    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of the bootstrap")
+    half_width: float = Field(
+        0.02,
+        gt=0.0,
+        le=1.0,
+        description="more processes are started until the interval of a speed-up is expected to be this narrow, as a "
+        "fraction to either side",
+    )
+    time_budget_s: float = Field(
+        30.0,
+        ge=0.0,
+        le=86_400.0,
+        description="seconds for each provider, thread count and batch size within which more processes may be "
+        "started; the first ones are timed in any case",
+    )
+    # 5 × 7 × 30 = 1,050 queries: MLPerf's single stream asks for 1,024, and p99 takes 368.
+    rounds: int = Field(7, ge=5, le=100_000, description="rounds of a process; each file answers one block in each")
+    queries_per_round: int = Field(30, ge=1, le=100_000, description="timed queries of a block")
+    warmup_queries: int = Field(16, ge=0, le=100_000, description="first queries of a process, not counted")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of the order in which files take turns")
     timeout_s: float = Field(120.0, gt=0.0, le=86_400.0, description="a block that takes longer counts as hung")
 
     @field_validator("providers")
@@ -62,22 +72,12 @@ class LatencySettings(Settings):
             raise ValueError(f"expected some of {', '.join(PROVIDERS)}, found {', '.join(unknown)}")
         return value
 
-    @field_validator("threads")
+    @field_validator("threads", "batch_sizes")
     @classmethod
-    def _threads_positive(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+    def _counts_positive(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if min(value) < 1:
-            raise ValueError("expected thread counts of at least 1")
+            raise ValueError("expected numbers of at least 1")
         return value
-
-
-@dataclass(frozen=True)
-class _Timing:
-    """What one worker measured: durations in ms [rounds, queries], or the reason why there are none."""
-
-    durations_ms: NDArray[np.float64] | None
-    nodes_on_provider: float = 0.0
-    peak_memory_bytes: int = 0
-    reason: str = ""
 
 
 def measure_latency(
@@ -85,143 +85,117 @@ def measure_latency(
     image: NDArray[np.uint8],
     settings: LatencySettings,
     progress: Progress = no_progress,
+    start: Start = started_worker,
 ) -> list[Measurement]:
-    """Time every model on every provider and thread count, one image per query.
+    """Time every model on every provider, with every number of threads and images per query.
 
-    A worker that crashes, hangs or finds no such provider costs its own variant's figures only: they have the value
+    A process that crashes, hangs or finds no such provider costs its own variant's figures only: they have the value
     None and the reason.
 
     Args:
         models: the files; the one called fp32 is what speed-ups refer to.
         image: uint8 [channels, h, w], one image of the test split.
-        settings: providers, threads, rounds.
-        progress: called with (blocks done, blocks in all).
+        settings: providers, threads, processes.
+        progress: called with (blocks done, blocks in all), the whole growing where more processes are needed.
+        start: starts a process that answers as `latency_worker` does.
     """
-    configurations = [(provider, threads) for provider in settings.providers for threads in settings.threads]
-    total = len(configurations) * settings.rounds * len(models)
+    places = [
+        Place(provider, threads, batch_size)
+        for provider in settings.providers
+        for threads in settings.threads
+        for batch_size in settings.batch_sizes
+    ]
     rows: list[Measurement] = []
-    for index, (provider, threads) in enumerate(configurations):
-        of_all = partial(_tell, progress, index * settings.rounds * len(models), total)
-        timings = time_in_turns(models, image, provider, threads, settings, of_all)
+    for index, place in enumerate(places):
+        of_all = partial(_tell, progress, index, len(places))
+        timings = time_in_turns(models, image, place, settings, of_all, start)
+        kernel = timings.pop(KERNEL)
         for variant, timing in timings.items():
-            rows += _measurements(variant, timing, timings.get(REFERENCE), provider, threads, settings)
+            rows += _measurements(variant, timing, timings.get(REFERENCE), kernel, place, settings)
     return rows
 
 
-def _tell(progress: Progress, before: int, total: int, done: int, of_these: int) -> None:
-    """Tell the progress of one place as that of all."""
-    progress(before + done, total)
-
-
-# --- numbers ---
+def _tell(progress: Progress, index: int, places: int, done: int, of_these: int) -> None:
+    """Tell the progress of one place as that of all, which are taken to be alike."""
+    progress(index * of_these + done, places * of_these)
 
 
 def _measurements(
     variant: str,
-    timing: _Timing,
-    reference: _Timing | None,
-    provider: str,
-    threads: int,
+    timing: Timing,
+    reference: Timing | None,
+    kernel: Timing,
+    place: Place,
     settings: LatencySettings,
 ) -> list[Measurement]:
-    where = Where(provider=provider, split="test", threads=threads, batch_size=1)
+    where = Where(provider=place.provider, split="test", threads=place.threads, batch_size=place.batch_size)
     if timing.durations_ms is None:
         return [not_measured(name, variant, timing.reason, where, {}) for name in _TIMING_METRICS]
+    first = settings.processes
     remarks: dict[str, JSON] = {
         "nodes_on_provider": timing.nodes_on_provider,
+        "processes": len(timing.durations_ms),
         "rounds": settings.rounds,
         "queries_per_round": settings.queries_per_round,
         "warmup_queries": settings.warmup_queries,
     }
+    each = {
+        # The mean, not the median: a slow query keeps the next image waiting.
+        "throughput_images_per_s": 1e3 * place.batch_size / timing.durations_ms.mean(axis=(1, 2)),
+        "preprocessing_ms": timing.preprocessing_ms,
+        "load_ms": timing.load_ms,
+        "first_inference_ms": timing.first_inference_ms,
+    }
+    found = {name: latency_intervals.geometric_estimate(np.log(values), first) for name, values in each.items()}
+    return [
+        *_percentiles(variant, timing.durations_ms, where, remarks, first),
+        *(
+            _ratio(metric, against, variant, timing.durations_ms, of, where, remarks, first)
+            for metric, against, of in (
+                ("latency_speedup", REFERENCE, reference),
+                ("latency_against_kernel", "the calibration kernel", kernel),
+            )
+        ),
+        *(measured(name, variant, estimate, where, remarks) for name, estimate in found.items()),
+        measured("peak_memory_bytes", variant, _memory(timing, first), where, remarks),
+    ]
+
+
+def _percentiles(
+    variant: str, durations_ms: NDArray[np.float64], where: Where, remarks: Mapping[str, JSON], first: int
+) -> list[Measurement]:
+    of_processes = durations_ms.reshape(len(durations_ms), -1)
     rows = []
     for name, quantile in QUANTILES.items():
-        estimate = statistics.quantile_estimate(timing.durations_ms.ravel(), quantile)
+        estimate = latency_intervals.percentile_estimate(of_processes, quantile, first)
         if estimate is None:
-            needed = statistics.smallest_sample(quantile)
-            reason = f"{timing.durations_ms.size} queries are too few for this percentile: it takes {needed}"
+            needed = latency_intervals.smallest_sample(quantile)
+            reason = f"n too small: {durations_ms.size} queries, and this percentile takes {needed}"
             rows.append(not_measured(name, variant, reason, where, remarks))
         else:
             rows.append(measured(name, variant, estimate, where, remarks))
-    rows.append(_speedup(variant, timing.durations_ms, reference, where, remarks, settings))
-    peak, unit = float(timing.peak_memory_bytes), METRICS["peak_memory_bytes"].unit
-    return [*rows, Measurement("peak_memory_bytes", peak, unit, variant, where, remarks=remarks)]
+    return rows
 
 
-def _speedup(
+def _ratio(
+    metric: str,
+    against: str,
     variant: str,
     durations_ms: NDArray[np.float64],
-    reference: _Timing | None,
+    reference: Timing | None,
     where: Where,
     remarks: Mapping[str, JSON],
-    settings: LatencySettings,
+    first: int,
 ) -> Measurement:
     if reference is None or reference.durations_ms is None:
-        reason = f"{REFERENCE} has no latency here: {reference.reason if reference else 'it is not among the models'}"
-        return not_measured("latency_speedup", variant, reason, where, remarks)
-    estimate = statistics.paired_ratio_estimate(
-        np.median(reference.durations_ms, axis=1), np.median(durations_ms, axis=1), settings.resamples, settings.seed
-    )
-    return measured("latency_speedup", variant, estimate, where, remarks)
+        reason = f"{against} has no latency here: {reference.reason if reference else 'it is not among the models'}"
+        return not_measured(metric, variant, reason, where, remarks)
+    logs = latency_intervals.log_ratios(reference.durations_ms, durations_ms)
+    return measured(metric, variant, latency_intervals.geometric_estimate(logs, first), where, remarks)
 
 
-# --- turns ---
-
-
-def time_in_turns(
-    models: Sequence[OnnxModel],
-    image: NDArray[np.uint8],
-    provider: str,
-    threads: int,
-    settings: LatencySettings,
-    progress: Progress,
-) -> dict[str, _Timing]:
-    """Time every file in a process of its own, a block of queries each in every round, in a rotating order.
-
-    Args:
-        models: the files.
-        image: uint8 [channels, height, width].
-        provider: where they run.
-        threads: of each session.
-        settings: rounds and queries.
-        progress: called with (blocks done, blocks in all).
-    """
-    first = {"provider": provider, "threads": threads, "image": encoded(image[None])}
-    workers: dict[str, Worker] = {}
-    shares: dict[str, float] = {}
-    failures: dict[str, str] = {}
-    blocks: dict[str, list[list[int]]] = {model.variant: [] for model in models}
-    peaks: dict[str, int] = {}
-
-    def ask(variant: str, message: Mapping[str, JSON] | None) -> dict[str, Any]:
-        """Return a worker's answer, or nothing once it has failed."""
-        if variant in failures:
-            return {}
-        try:
-            return workers[variant].ask(message, settings.timeout_s)
-        except StageError as error:
-            failures[variant] = str(error)
-            return {}
-
-    with ExitStack() as stack:
-        # All of them first: they import side by side while the first one is still being asked.
-        for model in models:
-            workers[model.variant] = stack.enter_context(started_worker())
-        for model in models:
-            answer = ask(model.variant, {"model": str(model.path.resolve()), **first})
-            shares[model.variant] = answer.get("nodes_on_provider", 0.0)
-            if settings.warmup_queries:
-                ask(model.variant, {"queries": settings.warmup_queries})
-        for turn in range(settings.rounds):
-            for place in range(len(models)):
-                variant = models[(turn + place) % len(models)].variant
-                answer = ask(variant, {"queries": _BLOCK_WARMUP + settings.queries_per_round})
-                blocks[variant].append(answer.get("durations_ns", [])[_BLOCK_WARMUP:])
-                progress(turn * len(models) + place + 1, settings.rounds * len(models))
-        for model in models:
-            peaks[model.variant] = ask(model.variant, None).get("peak_memory_bytes", 0)
-    return {
-        variant: _Timing(None, reason=failures[variant])
-        if variant in failures
-        else _Timing(np.array(rounds) / 1e6, shares[variant], peaks[variant])
-        for variant, rounds in blocks.items()
-    }
+def _memory(timing: Timing, first: int) -> Estimate:
+    """Return the mean over processes; no interval reaches below nothing."""
+    found = latency_intervals.mean_estimate(timing.peak_memory_bytes, first)
+    assert found.ci95 is not None
+    return Estimate(found.value, (max(0.0, found.ci95[0]), found.ci95[1]), found.n)

@@ -17,4 +17,4 @@ class ValidateSettings(Settings):
     saliency: SaliencySettings = Field(
         SaliencySettings(), description="saliency maps: how they are made, and what they are worth"
     )
-    latency: LatencySettings = Field(LatencySettings(), description="time and memory of single-image queries")
+    latency: LatencySettings = Field(LatencySettings(), description="time and memory of queries")

@@ -65,8 +65,11 @@ def test_a_guarded_child_imports_nothing_from_the_working_directory(trap, tmp_pa
 
 
 def test_a_latency_worker_imports_nothing_from_the_working_directory(trap):
-    with started_worker() as worker, pytest.raises(StageError):
-        worker.ask({"model": "missing.onnx"}, 30)
+    with started_worker() as worker:
+        worker.ask({"ready": True}, 60)
+        request = {"model": "missing.onnx", "provider": "cpu", "threads": 1, "image": {"shape": [0], "base64": ""}}
+        with pytest.raises(StageError, match="expected an ONNX file"):
+            worker.ask(request, 30)
     assert not trap.exists()
 
 

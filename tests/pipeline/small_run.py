@@ -37,7 +37,13 @@ def latency(value: float | None = 10.0, threads: int = 1, half_width: float = 0.
 def speedup(value: float | None = 3.0, half_width: float = 0.05) -> Measurement:
     interval = None if value is None else (value - half_width, value + half_width)
     where = Where("cpu", "test", threads=1, batch_size=1)
-    return Measurement("latency_speedup", value, "×", VARIANT, where, 32, interval)
+    return Measurement("latency_speedup", value, "×", VARIANT, where, 5, interval)
+
+
+def against_kernel(value: float | None = 0.2) -> Measurement:
+    interval = None if value is None else (value * 0.98, value * 1.02)
+    where = Where("cpu", "test", threads=1, batch_size=1)
+    return Measurement("latency_against_kernel", value, "×", VARIANT, where, 5, interval)
 
 
 MEASUREMENTS = (accuracy(0.91, "fp32"), accuracy(), size(), latency(), speedup())

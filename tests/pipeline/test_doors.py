@@ -25,7 +25,14 @@ from stages.validate.answers import Predictions
 NAMES = ("ant", "bee", "cat", "dog", "eel")
 FORM = {"mean": "0.5", "std": "0.25"}
 FAST = {
-    "latency": {"warmup_queries": 1, "rounds": 5, "queries_per_round": 2, "providers": ["cpu"], "threads": [1]},
+    "latency": {
+        "warmup_queries": 1,
+        "rounds": 5,
+        "time_budget_s": 0.0,
+        "queries_per_round": 2,
+        "providers": ["cpu"],
+        "threads": [1],
+    },
     "saliency": {"images": 3, "methods": ["gradient"]},
 }
 

@@ -43,7 +43,7 @@ VALUES = {
     "validation": {
         "accuracy": {"batch_size": 64, "resamples": 1000},
         "saliency": {"images": 10, "resamples": 1000},
-        "latency": {"rounds": 5, "queries_per_round": 8, "warmup_queries": 1},
+        "latency": {"rounds": 5, "time_budget_s": 0.0, "queries_per_round": 8, "warmup_queries": 1},
     },
     "gates": [
         {"metric": "balanced_accuracy", "variant": "fp32", "at_least": 0.5},

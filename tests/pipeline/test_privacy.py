@@ -28,7 +28,7 @@ def values(source, show_names):
         "validation": {
             "accuracy": {"resamples": 1000},
             "saliency": {"images": 4, "resamples": 1000},
-            "latency": {"rounds": 5, "queries_per_round": 2, "warmup_queries": 0},
+            "latency": {"rounds": 5, "time_budget_s": 0.0, "queries_per_round": 2, "warmup_queries": 0},
         },
         "report": {"show_names": show_names},
     }

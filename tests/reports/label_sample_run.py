@@ -21,6 +21,7 @@ from scipy.ndimage import gaussian_filter
 from calibration_data.prepared_folder import read_prepared
 from foundation.errors import ExitCode
 from foundation.measurements import Measurement, read_measurements, write_measurements
+from foundation.metrics import METRICS, row_name
 from foundation.record import read_record, write_record
 from foundation.run_folder import RunFolder
 from pipeline.judge.gates import Gate, judge
@@ -63,8 +64,10 @@ def write_label_sample_run(root: Path) -> Path:
         )
     write_image_findings(run, logits, labels, maps, chosen, target)
     measured += saliency_rows(maps, explained)
-    of_files = ("size", "latency", "peak")
-    measured += [row for row in read_measurements(run.measurements) if row.metric.startswith(of_files)]
+    of_files = ("file", "timing")
+    measured += [
+        row for row in read_measurements(run.measurements) if METRICS[row_name(row.metric)].inputs in of_files
+    ]
     write_measurements(run.measurements, measured)
     _rewrite_record(run, measured)
     return run.root

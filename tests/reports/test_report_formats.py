@@ -76,8 +76,8 @@ def test_interval_writes_the_unit_once(low: float, high: float, unit: str, shown
     ("ci95", "said"),
     [
         ((1.01, 1.2), "faster"),
-        ((1.0, 1.2), "no clear difference"),
-        ((0.8, 1.0), "no clear difference"),
+        ((1.0, 1.2), "not distinguishable"),
+        ((0.8, 1.0), "not distinguishable"),
         ((0.8, 0.99), "slower"),
         (None, "no interval"),
     ],

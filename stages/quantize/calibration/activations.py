@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -52,12 +52,15 @@ class ObservedTensors:
     bounds: Mapping[str, tuple[float, float]]
 
 
-def observed_tensors(proto: ModelProto, operators: Sequence[str]) -> ObservedTensors:
+def observed_tensors(
+    proto: ModelProto, operators: Sequence[str], excluded: Collection[str] = frozenset()
+) -> ObservedTensors:
     """Return the float tensors that ONNX Runtime's calibrators would collect, each range once.
 
     Args:
         proto: the float graph.
         operators: types of nodes whose inputs and outputs are quantized.
+        excluded: names of nodes that are not, whatever their type.
 
     Raises:
         UsageError: shape inference fails on the graph, or finds no float tensor at those nodes.
@@ -72,7 +75,10 @@ def observed_tensors(proto: ModelProto, operators: Sequence[str]) -> ObservedTen
         if value.type.tensor_type.elem_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
     } - index.initializers.keys()
     touched = {
-        name for node in graph.node if node.op_type in operators for name in (*node.input, *node.output)
+        name
+        for node in graph.node
+        if node.op_type in operators and node.name not in excluded
+        for name in (*node.input, *node.output)
     } & floats
     same_as: dict[str, str] = {}
     for node in graph.node:
@@ -80,7 +86,8 @@ def observed_tensors(proto: ModelProto, operators: Sequence[str]) -> ObservedTen
             same_as[node.output[0]] = node.input[0]
     for name in touched:
         readers = index.readers.get(name, [])
-        if len(readers) == 1 and readers[0].op_type in ("Relu", "Clip") and readers[0].output[0] in touched:
+        dropped = len(readers) == 1 and readers[0].op_type in ("Relu", "Clip") and readers[0].name not in excluded
+        if dropped and readers[0].output[0] in touched:
             same_as[name] = readers[0].output[0]
     same_as = _ends(same_as)
     wanted = (touched - same_as.keys()) | set(same_as.values())

@@ -74,6 +74,7 @@ def find_ranges(
     cache: Path | None = None,
     progress: Progress = no_progress,
     chosen: Sequence[int] | None = None,
+    excluded: tuple[str, ...] = (),
 ) -> dict[str, Range]:
     """Run the calibration images through a float graph and choose a range for each activation.
 
@@ -87,6 +88,7 @@ def find_ranges(
         cache: folder with ranges that were found before, by content; None for none.
         progress: called after each image.
         chosen: which of the images to take; None for all.
+        excluded: names of nodes that are not quantized, whatever their type.
 
     Returns:
         From each tensor's name to its lowest and highest value.
@@ -103,13 +105,13 @@ def find_ranges(
     path, key = None, ""
     if cache:
         of_images = sorted(digests[index] for index in indices)
-        key = _key(proto, of_images, preprocessing, operators, calibration)
+        key = _key(proto, of_images, preprocessing, (*operators, *excluded), calibration)
         path = cache / f"{key}.json"
     found = _read(path, key)
     if found is not None:
         progress(len(order), len(order))
         return found
-    tensors = observed_tensors(proto, operators)
+    tensors = observed_tensors(proto, operators, frozenset(excluded))
     size = _batch_size(proto, input_name)
     feeds = ImageFeeds(images, order, preprocessing, input_name, size)
     learned = _learned(proto, tensors)

@@ -12,6 +12,7 @@ and Mul 17.6 ms, DequantizeLinear 22.0 ms).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -30,7 +31,7 @@ from onnx_files.publishing import publish
 from onnx_files.shapes import with_shapes
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from onnx import ModelProto, NodeProto, TensorProto
 
 
 class DynamicSettings(Settings):
@@ -81,7 +82,7 @@ def quantize_dynamic(
 
 
 def store_convolutions_as_int8(proto: ModelProto, per_channel: bool) -> list[str]:
-    """Replace each convolution's float weight w by int8 q and float32 s with w ≈ s·q, s = max|w| / 127.
+    """Replace the weight w of each convolution and stack of matrices by int8 q and s with w ≈ s·q, s = max|w| / 127.
 
     Args:
         proto: the graph; changed in place. A weight that several convolutions share is stored once.
@@ -98,7 +99,7 @@ def store_convolutions_as_int8(proto: ModelProto, per_channel: bool) -> list[str
     names: list[str] = []
     new_nodes = []
     for node in proto.graph.node:
-        if node.op_type not in ("Conv", "ConvTranspose") or node.input[1] not in weights:
+        if not _is_multiplied_out(node, weights):
             continue
         weight_name = node.input[1]
         if weight_name not in stored:
@@ -108,7 +109,6 @@ def store_convolutions_as_int8(proto: ModelProto, per_channel: bool) -> list[str
             integers, scale = _symmetric_int8(weight, axis)
             integer_name, scale_name = f"{weight_name}_int8", f"{weight_name}_scale"
             cast_name, float_name = f"{weight_name}_cast", f"{weight_name}_float"
-            proto.graph.initializer.remove(weights[weight_name])
             proto.graph.initializer.append(numpy_helper.from_array(integers, integer_name))
             proto.graph.initializer.append(numpy_helper.from_array(scale, scale_name))
             new_nodes += [
@@ -118,8 +118,20 @@ def store_convolutions_as_int8(proto: ModelProto, per_channel: bool) -> list[str
             stored[weight_name] = float_name
         node.input[1] = stored[weight_name]
         names.append(node.name)
+    still_read = GraphIndex.of(proto.graph)
+    for name in stored:
+        if name not in still_read.readers and name not in still_read.outputs:
+            proto.graph.initializer.remove(weights[name])
     proto.graph.node.extend(new_nodes)  # `publish` puts them before their readers
     return names
+
+
+def _is_multiplied_out(node: NodeProto, weights: Mapping[str, TensorProto]) -> bool:
+    # ONNX Runtime multiplies no stack of integer matrices by one scale per column.
+    if len(node.input) < 2 or node.input[1] not in weights:
+        return False
+    stack = node.op_type == "MatMul" and len(weights[node.input[1]].dims) > 2
+    return stack or node.op_type in ("Conv", "ConvTranspose")
 
 
 def _symmetric_int8(weight: NDArray[np.float32], axis: int | None) -> tuple[NDArray[np.int8], NDArray[np.float32]]:

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 _LARGEST = 65504.0  # of float16
+_GREATEST = float(np.finfo(np.float32).max)
 _SMALLEST = 5.96e-08  # float16's least positive number; the converter raises smaller ones to it
+_READS_FLOAT32 = ("DynamicQuantizeLinear", "QuantizeLinear", "DequantizeLinear", "ZipMap")
 
 
 class Fp16Settings(Settings):
@@ -116,13 +118,18 @@ def float_islands(proto: ModelProto, batches: Batches) -> dict[str, float]:
     names = [name for node in proto.graph.node for name in node.output if name]
     run = runner(proto, names)
     peaks: dict[str, float] = {}
+    masked = _infinite_by_constants(proto)
     for feeds in batches():
         for name, value in run(feeds).items():
-            if value.dtype == np.float32 and value.size:
-                peaks[name] = max(peaks.get(name, 0.0), float(np.max(np.abs(value))))
-                if not np.isfinite(peaks[name]):
+            # A sequence, which no float16 holds, is no array.
+            if isinstance(value, np.ndarray) and value.dtype == np.float32 and value.size:
+                # A mask of infinity is an island; what overflows is not in order.
+                infinite = np.isinf(value) & (name in masked)
+                peak = float(np.max(np.where(infinite, _GREATEST, np.abs(value))))
+                peaks[name] = max(peaks.get(name, 0.0), peak)
+                if not np.isfinite(peak):
                     raise StageError(
-                        f"expected finite activations on the training images, found {peaks[name]} in `{name}`. "
+                        f"expected finite activations on the training images, found {peak} in `{name}`. "
                         "Check the network's weights for a layer that overflows."
                     )
     beyond = {name: peak for name, peak in peaks.items() if peak > _LARGEST}
@@ -131,6 +138,17 @@ def float_islands(proto: ModelProto, batches: Batches) -> dict[str, float]:
         for node in proto.graph.node
         if beyond.keys() & {*node.input, *node.output}
     }
+
+
+def _infinite_by_constants(proto: ModelProto) -> set[str]:
+    """Return the tensors that a constant with infinity in it is added to, or chosen for."""
+    index = GraphIndex.of(proto.graph)
+    found = set()
+    for node in proto.graph.node:
+        values = [index.constant(name) for name in node.input if name]
+        if any(value is not None and value.dtype == np.float32 and np.isinf(value).any() for value in values):
+            found.update(node.output)
+    return found
 
 
 def convert(proto: ModelProto, kept: list[str]) -> ModelProto:
@@ -149,7 +167,7 @@ def convert(proto: ModelProto, kept: list[str]) -> ModelProto:
         min_positive_val=_SMALLEST,
         max_finite_val=_LARGEST,
         keep_io_types=True,
-        op_block_list=DEFAULT_OP_BLOCK_LIST,
+        op_block_list=[*DEFAULT_OP_BLOCK_LIST, *_READS_FLOAT32],
         node_block_list=kept,
     )
     _join_islands(compiled)

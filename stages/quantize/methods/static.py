@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -31,6 +31,7 @@ from onnx_files.probes import Batches, image_batches
 from onnx_files.publishing import publish
 from onnx_files.shapes import with_shapes
 from stages.quantize.calibration.ranges import Calibration, CalibrationMethod, as_tensors_data, find_ranges
+from stages.quantize.kept_float import nodes_kept_float
 from stages.quantize.recovery.steps import RecoverySettings, recover
 from stages.quantize.rewrites.global_average_pool import with_global_average_pool
 from stages.quantize.rewrites.space_to_depth import with_space_to_depth
@@ -135,9 +136,11 @@ def quantize_static(
     chosen = choose_calibration_images(data, settings.images, settings.seed, key="images").tolist()
     input_name = input_name_of(proto, model, data.train.images.shape[1:])
     shown = _Shown(data.train.images, chosen, preprocessing_of(proto, model), input_name)
+    kept = nodes_kept_float(proto, shown.few_by_one(proto))
+    shown = replace(shown, excluded=kept)
 
     def write_qdq(graph: ModelProto, ranges: Any, options: Mapping[str, Any]) -> ModelProto:
-        return write_integers(graph, settings.model_copy(update={"format": "QDQ"}), types, ranges, options)
+        return write_integers(graph, settings.model_copy(update={"format": "QDQ"}), types, ranges, options, kept)
 
     recovered = recover(
         proto,
@@ -148,7 +151,7 @@ def quantize_static(
         per_channel=settings.per_channel,
         progress=progress,
     )
-    quantized = write_integers(recovered.model, settings, types, recovered.ranges, recovered.options)
+    quantized = write_integers(recovered.model, settings, types, recovered.ranges, recovered.options, kept)
     recovered.check(quantized)
     notes = StaticNotes(
         activation_type=types.activation,
@@ -171,6 +174,7 @@ class _Shown:
     chosen: list[int]
     preprocessing: Preprocessing
     input_name: str
+    excluded: tuple[str, ...] = ()
 
     def batches(self, proto: ModelProto) -> Batches:
         return image_batches(proto, self.images, self.chosen, self.preprocessing, self.input_name)
@@ -191,6 +195,7 @@ class _Shown:
             cache,
             progress,
             self.chosen,
+            self.excluded,
         )
         return as_tensors_data(found)
 
@@ -201,6 +206,7 @@ def write_integers(
     types: IntegerTypes,
     ranges: Any,
     recovery_options: Mapping[str, Any] | None = None,
+    kept: Sequence[str] = (),
 ) -> ModelProto:
     """Return the graph with integer weights and activations, written by ONNX Runtime's quantizers.
 
@@ -210,13 +216,14 @@ def write_integers(
         types: of activations and weights.
         ranges: ONNX Runtime's `TensorsData`.
         recovery_options: options of ONNX Runtime's writers that a recovery step asks for.
+        kept: names of nodes that stay in float, beside the normalisation, the answers and the settings' layers.
     """
     from onnxruntime.quantization import QDQQuantizer, QuantizationMode, QuantType
     from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
 
     by_name = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
     weight, activation = by_name[types.weight], by_name[types.activation]
-    excluded = [*normalisation_nodes(proto), *answer_nodes(proto), *settings.float_layers]
+    excluded = [*normalisation_nodes(proto), *answer_nodes(proto), *settings.float_layers, *kept]
     inferred = with_shapes(proto)
     # Logits in 256 steps would tie images that the network tells apart, and with them every ranking metric.
     options = {"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"], **(recovery_options or {})}

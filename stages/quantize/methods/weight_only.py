@@ -60,7 +60,8 @@ class IntegerWeight:
     """w ≈ scale·integers.
 
     Attributes:
-        integers: int8, the weight's shape, or [output channels, blocks, block size].
+        integers: int8, the weight's shape, or [output channels, blocks, block size], or of a
+            matrix with outputs last [blocks, block size, output channels].
         scale: float32, in a form that multiplies the integers.
     """
 
@@ -103,7 +104,8 @@ def quantize_weights_only(
     if not large:
         raise UsageError(
             f"{model.path}: expected a layer of {settings.smallest_layer} weights or more, found at most "
-            f"{max(sizes.values())}. Lower smallest_layer."
+            f"{max(sizes.values())}. So small a network "
+            "gains nothing by it; use another method, or lower smallest_layer in a configuration."
         )
     errors_db = store_integer_weights(proto, large, settings)
     if settings.bits == 4:
@@ -172,10 +174,15 @@ def quantize_weight(weight: NDArray[np.float32], output_axis: int, settings: Wei
 
     Args:
         weight: of two or more dimensions.
-        output_axis: the axis of output channels. Blocks are taken of weights with outputs first alone.
+        output_axis: the axis of output channels. Blocks are taken of what is summed: of all else where the outputs
+            stand first, of a matrix's rows where they stand last.
         settings: bits and granularity.
     """
     groups, axes = weight, tuple(axis for axis in range(weight.ndim) if axis != output_axis)
+    if settings.bits == 4 and settings.block_size and output_axis == 1 and weight.ndim == 2:
+        block = block_of(len(weight), settings.block_size)
+        if block < len(weight):
+            groups, axes = weight.reshape(-1, block, weight.shape[1]), (1,)
     if settings.bits == 4 and settings.block_size and output_axis == 0:
         block = block_of(weight[0].size, settings.block_size)
         if block < weight[0].size:

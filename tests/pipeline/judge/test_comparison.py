@@ -8,15 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from rich.console import Console
-from small_run import VARIANT, accuracy, environment, latency, size, small_record, speedup, write_run
+from small_run import VARIANT, accuracy, against_kernel, environment, latency, size, small_record, speedup, write_run
 
 from foundation.errors import ExitCode, UsageError
 from foundation.measurements import Measurement, Where
 from foundation.metrics import METRICS
 from foundation.record import read_record, write_record
-from pipeline.judge.comparison import Comparison, ComparisonSettings, Difference, compare, recorded_settings
+from pipeline.judge.comparison import Comparison, Difference, compare
 from pipeline.judge.comparison_text import comparison_table
 from pipeline.judge.evidence import Evidence, read_evidence
+from pipeline.judge.tolerances import ComparisonSettings, recorded_settings
 
 DEFAULT = ComparisonSettings(tolerances={"latency_p50_ms": 0.15})
 
@@ -286,3 +287,17 @@ def test_json_carries_the_whole_comparison() -> None:
     (difference,) = record["differences"]
     assert difference["current"] == 0.5
     assert [difference[key] for key in ("provider", "split", "settings")] == ["cpu", "test", {}]
+
+
+def test_a_slow_down_of_every_file_is_seen_against_the_kernel_and_another_processor_is_not_one() -> None:
+    """Both files take twice as long: the speed-up stays, and milliseconds are not compared."""
+    old = evidence(latency(10.0), speedup(), against_kernel(0.2))
+    new = evidence(latency(20.0), speedup(), against_kernel(0.1))
+    comparison = compare(old, new, ComparisonSettings())
+    assert [(one.metric, one.status) for one in comparison.differences] == [
+        ("latency_against_kernel", "regressed"),
+        ("latency_p50_ms", "not_compared"),
+        ("latency_speedup", "unchanged"),
+    ]
+    elsewhere = evidence(latency(20.0), speedup(), against_kernel(0.1), cpu="Cortex-A72")
+    assert not compare(old, elsewhere, ComparisonSettings()).exit_code

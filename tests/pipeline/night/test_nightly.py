@@ -14,7 +14,7 @@ from small_run import MEASUREMENTS, accuracy, write_run
 from foundation.errors import ExitCode, StageError, UsageError
 from foundation.measurements import Measurement
 from foundation.run_folder import RunFolder
-from pipeline.judge.comparison import ComparisonSettings
+from pipeline.judge.tolerances import ComparisonSettings
 from pipeline.night.accepted import accept
 from pipeline.night.nightly import NightlyResult, run_nightly, worst
 from pipeline.night.nights import read_history, record_start
@@ -230,7 +230,7 @@ KILLED_NIGHT = """
 import os, signal, sys
 from datetime import UTC, datetime
 from pathlib import Path
-from pipeline.judge.comparison import ComparisonSettings
+from pipeline.judge.tolerances import ComparisonSettings
 from pipeline.night.nightly import run_nightly
 
 def run(folder):

@@ -36,7 +36,7 @@ def configuration(methods, **changes):
                 "rise_masks": 40,
                 "integration_steps": 4,
             },
-            "latency": {"rounds": 5, "queries_per_round": 8, "warmup_queries": 1},
+            "latency": {"rounds": 5, "time_budget_s": 0.0, "queries_per_round": 8, "warmup_queries": 1},
         },
         "gates": [
             {"metric": "deletion_auc", "variant": "dynamic-int8", "at_most": 1.0, "method": "rise"},

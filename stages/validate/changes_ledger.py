@@ -1,0 +1,236 @@
+"""The ledger of changed answers: each one, by variant, with what fp32 said of the same image; complete, and nameless.
+
+An image stands under its handle, the beginning of the digest of its file, and a patient under one of the same form: a
+digest over the data's and the patient's name. Whoever holds the data finds both again; the names themselves are in no
+file of a run. A digest does not hide a name that can be guessed, such as a short number, from whoever has the data's
+digest too.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration_data.prepared import PreparedData
+from foundation.files import JSON, write_json, write_text
+from stages.validate.answers import Predictions, decided, probabilities
+
+FORMAT_VERSION = 1
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a table programme takes for the beginning of a formula."""
+
+Outcome = Literal["mended", "broken", "otherwise"]
+
+
+@dataclass(frozen=True)
+class LedgerRow:
+    """One answer of a variant that is not fp32's.
+
+    Attributes:
+        variant: its name.
+        image: the image's handle.
+        patient: the patient's, "" where the data name none.
+        label: the label that was decided; "" where an image has one class.
+        truth: name of the true class; of a label "yes" or "no".
+        fp32_answer: likewise.
+        variant_answer: likewise.
+        fp32_probability: that fp32 gives to its own answer; None of a file that gives the number of a class alone.
+        variant_probability: that the variant gives to its own, likewise.
+        outcome: whether the variant mended fp32's answer, broke it, or both are wrong in different ways.
+    """
+
+    variant: str
+    image: str
+    patient: str
+    label: str
+    truth: str
+    fp32_answer: str
+    variant_answer: str
+    fp32_probability: float | None
+    variant_probability: float | None
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class LedgerCounts:
+    """How a variant's answers moved, by answer, by image and by patient; an image is right if all of it is.
+
+    Attributes:
+        variant: its name.
+        answers: how many were compared: one per image, or one per image and label.
+        answers_changed: how many are not fp32's.
+        images: how many there are.
+        images_changed: on which some answer changed.
+        images_broken: right with fp32, wrong with the variant.
+        images_mended: the other way round.
+        mcnemar_p: exact two-sided p that as many would break as be mended, image by image; it takes images for
+            independent.
+        patients: how many there are; None where the data name none, and then likewise below.
+        patients_changed: on whom some answer changed.
+        patients_worse: with more images broken than mended.
+        patients_better: with more mended than broken.
+        patients_p: exact two-sided p of the sign test over these two, which patients with many images do not upset.
+    """
+
+    variant: str
+    answers: int
+    answers_changed: int
+    images: int
+    images_changed: int
+    images_broken: int
+    images_mended: int
+    mcnemar_p: float
+    patients: int | None
+    patients_changed: int | None
+    patients_worse: int | None
+    patients_better: int | None
+    patients_p: float | None
+
+
+@dataclass(frozen=True)
+class ChangesLedger:
+    """Counts of every variant, and all changed answers in the order of variants and images."""
+
+    counts: tuple[LedgerCounts, ...]
+    rows: tuple[LedgerRow, ...]
+
+    def write(self, table: Path, document: Path) -> None:
+        """Write the rows as comma-separated values, and counts and rows as JSON."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(field.name for field in fields(LedgerRow))
+        for row in self.rows:
+            writer.writerow(_cell(value) for value in asdict(row).values())
+        write_text(table, text.getvalue())
+        counts: list[JSON] = [asdict(one) for one in self.counts]
+        rows: list[JSON] = [asdict(row) for row in self.rows]
+        write_json(document, {"format_version": FORMAT_VERSION, "variants": counts, "changes": rows})
+
+
+def changes_ledger(fp32: Predictions, others: Mapping[str, Predictions], data: PreparedData) -> ChangesLedger:
+    """Return every answer of the variants that is not fp32's.
+
+    Args:
+        fp32: the baseline's answers to the test split.
+        others: variant → its answers to the same images.
+        data: the images, for their handles and their patients.
+    """
+    patients = tuple(_patient(data, group) for group in data.test.groups) if data.groups_known else ()
+    counts, rows = [], list[LedgerRow]()
+    for variant, predictions in others.items():
+        counts.append(_counts(variant, fp32, predictions, patients))
+        rows += _rows(variant, fp32, predictions, data, patients)
+    return ChangesLedger(tuple(counts), tuple(rows))
+
+
+def exact_sign_p(worse: int, better: int) -> float:
+    """Return the exact two-sided p that worse and better are equally likely; 1 where nothing changed.
+
+    Over images this is McNemar's exact test (McNemar 1947, Psychometrika 12:153).
+    """
+    from scipy.stats import binomtest
+
+    return float(binomtest(worse, worse + better).pvalue) if worse + better else 1.0
+
+
+def _counts(variant: str, fp32: Predictions, other: Predictions, patients: Sequence[str]) -> LedgerCounts:
+    before, after = (decided(one.logits, one.task) for one in (fp32, other))
+    moved = before != after
+    changed, was_wrong, is_wrong = (_any(one) for one in (moved, before != fp32.labels, after != fp32.labels))
+    broken, mended = ~was_wrong & is_wrong, was_wrong & ~is_wrong
+    worse = better = touched = None
+    if patients:
+        _, of = np.unique(np.array(patients), return_inverse=True)
+        gained = np.bincount(of, weights=mended.astype(np.float64) - broken.astype(np.float64))
+        worse, better = int((gained < 0).sum()), int((gained > 0).sum())
+        touched = int((np.bincount(of, weights=changed) > 0).sum())
+    return LedgerCounts(
+        variant=variant,
+        answers=moved.size,
+        answers_changed=int(moved.sum()),
+        images=len(changed),
+        images_changed=int(changed.sum()),
+        images_broken=int(broken.sum()),
+        images_mended=int(mended.sum()),
+        mcnemar_p=exact_sign_p(int(broken.sum()), int(mended.sum())),
+        patients=len(set(patients)) if patients else None,
+        patients_changed=touched,
+        patients_worse=worse,
+        patients_better=better,
+        patients_p=None if worse is None or better is None else exact_sign_p(worse, better),
+    )
+
+
+def _rows(
+    variant: str, fp32: Predictions, other: Predictions, data: PreparedData, patients: Sequence[str]
+) -> list[LedgerRow]:
+    task = fp32.task
+    before, after = (decided(one.logits, task) for one in (fp32, other))
+    shares = [probabilities(one.logits, task) if one.scored else None for one in (fp32, other)]
+    rows = []
+    for place in np.argwhere(before != after):
+        at = tuple(int(index) for index in place)
+        answers = (int(fp32.labels[at]), int(before[at]), int(after[at]))
+        truth, old, new = (_name(answer, data.classes, task == "multi_class") for answer in answers)
+        probability = [
+            None if share is None else _probability(share, at, answer)
+            for share, answer in zip(shares, answers[1:], strict=True)
+        ]
+        rows.append(
+            LedgerRow(
+                variant=variant,
+                image=data.test.handle(at[0]),
+                patient=patients[at[0]] if patients else "",
+                label=data.classes[at[1]] if len(at) > 1 else "",
+                truth=truth,
+                fp32_answer=old,
+                variant_answer=new,
+                fp32_probability=probability[0],
+                variant_probability=probability[1],
+                outcome=_outcome(*answers),
+            )
+        )
+    return rows
+
+
+def _outcome(truth: int, before: int, after: int) -> Outcome:
+    if after == truth:
+        return "mended"
+    return "broken" if before == truth else "otherwise"
+
+
+def _probability(shares: NDArray[np.float64], at: tuple[int, ...], answer: int) -> float:
+    """Return the probability that a file gives to an answer, of a class or of yes or no to a label."""
+    if len(at) == 1:
+        return float(shares[at[0], answer])
+    return float(shares[at] if answer else 1.0 - shares[at])
+
+
+def _name(answer: int, classes: Sequence[str], is_class: bool) -> str:
+    return classes[answer] if is_class else ("no", "yes")[answer]
+
+
+def _any(flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return per image whether something holds of it, or of one of its labels."""
+    return np.asarray(flags.reshape(len(flags), -1).any(axis=1), dtype=np.bool_)
+
+
+def _patient(data: PreparedData, group: str) -> str:
+    return f"sha256:{hashlib.sha256(f'{data.sha256}/{group}'.encode()).hexdigest()[:12]}"
+
+
+def _cell(value: str | float | None) -> str:
+    """Return a value as a cell; a name that a table programme would compute gets an apostrophe before it."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.6f}"
+    return f"'{value}" if value.startswith(_FORMULA) else value
