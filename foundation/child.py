@@ -6,16 +6,19 @@ on memory and time besides and tells what is wrong in one sentence; what it brea
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from foundation.errors import UsageError
+from foundation.errors import DiskError, UsageError
+from foundation.files import write_refused
 
 _SOURCE = Path(__file__).resolve().parents[1]
 _START = Path(__file__).with_name("child_start.py")
@@ -23,6 +26,10 @@ _START = Path(__file__).with_name("child_start.py")
 
 _KEPT = ("PYTHONHASHSEED", "PYTHONUTF8", "PYTHONIOENCODING", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")
 """What says how Python behaves, not what it imports."""
+
+_DISK_REFUSED = 74
+"""How a child tells that a write was refused: `EX_IOERR` of sysexits.h."""
+_OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,7 @@ def run_guarded(function: str, arguments: tuple[str, ...], limits: Limits) -> No
         limits: of the child.
 
     Raises:
-        UsageError: what the function raised.
+        UsageError: what the function raised; a DiskError as such, since it is no fault of the file.
         BrokenChildError: the child broke, or hit a limit.
     """
     command = child_command("foundation.child", function, str(limits.address_space_bytes), *arguments)
@@ -111,6 +118,8 @@ def run_guarded(function: str, arguments: tuple[str, ...], limits: Limits) -> No
         )
     except subprocess.TimeoutExpired as error:
         raise BrokenChildError(None) from error
+    if child.returncode == _DISK_REFUSED:
+        raise DiskError(child.stdout.strip())
     if child.returncode == UsageError.exit_code:
         raise UsageError(child.stdout.strip())
     if child.returncode:
@@ -118,7 +127,7 @@ def run_guarded(function: str, arguments: tuple[str, ...], limits: Limits) -> No
 
 
 def _in_child(function: str, address_space_bytes: int, arguments: list[str]) -> int:
-    """Set the limits and call the function; print what is wrong and return 2, or return 0."""
+    """Set the limits and call the function; print what is wrong and return 2 or `_DISK_REFUSED`, or return 0."""
     try:
         import resource
     except ImportError:  # Windows has no such limits; there the child still takes a crash upon itself
@@ -129,6 +138,14 @@ def _in_child(function: str, address_space_bytes: int, arguments: list[str]) -> 
     module, name = function.split(":")
     try:
         getattr(import_module(module), name)(*arguments)
+    except DiskError as error:
+        print(error)
+        return _DISK_REFUSED
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        print(write_refused(Path(error.filename or tempfile.gettempdir()), error))
+        return _DISK_REFUSED
     except UsageError as error:
         print(error)
         return int(UsageError.exit_code)

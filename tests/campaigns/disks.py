@@ -39,7 +39,8 @@ _LEVELS = 40
 
 def disk_errors(warm: Warm) -> list[Tally]:
     """Raise each error at some or all events of every command."""
-    return [_errors(name, error, warm) for name in warm.starts for error in ERRORS]
+    chosen = ERRORS[: warm.budget or None]
+    return [_errors(name, error, warm) for name in warm.starts for error in chosen]
 
 
 def _errors(name: str, error: str, warm: Warm) -> Tally:

@@ -24,6 +24,9 @@ from typing import Any
 
 from injection import Events, watch
 
+from foundation.child import _DISK_REFUSED, BrokenChildError
+from foundation.errors import DiskError, UsageError
+
 _SUBREAPER = 36
 """`PR_SET_CHILD_SUBREAPER`: whose parent dies becomes our child, so that no orphan gets away uncounted."""
 ORPHANS_MAY_LIVE_S = 2.0
@@ -54,6 +57,8 @@ def warm_up(folders: Mapping[Path, Sequence[tuple[str, ...]]]) -> None:
     from pipeline import cli
 
     _remember_exports()
+    _remember_versions()
+    cli.end_on_signals = lambda say: None  # it has a thread too; what signals do is a campaign of its own
     torch.set_num_threads(1)
     tqdm.tqdm.monitor_interval = 0
     for folder, commands in folders.items():
@@ -89,6 +94,16 @@ def _remember_exports() -> None:
     import onnx
 
     torch.onnx.export = remembering  # type: ignore[assignment]
+
+
+def _remember_versions() -> None:
+    """Ask for the versions of what is installed once: for one of them a process is started."""
+    import foundation.versions
+    import pipeline.machine.environment as environment
+
+    foundation.versions.installed_version = cache(foundation.versions.installed_version)
+    environment.installed_version = foundation.versions.installed_version  # type: ignore[attr-defined]
+    environment.worker_versions = cache(environment.worker_versions)  # type: ignore[attr-defined]
 
 
 def command(
@@ -143,7 +158,6 @@ def _be(arguments: tuple[str, ...], folder: Path, events: Events, now: datetime,
 
 def _fix_what_no_run_repeats(now: datetime) -> None:
     import foundation.lock
-    import foundation.versions
     import onnx_files.reading
     import pipeline.night.nightly
     import pipeline.run.ledger
@@ -156,7 +170,6 @@ def _fix_what_no_run_repeats(now: datetime) -> None:
         def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
             return now.astimezone(tz)
 
-    foundation.versions.installed_version = cache(foundation.versions.installed_version)
     pipeline.night.nightly.datetime = Clock  # type: ignore[misc]
     foundation.lock.datetime = Clock  # type: ignore[misc]
     pipeline.run.ledger.time = SimpleNamespace(perf_counter=lambda: 0.0)  # type: ignore[assignment]
@@ -172,18 +185,33 @@ def _fix_what_no_run_repeats(now: datetime) -> None:
 
 
 def _guarded_by_a_fork(function: str, arguments: tuple[str, ...], limits: object) -> None:
-    """Do as `run_guarded` does of a file that is in order, without half a second to start Python."""
-    module, name = function.split(":")
-    child = os.fork()
-    if child == 0:
-        try:
-            getattr(sys.modules[module], name)(*arguments)
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    if status:
-        raise RuntimeError(f"{function}: ended with {status}")
+    """Do as `run_guarded` does, but for the limits, without half a second to start Python."""
+    from foundation.child import _in_child
+
+    with os.fdopen(os.memfd_create("said"), "w+") as said:  # in memory: the temporary folder may be full
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                os.dup2(said.fileno(), 1)
+                sys.stdout = os.fdopen(1, "w")
+                import resource
+
+                resource.setrlimit = lambda *limits: None  # those of this process stay, which holds all of PyTorch
+                code = _in_child(function, 0, list(arguments))
+                sys.stdout.flush()
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(child, 0)
+        said.seek(0)
+        text = said.read().strip()
+    code = os.waitstatus_to_exitcode(status)
+    if code == _DISK_REFUSED:
+        raise DiskError(text)
+    if code == UsageError.exit_code:
+        raise UsageError(text)
+    if code:
+        raise BrokenChildError(code)
 
 
 def _living_orphans() -> int:

@@ -19,11 +19,13 @@ import numpy as np
 from campaign import Tally, tell
 from PIL import Image
 from small_commands import CONFIGURATION
-from whole_process import descendants, start, still_alive
+from whole_process import descendants, processor_seconds, start, still_alive
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 _WITHIN_S = 2.0
 _BEGINS_WITHIN_S = 240.0
+_STARTED_S = 2.5
+"""Of processor time; a worker that is still importing looks for its parent when it has done so."""
 
 
 def _long(folder: Path, **changes: Any) -> None:
@@ -59,8 +61,14 @@ def _measuring(folder: Path) -> None:
     _long(folder, validation={**CONFIGURATION["validation"], "latency": {"rounds": 100_000}})
 
 
-def _has_child(text: str) -> Callable[[int, Path], bool]:
-    return lambda process, folder: sum(text in line for line in descendants(process).values()) >= 2
+def _children_work(text: str) -> Callable[[int, Path], bool]:
+    """Tell when two children have computed for so long that they are past their imports."""
+
+    def work(process: int, folder: Path) -> bool:
+        workers = [child for child, line in descendants(process).items() if text in line]
+        return sum(processor_seconds(child) > _STARTED_S for child in workers) >= 2
+
+    return work
 
 
 def _has_file(name: str) -> Callable[[int, Path], bool]:
@@ -68,10 +76,10 @@ def _has_file(name: str) -> Callable[[int, Path], bool]:
 
 
 STAGES: dict[str, tuple[Callable[[Path], None], Callable[[int, Path], bool]]] = {
-    "decoding": (_decoding, _has_child("spawn_main")),
+    "decoding": (_decoding, _children_work("spawn_main")),
     "training": (_training, _has_file("train/state.pt")),
     "quantizing": (_quantizing, _has_file("quantize/tuned.search.jsonl")),
-    "measuring latency": (_measuring, _has_child("latency_worker")),
+    "measuring latency": (_measuring, _children_work("latency_worker")),
 }
 """Stage → what makes it long, and how one sees from outside that it has begun."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -53,21 +52,19 @@ FOREIGN_TEXT = "somebody else's"
 FOREIGN = {
     "run": (
         "runs/tiny/notes.txt",
-        "runs/tiny/quantize/mine.onnx",
+        "runs/tiny/mine/mine.onnx",
         "runs/tiny/.hidden",
-        "runs/tiny/data/.mine.12345678.tmp.npy",
+        "runs/tiny/.mine.12345678.tmp.npy",
     ),
     "nightly": ("nights/notes.txt", "nights/2020-01-01/mine.txt", "nights/.accepted.abcdefgh.tmp.json"),
-    "accept": ("runs/notes.txt", "runs/.accepted.json.mine", "runs/tiny/notes.txt"),
+    "accept": ("runs/notes.txt", "runs/.accepted.json.mine", "runs/.accepted.abcdefgh.tmp.json"),
     "tuned": ("runs/tiny/quantize/mine.onnx", "runs/tiny/quantize/tuned.txt", "runs/tiny/.hidden"),
 }
 """Name → files of somebody else's that lie where the command writes."""
 
 
-def write_start(folder: Path, command: str, prepared: Path | None = None) -> Path:
-    """Make the folder that a command starts in: its configuration, what was done before, and others' files."""
-    if prepared is not None:
-        shutil.copytree(prepared, folder, symlinks=True)
+def write_start(folder: Path, command: str) -> Path:
+    """Make the folder that a command starts in, with its configuration; return it."""
     folder.mkdir(parents=True, exist_ok=True)
     configuration = CONFIGURATION
     if command == "tuned":
@@ -79,8 +76,12 @@ def write_start(folder: Path, command: str, prepared: Path | None = None) -> Pat
         for night in ("2020-01-01T020000Z", "2020-01-02T020000Z"):  # of which the first is one too many
             (folder / "nights" / night / "report").mkdir(parents=True, exist_ok=True)
             (folder / "nights" / night / "report" / "index.html").write_text("an old night")
+    return folder
+
+
+def write_foreign_files(folder: Path, command: str) -> None:
+    """Put somebody else's files where a command is going to write."""
     for name in FOREIGN[command]:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(FOREIGN_TEXT)
-    return folder

@@ -66,3 +66,12 @@ def still_alive(processes: Mapping[int, str], seconds: float) -> dict[int, str]:
         if not left or time.monotonic() > until:
             return left
         time.sleep(0.05)
+
+
+def processor_seconds(process: int) -> float:
+    """Return how long a process has computed; 0 where it is gone."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -14,7 +14,7 @@ from calibration_data.dataset import Frame, Record
 from calibration_data.decoding import decode
 from calibration_data.fitting import ImageForm
 from foundation.child import BrokenChildError, Limits, child_command, child_environment, run_guarded, safe_spawning
-from foundation.errors import StageError, UsageError
+from foundation.errors import DiskError, StageError, UsageError
 from stages.validate.latency_processes import started_worker
 
 SOURCE = Path(__file__).parents[2]
@@ -144,3 +144,10 @@ def test_limits_are_the_childs_own():
         run_guarded("time:sleep", ("not a number",), LIMITS)
     assert not broken.value.too_slow
     assert broken.value.exit_status == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's file that is always full")
+def test_a_full_disk_in_a_child_is_no_fault_of_its_file(corner_model):
+    arguments = ("gradient", str(corner_model.path), "/dev/full", "", "")
+    with pytest.raises(DiskError, match=r"could not be written \(No space left on device\)"):
+        run_guarded("stages.saliency_twin.twin_file:draw_in_child", arguments, LIMITS)
