@@ -60,15 +60,20 @@ def plan(gates: Sequence[Gate], discordance: float, reserve: float) -> tuple[Pla
 
 def _planned(gate: Gate, discordance: float, reserve: float) -> Planned:
     row = row_name(gate.metric)
+    if row == "size_bytes":
+        return Planned(gate.name, None, None, "known exactly, without images")
     if not gate.tests_difference and gate.confidence == "point":
-        return Planned(
-            gate.name, None, None, "a point gate has no error rate; noninferior_to or confidence gives one"
-        )
+        return Planned(gate.name, None, None, "no error rate; see noninferior_to, confidence")
     if row not in _SHARES:
         heading = METRICS[row].heading
         why = f"{heading}: its scatter is not known before a run; an inconclusive verdict names the images"
         return Planned(gate.name, None, None, why)
     of_class = " of the class" if "/CLASS" in row else ""
+    if gate.margin is not None and row == "agreement":  # every changed answer counts against it
+        if discordance >= gate.margin:
+            return Planned(gate.name, None, None, f"cannot pass if {discordance:.0%} of the answers change")
+        needed = [images_for_share(1 - gate.margin, 1 - discordance, gate.alpha, power) for power in (0.8, 0.9)]
+        return Planned(gate.name, needed[0], needed[1], f"images if {discordance:.0%} of the answers change")
     if gate.margin is not None:
         # Two one-sided tests pass together as often as one does at half the chance of missing.
         powers = [(1 + power) / 2 if gate.equivalent_to else power for power in (0.8, 0.9)]

@@ -26,3 +26,11 @@ def test_each_gate_says_what_it_needs_or_why_it_cannot() -> None:
 def test_a_share_outside_0_and_1_is_refused() -> None:
     with pytest.raises(UsageError, match="--discordance: expected a share between 0 and 1, found 4"):
         plan([], discordance=4, reserve=0.05)
+
+
+def test_agreement_counts_every_changed_answer_against_the_file():
+    """0.02 of the answers may change: 4 % cannot pass, 1 % needs ((1.645·√(.98·.02) + .842·√(.99·.01)) / .01)²."""
+    gate = Gate(metric="agreement", variant="static-int8", equivalent_to="fp32", margin=0.02)
+    (never,), (planned,) = plan((gate,), 0.04, 0.05), plan((gate,), 0.01, 0.05)
+    assert (never.images_80, never.detail) == (None, "cannot pass if 4% of the answers change")
+    assert (planned.images_80, planned.images_90) == (987, 1281)
