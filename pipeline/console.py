@@ -80,5 +80,5 @@ def show_night(result: NightlyResult, as_json: bool) -> None:
         print(printable_lines(note))
     if result.comparison:
         print_result(comparison_table(result.comparison))
-    codes = f"exit code {int(result.exit_code)} (gates {int(result.gates_exit_code)})"
-    print(printable(f"{codes}; run {result.run.root}"))
+    ended = f"exit code {int(result.exit_code)} (gates {int(result.gates_exit_code)})"
+    print(printable(f"{ended}; run {result.run.root}"))

@@ -159,7 +159,7 @@ def _dicom(path: Path) -> object:
 
 
 def _onnx_check(path: Path) -> object:
-    from onnx_files.reading import check_in_child
+    from onnx_files.trial_run import check_in_child
 
     return check_in_child(str(path))
 
