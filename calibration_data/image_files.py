@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+Pixels = TypeVar("Pixels")
 MASK_THRESHOLD = 127
 """Mask pixels above it belong to the lesion; masks stored as JPEG hold every gray in between."""
 
@@ -43,12 +44,12 @@ def read_pixels(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
         BadImageError: the file is empty, truncated, of another format, too large, or of an unsuitable kind.
     """
     with path.open("rb") as stream:
-        return _to_array(_decode(stream))
+        return _decoded(stream, _to_array)
 
 
 def decode_pixels(content: bytes) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Decode an image file's bytes; everything else as for `read_pixels`."""
-    return _to_array(_decode(io.BytesIO(content)))
+    return _decoded(io.BytesIO(content), _to_array)
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:
@@ -61,7 +62,7 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
         BadImageError: as for `read_pixels`.
     """
     with path.open("rb") as stream:
-        pixels = np.array(_decode(stream).convert("L"))
+        pixels = _decoded(stream, lambda image: np.array(image.convert("L")))
     lesion: NDArray[np.bool_] = pixels > (0 if pixels.max() <= 1 else MASK_THRESHOLD)
     return lesion
 
@@ -133,7 +134,8 @@ def fingerprint_of_files(root: Path, paths: Iterable[Path]) -> str:
     return sha256_of_json({path.relative_to(root).as_posix(): sha256_of_file(path) for path in paths})
 
 
-def _decode(stream: BinaryIO) -> Image.Image:
+def _decoded(stream: BinaryIO, to_array: Callable[[Image.Image], Pixels]) -> Pixels:
+    """Return what a function makes of a decoded image; also converting one may fail, from a damaged palette say."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     if stream.seek(0, os.SEEK_END) == 0:
@@ -148,7 +150,7 @@ def _decode(stream: BinaryIO) -> Image.Image:
                 if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
                     raise BadImageError("expected one image, found a TIFF of several pages")
                 image.load()
-                return ImageOps.exif_transpose(image)
+                return to_array(ImageOps.exif_transpose(image))
     except BadImageError:
         raise
     except UnidentifiedImageError as error:

@@ -64,7 +64,7 @@ def read_foreign_model(path: Path) -> ModelProto:
         UsageError: as `read_model`, or ONNX Runtime refuses it, or it exhausts the child's memory or time, or crashes
             it.
     """
-    guarded(path, "onnx_files.reading:check_in_child", (str(path),), "be read")
+    guarded(path, "onnx_files.trial_run:check_in_child", (str(path),), "be read")
     return read_model(path)
 
 
@@ -137,10 +137,3 @@ def _check_nodes(path: Path, nodes: int) -> None:
             f"{path}: expected at most {MOST_NODES:,} nodes, found {nodes:,}. Export the model with its constants "
             "folded and without unrolled loops."
         )
-
-
-def check_in_child(path: str) -> None:
-    """Read a model as `read_model` does and run it once, where that may break the process."""
-    from onnx_files.trial_run import try_out
-
-    try_out(Path(path), read_model(Path(path)).SerializeToString())

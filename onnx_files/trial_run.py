@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foundation.errors import UsageError
-from onnx_files.reading import guarded
+from onnx_files.reading import guarded, read_model
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -37,6 +37,11 @@ def run_guarded_once(proto: ModelProto, path: Path, shape: Sequence[int]) -> Non
 
 
 # --- in the child ---
+
+
+def check_in_child(path: str) -> None:
+    """Read a model as `read_model` does and run it once, where that may break the process."""
+    try_out(Path(path), read_model(Path(path)).SerializeToString())
 
 
 def run_in_child(path: str, copy: str, shape: str) -> None:

@@ -108,7 +108,7 @@ def _explained_files(task: Explaining, observer: Observer) -> tuple[ExplainedFil
             subject=task.model.variant,
             inputs={"model": task.model.sha256},
             settings={},
-            modules=("stages.saliency_twin.twin_file", "stages.saliency_twin.grad_cam"),
+            modules=("stages.saliency_twin.drawing", "stages.saliency_twin.grad_cam"),
             outputs=(path,),
         )
         try:
@@ -191,7 +191,7 @@ def _explain_by(task: Explaining, method: str, files: ExplainedFiles) -> Sequenc
             "saliency": settings.model_dump(mode="json", exclude={"methods"}),
             "processor": asdict(task.ledger.record.environment.cpu),
         },
-        modules=("stages.validate.fidelity", "stages.validate.maps.methods", "stages.saliency_twin.twin_file"),
+        modules=("stages.validate.fidelity", "stages.validate.maps.methods", "stages.saliency_twin.drawing"),
         outputs=(path, maps_path),
     )
     return task.ledger.perform(stage, compute, partial(read_measurements, path))

@@ -6,11 +6,11 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from foundation.errors import EdgeproofError, UsageError
-from foundation.files import sha256_of_file, write_bytes
+from foundation.errors import UsageError
+from foundation.files import write_bytes
 from onnx_files.answers import AnswerForm
 from onnx_files.judged_output import explained_tensor
-from onnx_files.reading import guarded, read_model
+from onnx_files.reading import guarded
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -82,28 +82,6 @@ def write_extended(
     with tempfile.TemporaryDirectory(prefix="edgeproof-") as scratch:
         drawn = Path(scratch) / "twin.onnx"
         arguments = (kind, str(path), str(drawn), input_name or "", logits_name or "")
-        guarded(path, "stages.saliency_twin.twin_file:draw_in_child", arguments, "be read and explained")
+        guarded(path, "stages.saliency_twin.drawing:draw_in_child", arguments, "be read and explained")
         write_bytes(output, drawn.read_bytes())
     return output
-
-
-# --- in the child ---
-
-
-def draw_in_child(kind: str, path: str, target: str, input_name: str, logits_name: str) -> None:
-    """Write what `write_extended` delivers, where that may break the process; an empty name stands for none."""
-    import onnx
-
-    from stages.saliency_twin.grad_cam import build_grad_cam
-    from stages.saliency_twin.twin import build_twin
-
-    model = read_model(Path(path))
-    try:
-        build = {"gradient": build_twin, "grad_cam": build_grad_cam}[kind]
-        twin = build(model, input_name or None, logits_name or told_logits(model))
-    except EdgeproofError as error:
-        raise UsageError(f"{path}: {error}") from error
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    twin.ClearField("metadata_props")
-    onnx.helper.set_model_props(twin, dict(sorted((metadata | {TWIN_OF_KEY: sha256_of_file(Path(path))}).items())))
-    Path(target).write_bytes(twin.SerializeToString(deterministic=True))

@@ -9,12 +9,14 @@ are read in a worker process with a limit on memory: a crash or a hang is counte
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import random
 import re
 import resource
 import sys
 import tempfile
+import time
 import traceback
 import warnings
 from collections import Counter
@@ -113,15 +115,15 @@ def _judged(text: str) -> tuple[str, str]:
     return "sentence", text
 
 
-def run(name: str, seed: int, start: int, stop: int) -> Outcome:
-    """Read a target's mutants from one number up to another."""
-    outcome, at = Outcome(), start
-    while at < stop:
-        at = _with_worker(name, seed, at, stop, outcome)
+def run(name: str, seed: int, start: int, stop: int, seconds: float = math.inf) -> Outcome:
+    """Read a target's mutants from one number up to another, or until the time is over."""
+    outcome, at, deadline = Outcome(), start, time.monotonic() + seconds
+    while at < stop and time.monotonic() < deadline:
+        at = _with_worker(name, seed, at, stop, outcome, deadline)
     return outcome
 
 
-def _with_worker(name: str, seed: int, start: int, stop: int, outcome: Outcome) -> int:
+def _with_worker(name: str, seed: int, start: int, stop: int, outcome: Outcome, deadline: float) -> int:
     """Let one worker go on until it ends, breaks or has grown; return the number to go on with."""
     from .mutations_targets import TARGETS, WHOLE
 
@@ -136,7 +138,7 @@ def _with_worker(name: str, seed: int, start: int, stop: int, outcome: Outcome) 
         if not ours.poll(1200):
             raise RuntimeError(f"{name}: the worker does not begin")
         before = _begun(name, ours)
-        while number < stop:
+        while number < stop and time.monotonic() < deadline:
             if not _answers(worker.pid, ours):
                 _found(outcome, "over time" if guarded else "hang", number, f"more than {HANG_S:.0f} s")
                 return number + 1
@@ -263,6 +265,7 @@ def main() -> int:
     parser.add_argument("--target", choices=[*TARGETS, *WHOLE], action="append", help="only these (may be repeated)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", type=int, default=0, help="number of the first mutant")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="time for each target, at most")
     parser.add_argument("--index", type=int, help="make this one mutant again and show what becomes of it")
     asked = parser.parse_args()
     add_test_folders()
@@ -275,7 +278,7 @@ def main() -> int:
             if name in WHOLE
             else asked.budget // (10 if TARGETS[name].dear and not asked.target else 1)
         )
-        outcomes[name] = run(name, asked.seed, asked.start, asked.start + budget)
+        outcomes[name] = run(name, asked.seed, asked.start, asked.start + budget, asked.seconds)
         print(list(_table({name: outcomes[name]}))[-1], flush=True)
         shown: Counter[str] = Counter()
         for kind, number, text in outcomes[name].finds:

@@ -159,7 +159,7 @@ def _dicom(path: Path) -> object:
 
 
 def _onnx_check(path: Path) -> object:
-    from onnx_files.reading import check_in_child
+    from onnx_files.trial_run import check_in_child
 
     return check_in_child(str(path))
 
@@ -171,7 +171,7 @@ def _onnx_prepare(path: Path) -> object:
 
 
 def _onnx_twin(path: Path) -> object:
-    from stages.saliency_twin.twin_file import draw_in_child
+    from stages.saliency_twin.drawing import draw_in_child
 
     return draw_in_child("gradient", str(path), str(path.with_name("twin.onnx")), "", "")
 
