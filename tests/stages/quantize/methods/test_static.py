@@ -24,6 +24,7 @@ from quantizable import (
 from calibration_data.prepared import PreparedData
 from foundation.artifacts import OnnxModel
 from foundation.errors import StageError, UsageError
+from foundation.files import sha256_of_json
 from onnx_files.graph import layers, load
 from stages.quantize.methods.static import StaticSettings, quantize_static
 
@@ -193,12 +194,16 @@ def test_a_second_variant_finds_the_ranges_of_the_first(
     (cached,) = (tmp_path / "ranges").iterdir()
     changed = json.loads(cached.read_text())
     changed["ranges"]["a2"] = [0.0, 51.0]
-    cached.write_text(json.dumps(changed))
+    cached.write_text(json.dumps(changed | {"sha256": sha256_of_json(changed["ranges"])}))
     second = quantize_static(
         float_model, "b", change(calibration="mse", per_channel=False), data, tmp_path / "b.onnx"
     )
     assert initializers(onnx.load_model(second.path))["a2_scale"] == pytest.approx(51 / 255)
     assert initializers(onnx.load_model(first.path))["a2_scale"] < 51 / 255
+    changed["ranges"]["a2"] = [0.0, 102.0]
+    cached.write_text(json.dumps(changed))  # under a digest of others: damaged, and found anew
+    third = quantize_static(float_model, "d", change(calibration="mse"), data, tmp_path / "d.onnx")
+    assert third.path.read_bytes() == first.path.read_bytes()
     quantize_static(float_model, "c", change(calibration="mse", images=39), data, tmp_path / "c.onnx")
     assert len(list((tmp_path / "ranges").iterdir())) == 2
 
