@@ -69,8 +69,8 @@ class Predictions:
         fit = logits.ndim == 2 and labels.shape in (logits.shape[:1], logits.shape)
         if not fit or logits.dtype.kind != "f" or labels.dtype.kind not in "iu":
             raise UsageError(
-                f"{path}: expected logits [n, classes] and labels [n] or [n, classes], floats and whole numbers, found "
-                f"{logits.shape} and {labels.shape} of {logits.dtype} and {labels.dtype}. Delete it and run "
+                f"{path}: expected logits [n, classes] and labels [n] or [n, classes], floats and whole numbers, "
+                f"found {logits.shape} and {labels.shape} of {logits.dtype} and {labels.dtype}. Delete it and run "
                 "`edgeproof validate` again."
             )
         return cls(variant, logits, labels, path)

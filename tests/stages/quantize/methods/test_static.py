@@ -203,7 +203,8 @@ def test_a_second_variant_finds_the_ranges_of_the_first(
     changed["ranges"]["a2"] = [0.0, 102.0]
     cached.write_text(json.dumps(changed))  # under a digest of others: damaged, and found anew
     third = quantize_static(float_model, "d", change(calibration="mse"), data, tmp_path / "d.onnx")
-    assert third.path.read_bytes() == first.path.read_bytes()
+    scales = [initializers(onnx.load_model(model.path))["a2_scale"] for model in (first, third)]
+    assert scales[0] == scales[1]
     quantize_static(float_model, "c", change(calibration="mse", images=39), data, tmp_path / "c.onnx")
     assert len(list((tmp_path / "ranges").iterdir())) == 2
 
