@@ -77,8 +77,8 @@ class Predictions:
         fit = logits.ndim == 2 and labels.shape in (logits.shape[:1], logits.shape)
         if not fit or logits.dtype.kind != "f" or labels.dtype.kind not in "iu":
             raise UsageError(
-                f"{path}: expected logits [n, classes] of floats and labels [n] or [n, classes] of whole numbers, "
-                f"found {logits.dtype} {logits.shape} and {labels.dtype} {labels.shape}. Delete it and run "
+                f"{path}: expected logits [n, classes] and labels [n] or [n, classes], floats and whole numbers, "
+                f"found {logits.shape} and {labels.shape} of {logits.dtype} and {labels.dtype}. Delete it and run "
                 "`edgeproof validate` again."
             )
         return cls(variant, logits, labels, path, bool(scored))
