@@ -126,7 +126,7 @@ def resume(state: State, path: Path, key: str) -> None:
 
 
 def _own(values: Mapping[int, Mapping[str, Any]]) -> dict[int, dict[str, Any]]:
-    """Return an optimizer's state in memory of its own: a file can let many numbers share one, which no step allows."""
+    """Return an optimizer's state in memory of its own: in a file, many numbers can share one place."""
     return {
         number: {name: one.clone() if isinstance(one, Tensor) else one for name, one in of_parameter.items()}
         for number, of_parameter in values.items()
