@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +21,8 @@ their number: 10 s at 4,000, minutes at 20,000."""
 TIME_LIMIT_S = 120
 LEAST_ADDRESS_SPACE_BYTES = 2_000_000_000
 """Python, onnx and ONNX Runtime map 0.3 GB for themselves; the rest is for a small model's images and activations."""
+_PER_PROCESSOR_BYTES = 16_000_000
+"""Address space, not memory: the stack of the thread that numpy's OpenBLAS starts for each."""
 _OF_PROGRAM_BYTES = 1_000_000_000
 _TIMES_THE_FILE = 12
 """The file, the parsed model, its weights once more, what ONNX Runtime holds of it and what it writes, and copies of
@@ -37,7 +40,8 @@ class _HasNodes(Protocol):
 
 def limits_for(size_bytes: int) -> Limits:
     """Return what reading a model of a size may use: 2 GB for a small one, 12 times its size for a large one."""
-    return Limits(max(LEAST_ADDRESS_SPACE_BYTES, _OF_PROGRAM_BYTES + _TIMES_THE_FILE * size_bytes), TIME_LIMIT_S)
+    space = max(LEAST_ADDRESS_SPACE_BYTES, _OF_PROGRAM_BYTES + _TIMES_THE_FILE * size_bytes)
+    return Limits(space + _PER_PROCESSOR_BYTES * (os.cpu_count() or 1), TIME_LIMIT_S)
 
 
 def size_with_weights(path: Path) -> int:

@@ -108,7 +108,7 @@ def resume(state: State, path: Path, key: str) -> None:
             return
         epochs = [Epoch(**values) for values in record["epochs"]]
         state.network.load_state_dict(record["network"])
-        state.optimizer.load_state_dict(record["optimizer"])
+        state.optimizer.load_state_dict(record["optimizer"] | {"state": _own(record["optimizer"]["state"])})
     except Exception as error:  # torch raises errors of many kinds on a damaged file
         raise StageError(
             f"{path}: expected the state of an interrupted training, found a damaged file ({type(error).__name__}). "
@@ -116,8 +116,16 @@ def resume(state: State, path: Path, key: str) -> None:
         ) from error
     device = next(state.network.parameters()).device
     state.updates, state.epochs = record["updates"], epochs
-    state.best = {name: tensor.to(device) for name, tensor in record["best"].items()}
-    state.mean = {name: tensor.to(device) for name, tensor in record["mean"].items()}
+    state.best = {name: tensor.to(device).clone() for name, tensor in record["best"].items()}
+    state.mean = {name: tensor.to(device).clone() for name, tensor in record["mean"].items()}
+
+
+def _own(values: Mapping[int, Mapping[str, Any]]) -> dict[int, dict[str, Any]]:
+    """Return an optimizer's state in memory of its own: in a file, many numbers can share one place."""
+    return {
+        number: {name: one.clone() if isinstance(one, Tensor) else one for name, one in of_parameter.items()}
+        for number, of_parameter in values.items()
+    }
 
 
 def _digest_line(content: bytes) -> bytes:
