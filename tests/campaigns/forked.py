@@ -97,13 +97,15 @@ def _remember_exports() -> None:
 
 
 def _remember_versions() -> None:
-    """Ask for the versions of what is installed once: for one of them a process is started."""
+    """Ask for the versions of what is installed, and how busy the machine is, once for all forks."""
     import foundation.versions
     import pipeline.machine.environment as environment
+    import stages.validate.machine_state as machine_state
 
     foundation.versions.installed_version = cache(foundation.versions.installed_version)
     environment.installed_version = foundation.versions.installed_version  # type: ignore[attr-defined]
     environment.worker_versions = cache(environment.worker_versions)  # type: ignore[attr-defined]
+    machine_state.machine_state = cache(machine_state.machine_state)  # type: ignore[assignment]
 
 
 def command(

@@ -23,7 +23,7 @@ CONFIGURATION: dict[str, Any] = {
     "validation": {
         "accuracy": {"resamples": 1000},
         "saliency": {"images": 2, "resamples": 1000, "methods": ["gradient"]},
-        "latency": {"rounds": 5, "queries_per_round": 1, "warmup_queries": 0, "resamples": 1000},
+        "latency": {"rounds": 5, "queries_per_round": 1, "warmup_queries": 0, "time_budget_s": 0.0},
     },
     "gates": [{"metric": "size_bytes", "variant": "fp16", "at_most": 0.9, "relative_to_fp32": "ratio"}],
     "nightly": {"keep": 2},
