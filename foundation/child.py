@@ -53,15 +53,15 @@ class BrokenChildError(Exception):
         return self.exit_status is None
 
 
-def child_command(started: str | Path, *arguments: str | Path, python: str | Path = sys.executable) -> list[str]:
+def child_command(started: str | Path, *arguments: str | Path, python: str | Path | None = None) -> list[str]:
     """Return the command line of a child that ends with this process.
 
     Args:
         started: a module of ours, or the path of a Python file.
         arguments: its own.
-        python: the interpreter.
+        python: the interpreter; None for this one.
     """
-    return [str(part) for part in (python, "-P", _START, os.getpid(), started, *arguments)]
+    return [str(part) for part in (python or sys.executable, "-P", _START, os.getpid(), started, *arguments)]
 
 
 def child_environment(changed: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from foundation.artifacts import OnnxModel
 from foundation.errors import UsageError
-from onnx_files.reading import read_model
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -148,22 +147,6 @@ def without_functions(model: ModelProto) -> ModelProto:
     return onnx.inliner.inline_local_functions(model) if model.functions else model
 
 
-def load(model: OnnxModel) -> ModelProto:
-    """Read a float ONNX file for quantization.
-
-    Functions of its own are inlined (quantizers do not look into them), every node gets a name of its own (they
-    address nodes by it), and what shape inference had noted is forgotten (they rewrite weights, and a stale shape
-    stops them).
-
-    Raises:
-        UsageError: the file is missing, is no ONNX model, or keeps weights outside its folder.
-    """
-    proto = without_functions(read_model(model.path))
-    del proto.graph.value_info[:]
-    _name_nodes(proto)
-    return proto
-
-
 def normalisation_nodes(proto: ModelProto) -> tuple[str, ...]:
     """Return the names of the nodes that turn pixels into a network's input: Cast, Mul, Add… on one single path."""
     index = GraphIndex.of(proto.graph)
@@ -234,16 +217,3 @@ def float_layers(proto: ModelProto, of: Iterable[NodeProto]) -> list[str]:
 
     still_float = {node.name for node in proto.graph.node if node.op_type in LAYER_TYPES and is_float(node)}
     return [node.name for node in of if node.name in still_float]
-
-
-def _name_nodes(proto: ModelProto) -> None:
-    taken = {node.name for node in proto.graph.node}
-    seen: set[str] = set()
-    for index, node in enumerate(proto.graph.node):
-        if not node.name or node.name in seen:
-            name = f"{node.op_type}_{index}"
-            while name in taken:
-                name += "_"
-            node.name = name
-            taken.add(name)
-        seen.add(node.name)

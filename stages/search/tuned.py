@@ -65,7 +65,8 @@ def tune(
         UsageError: nothing to quantize in the model, or an operator of it has no saliency rule.
         StageError: no file keeps every limit.
     """
-    from onnx_files.graph import layers, load
+    from onnx_files.graph import layers
+    from onnx_files.loading import load
 
     deadline = time.monotonic() + 60 * settings.minutes
     trial_path = path.with_name(f"{variant}.trial.onnx")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import atexit
 import gzip
 import io
-import json
 import shutil
 import tarfile
 import tempfile
@@ -304,11 +303,14 @@ def of_run(*path: str) -> Seeds:
 
 
 def accepted(folder: Path) -> list[bytes]:
+    from foundation.run_files import add_to_record, files_below
     from foundation.run_folder import RunFolder
     from pipeline.night.accepted import accept
 
-    shutil.copytree(_sample_run(), folder / "night")
-    accept(RunFolder(folder / "night"), folder, reason="a reason")
+    run = RunFolder(folder / "night")
+    shutil.copytree(_sample_run(), run.root)
+    add_to_record(run, [run.root / path for path in files_below(run.root)])
+    accept(run, folder, reason="a reason")
     return [(folder / "accepted.json").read_bytes()]
 
 
@@ -339,16 +341,17 @@ def notes(folder: Path) -> list[bytes]:
             saturation=None,
         ),
     ):
-        model = OnnxModel(
-            "v", folder / "v.onnx", sha256_of_file(folder / "v.onnx"), one.method, None, {"seed": 0}, one
-        )
+        model = OnnxModel("v", folder / "v.onnx", sha256_of_file(folder / "v.onnx"), None, {"seed": 0}, one)
         model.write_record()
         found.append(model.record_path.read_bytes())
     return found
 
 
 def ranges(folder: Path) -> list[bytes]:
-    return [json.dumps({"ranges": {"a": [0.0, 1.5], "b/c": [-3.25, 2.0]}}).encode()]
+    from foundation.sealed_files import write_sealed
+
+    write_sealed(folder / "seed.json", {"key": "a key", "ranges": {"a": [0.0, 1.5], "b/c": [-3.25, 2.0]}})
+    return [(folder / "seed.json").read_bytes()]
 
 
 def measured(candidate: Any) -> Any:
@@ -365,7 +368,7 @@ def journal(folder: Path) -> list[bytes]:
     from stages.search.study import TunedSettings, open_study, remember_layer, search
 
     path = folder / "seed.jsonl"
-    study = open_study(path, "identity", 0)
+    study = open_study(path, "identity")
     remember_layer(study, SensitivityNote(layer="conv", operator="Conv", score=measured(None).score))
     search(measured, 4, TunedSettings(trials=3), study, lambda done, total: None, 1e12)
     return [path.read_bytes()]
@@ -388,7 +391,9 @@ def nights(folder: Path) -> list[bytes]:
 def predictions(folder: Path) -> list[bytes]:
     from foundation.arrays import write_arrays
 
-    write_arrays(folder / "seed.npz", {"logits": np.ones((4, 3), np.float32), "labels": np.arange(4)})
+    write_arrays(
+        folder / "seed.npz", {"logits": np.ones((4, 3), np.float32), "labels": np.arange(4), "scored": np.array(True)}
+    )
     return [(folder / "seed.npz").read_bytes()]
 
 

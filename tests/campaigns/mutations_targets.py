@@ -278,7 +278,7 @@ def _notes(path: Path) -> object:
 def _ranges(path: Path) -> object:
     from stages.quantize.calibration.ranges import _read
 
-    found = _read(path)
+    found = _read(path, "a key")
     assert found is None or all(low <= high for low, high in found.values())
     return found
 
@@ -286,7 +286,7 @@ def _ranges(path: Path) -> object:
 def _journal(path: Path) -> object:
     from stages.search.study import TunedSettings, _finished, known_layers, open_study, search
 
-    study = open_study(path, "identity", 0)
+    study = open_study(path, "identity")
     known = _finished(study)
     settings = TunedSettings(trials=min(20, len({trial.candidate for trial in known}) + 1))
     return known_layers(study), search(seeds.measured, 4, settings, study, lambda done, total: None, 1e12)

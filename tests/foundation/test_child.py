@@ -60,7 +60,7 @@ def test_a_guarded_child_imports_nothing_from_the_working_directory(trap, tmp_pa
     bad = tmp_path / "bad.onnx"
     bad.write_bytes(b"no model")
     with pytest.raises(UsageError, match="expected"):
-        run_guarded("onnx_files.reading:check_in_child", (str(bad),), LIMITS)
+        run_guarded("onnx_files.trial_run:check_in_child", (str(bad),), LIMITS)
     assert not trap.exists()
 
 
@@ -150,4 +150,4 @@ def test_limits_are_the_childs_own():
 def test_a_full_disk_in_a_child_is_no_fault_of_its_file(corner_model):
     arguments = ("gradient", str(corner_model.path), "/dev/full", "", "")
     with pytest.raises(DiskError, match=r"could not be written \(No space left on device\)"):
-        run_guarded("stages.saliency_twin.twin_file:draw_in_child", arguments, LIMITS)
+        run_guarded("stages.saliency_twin.drawing:draw_in_child", arguments, LIMITS)

@@ -12,7 +12,8 @@ from calibration_data.prepared import PreparedData
 from foundation.artifacts import OnnxModel
 from foundation.errors import UsageError
 from foundation.notes import Fp16Notes
-from onnx_files.graph import GraphIndex, bounds_of, layers, load, normalisation_nodes
+from onnx_files.graph import GraphIndex, bounds_of, layers, normalisation_nodes
+from onnx_files.loading import load
 from onnx_files.publishing import publish
 from stages.quantize.methods.fp16 import Fp16Settings
 

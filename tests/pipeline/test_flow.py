@@ -139,7 +139,7 @@ def test_the_record_says_what_everything_was_made_from(finished):
     assert by_name["fp32"].parent_sha256 == by_name["pact-int8"].parent_sha256 == sha256_of_file(run.checkpoint)
     report = read_json(run.report / "report.json")
     assert set(report) == {
-        "format_version", "run", "environment", "stages", "variants", "measurements", "verdicts"
+        "format_version", "run", "environment", "stages", "variants", "measurements", "verdicts", "gate_changes"
     }  # fmt: skip
 
 

@@ -26,7 +26,8 @@ from foundation.notes import DynamicNotes
 from foundation.processor import choose_integer_types, detect_cpu
 from foundation.progress import Progress, no_progress
 from foundation.settings import Settings
-from onnx_files.graph import GraphIndex, layers, load
+from onnx_files.graph import GraphIndex, layers
+from onnx_files.loading import load
 from onnx_files.publishing import publish
 from onnx_files.shapes import with_shapes
 

@@ -22,8 +22,9 @@ from foundation.errors import StageError, UsageError
 from foundation.notes import Fp16Notes
 from foundation.progress import Progress, no_progress
 from foundation.settings import Settings
-from onnx_files.graph import GraphIndex, attributes_of, load, normalisation_nodes
+from onnx_files.graph import GraphIndex, attributes_of, normalisation_nodes
 from onnx_files.image_input import input_name_of, preprocessing_of
+from onnx_files.loading import load
 from onnx_files.probes import Batches, answers, image_batches, runner, sqnr_db
 from onnx_files.publishing import publish
 

@@ -24,8 +24,9 @@ from foundation.notes import StaticNotes
 from foundation.processor import CpuTarget, IntegerTypes, choose_integer_types, cpu_of
 from foundation.progress import Progress, no_progress
 from foundation.settings import Settings
-from onnx_files.graph import answer_nodes, float_layers, layers, load, normalisation_nodes
+from onnx_files.graph import answer_nodes, float_layers, layers, normalisation_nodes
 from onnx_files.image_input import input_name_of, preprocessing_of
+from onnx_files.loading import load
 from onnx_files.preprocessing import Preprocessing
 from onnx_files.probes import Batches, image_batches
 from onnx_files.publishing import publish

@@ -24,7 +24,8 @@ from foundation.errors import UsageError
 from foundation.notes import WeightOnlyNotes
 from foundation.progress import Progress, no_progress
 from foundation.settings import Settings
-from onnx_files.graph import GraphIndex, attributes_of, layers, load, opset_of
+from onnx_files.graph import GraphIndex, attributes_of, layers, opset_of
+from onnx_files.loading import load
 from onnx_files.publishing import publish
 
 if TYPE_CHECKING:

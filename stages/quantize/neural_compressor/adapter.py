@@ -25,8 +25,9 @@ from foundation.notes import GraphOptimizedNotes, NeuralCompressorNotes
 from foundation.processor import choose_integer_types, detect_cpu
 from foundation.progress import Progress, no_progress
 from foundation.settings import Settings
-from onnx_files.graph import float_layers, layers, load, normalisation_nodes
+from onnx_files.graph import float_layers, layers, normalisation_nodes
 from onnx_files.image_input import input_name_of, preprocessing_of
+from onnx_files.loading import load
 from onnx_files.publishing import publish
 from stages.quantize.neural_compressor.environment import worker_python, worker_versions
 

@@ -25,7 +25,8 @@ from calibration_data.prepared import PreparedData, PreparedSplit
 from foundation.artifacts import OnnxModel
 from foundation.errors import StageError, UsageError
 from foundation.sealed_files import write_sealed
-from onnx_files.graph import layers, load
+from onnx_files.graph import layers
+from onnx_files.loading import load
 from stages.quantize.methods.static import StaticSettings, quantize_static
 
 CONVOLUTIONS = 7
