@@ -307,7 +307,7 @@ def test_damaged_predictions_are_named(tmp_path: Path) -> None:
         Predictions.read("fp16", tmp_path / "gone.npz")
     write_arrays(path, {"logits": np.zeros((3, 2)), "labels": np.zeros(4), "scored": np.array(True)})
     with pytest.raises(
-        UsageError, match=r"expected logits \[n, classes\] of floats and labels .* found \w+ \(3, 2\) and \w+ \(4,\)"
+        UsageError, match=r"of floats and labels .* of whole numbers, found float64 \(3, 2\) and float64 \(4,\)"
     ):
         Predictions.read("fp16", path)
 
