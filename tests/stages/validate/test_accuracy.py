@@ -306,9 +306,7 @@ def test_damaged_predictions_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="found nothing"):
         Predictions.read("fp16", tmp_path / "gone.npz")
     write_arrays(path, {"logits": np.zeros((3, 2)), "labels": np.zeros(4), "scored": np.array(True)})
-    with pytest.raises(
-        UsageError, match=r"of floats and labels .* of whole numbers, found float64 \(3, 2\) and float64 \(4,\)"
-    ):
+    with pytest.raises(UsageError, match=r"expected logits \[n, classes\] and labels .* found \(3, 2\) and \(4,\)"):
         Predictions.read("fp16", path)
 
 
