@@ -39,9 +39,7 @@ def read_arrays(path: Path, names: tuple[str, ...]) -> tuple[NDArray[Any], ...]:
             if unpacked > found:
                 raise ValueError(f"{unpacked} bytes packed into {found}")
             arrays = tuple(stored[name] for name in names)
-            if not all(
-                isinstance(array, np.ndarray) for array in arrays
-            ):  # what does not begin as one is given as bytes
+            if not all(isinstance(array, np.ndarray) for array in arrays):  # numpy gives other members as bytes
                 raise ValueError("a member that is no array")
             return arrays
     except FileNotFoundError as error:

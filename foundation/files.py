@@ -99,16 +99,19 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def remove_leftovers(folder: Path) -> None:
     """Delete the temporary files that a killed process of ours left below a folder; nobody else is writing to it."""
     for path in folder.rglob(f".*{_OURS}*"):
-        if _LEFTOVER.fullmatch(path.name) and path.is_file() and not path.is_symlink():
-            path.unlink(missing_ok=True)
+        _remove_leftover(path)
 
 
 def remove_leftovers_of(path: Path) -> None:
     """Delete what killed processes of ours left of writing one file; nobody else is writing it."""
     for found in path.parent.iterdir():
-        of_this = found.name.startswith(f".{path.stem[:100]}.") and found.suffix == path.suffix
-        if of_this and _LEFTOVER.fullmatch(found.name) and found.is_file() and not found.is_symlink():
-            found.unlink(missing_ok=True)
+        if found.name.startswith(f".{path.stem[:100]}.") and found.suffix == path.suffix:
+            _remove_leftover(found)
+
+
+def _remove_leftover(path: Path) -> None:
+    if _LEFTOVER.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+        path.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -40,9 +40,7 @@ def read_configuration(path: Path) -> Configuration:
         raise UsageError(f"{path}: expected a readable text file ({error}). Is it the right file?") from error
     try:
         values = yaml.load(text, Loader=_PlainLoader)
-    except (
-        Exception
-    ) as error:  # beside its own errors, what its constructors raise on a value that does not fit its tag
+    except Exception as error:  # its own, and what its constructors raise on a value that does not fit its tag
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or (

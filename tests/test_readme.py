@@ -14,7 +14,6 @@ from foreign_files import classifier, write, write_images
 from PIL import Image
 
 from stages.compilers import COMPILERS
-from stages.quantize.neural_compressor.environment import worker_versions
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -53,7 +52,10 @@ def test_a_run_on_ones_own_images_as_the_readme_says(tmp_path):
     (block,) = [block for block in BLOCKS if "init mine.yaml" in block]
     results = [run(command, tmp_path) for command in commands(block)]
     assert results[0].returncode == 0, results[0].stderr
-    assert results[1].returncode == (0 if worker_versions() else 3), results[1].stdout + results[1].stderr
+    # Thirty test images are too few for the margin that `init` proposes, and the verdicts say so and how many tell.
+    assert results[1].returncode == 3, results[1].stdout + results[1].stderr
+    assert results[1].stdout.count("cannot be told with these 30 images; about 140 would tell") == 2
+    assert "3 of 5 gates passed, 0 failed, 2 inconclusive, 0 missing" in results[1].stdout
     uri = re.search(r"report: file://(\S+)", results[1].stdout)[1]
     page = Path(uri).read_text(encoding="utf-8")
     assert "<script" not in page

@@ -63,10 +63,7 @@ def measure_agreement(
         return None
     expected, found = (answers_as_given(path, images, preprocessing, answers) for path in (reference, compiled))
     if not np.isfinite(found).all():
-        raise UsageError(
-            f"{reference}: expected finite answers of what was made of it, found NaN or infinity for "
-            f"{int((~np.isfinite(found)).any(axis=1).sum())} of {n} images. Its numbers overflow; try another method."
-        )
+        raise _overflowing(reference, f"{int((~np.isfinite(found)).any(axis=1).sum())} of {n} images")
     outputs = _outputs_db(reference, compiled, images, preprocessing)
     # Class numbers have no energy: they agree or they do not.
     sqnr = None if answers.kind == "label" else float(logits_sqnr_db(found, expected, np.ones((1, n)))[0])
@@ -90,9 +87,19 @@ def _outputs_db(
         feed = {entry.name: preprocessing.to_input(images[rows])}
         for place, values in enumerate(zip(*(session.run(names, feed) for session in sessions), strict=True)):
             expected, found = (np.asarray(value, dtype=np.float64) for value in values)
-            signal[place] += float((expected**2).sum())
-            noise[place] += float(((expected - found) ** 2).sum())
+            if not np.isfinite(found[np.isfinite(expected)]).all():
+                raise _overflowing(reference, f"`{names[place]}`")
+            differing = np.isfinite(expected) & np.isfinite(found)
+            signal[place] += float((expected[differing] ** 2).sum())
+            noise[place] += float(((expected - found)[differing] ** 2).sum())
     return {
         name: 10 * float(np.log10(signal[place] / noise[place])) if noise[place] > 0 < signal[place] else None
         for place, name in enumerate(names)
     }
+
+
+def _overflowing(reference: Path, what: str) -> UsageError:
+    return UsageError(
+        f"{reference}: expected finite answers of what was made of it, found NaN or infinity for {what}. "
+        "Its numbers overflow; try another method."
+    )

@@ -96,9 +96,8 @@ class CompiledFile:
                 f"It gives the float file's class for {found.same_class:.1%} of {found.images} images, less than "
                 f"{LEAST_AGREEMENT:.0%}. Try --method weight-only or fp16, which round no activation."
             )
-        broken = [
-            name for name, decibels in (found.outputs_db if found else {}).items() if (decibels or 99) < LEAST_DB
-        ]
+        outputs_db = found.outputs_db if found else {}
+        broken = [name for name, decibels in outputs_db.items() if decibels is not None and decibels < LEAST_DB]
         if broken:
             told.append(
                 f"{', '.join(broken)}: less than {LEAST_DB:g} dB lie between the float file's answers and the "

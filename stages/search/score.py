@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from calibration_data.prepared import PreparedSplit, Task
 from foundation.note_parts import Estimate, ScoreNote
 from onnx_files.sessions import open_session, predict, session_preprocessing
-from stages.validate import map_similarity, metrics, statistics
+from stages.validate import map_similarity, metrics
 from stages.validate.answers import decided
 from stages.validate.explained import explained_classes, images_to_explain
-from stages.validate.intervals import estimates, means
+from stages.validate.intervals import estimates, means, ratios
 from stages.validate.intervals.groups import too_few, units_of
 from stages.validate.intervals.resampling import bootstrap_t_interval, resampled
 from stages.validate.maps.gradients import gradient_maps_of_file
@@ -123,7 +123,7 @@ def speedup(reference: Path, candidate: Path, image: NDArray[np.uint8], rounds: 
     """
     sessions = [open_session(path, "cpu", 1) for path in (reference, candidate)]
     seconds = np.array([[_seconds(session, image) for session in sessions] for _ in range(rounds + 3)])[3:]
-    return _noted(statistics.paired_ratio_estimate(seconds[:, 0], seconds[:, 1], _RESAMPLES, 0))
+    return _noted(ratios.paired_ratio_estimate(seconds[:, 0], seconds[:, 1], _RESAMPLES, 0))
 
 
 def _seconds(session: InferenceSession, image: NDArray[np.uint8]) -> float:

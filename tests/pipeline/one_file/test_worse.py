@@ -9,8 +9,14 @@ import onnx
 import pytest
 from foreign_files import CLASSES, classifier, write, write_images
 from onnx import TensorProto, helper
+from onnx.parser import parse_model
 
+from foundation.artifacts import OnnxModel
+from foundation.errors import UsageError
 from foundation.progress import Silent
+from onnx_files.answers import AnswerForm
+from onnx_files.preprocessing import Preprocessing
+from pipeline.one_file.agreement import measure_agreement
 from pipeline.one_file.compile_file import CompiledFile, compile_file
 from pipeline.one_file.options import request_for
 
@@ -62,6 +68,43 @@ def test_an_output_before_a_relu_keeps_what_is_below_zero_and_is_compared_too(im
     assert found.agreement is not None
     assert found.agreement.outputs_db.keys() == {"answers", "c3"}
     assert found.agreement.outputs_db["c3"] > 30
+
+
+def side_output(folder: Path, name: str, factor: str) -> Path:
+    """Write a model whose second output is the image times a factor."""
+    model = parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[n, 1, 2, 2] image)'
+        " => (float[n, 4] answers, float[n, 1, 2, 2] side)"
+        f" <float factor = {{{factor}}}> {{ answers = Flatten (image) side = Mul (answers, factor) }}"
+    )
+    onnx.save(model, folder / name)
+    return folder / name
+
+
+@pytest.mark.parametrize(("factor", "decibels"), [("1", None), ("0", 0.0), ("-1", -6.02), ("0.9", 20.0)])
+def test_an_output_without_any_signal_left_counts_as_worse(
+    tmp_path: Path, factor: str, decibels: float | None
+) -> None:
+    """Deviation of the whole signal is 0 dB, of twice the signal −6.02, of a tenth 20."""
+    reference, changed = side_output(tmp_path, "float.onnx", "1"), side_output(tmp_path, "small.onnx", factor)
+    pixels = np.arange(1, 9, dtype=np.uint8).reshape(2, 1, 2, 2)
+    form = AnswerForm("answers", "logits", 4, 4)
+    found = measure_agreement(reference, changed, pixels, Preprocessing("float32", (0.0,), (1.0,), 2), form)
+    assert found is not None
+    assert found.outputs_db["side"] == (None if decibels is None else pytest.approx(decibels, abs=0.01))
+    small_file = OnnxModel("small", changed, "", None)
+    result = CompiledFile(small_file, reference, 10**6, 1, None, 0, 0, None, None, found)
+    assert [sentence.startswith("side: less than 10 dB") for sentence in result.worse] == [True] * (
+        decibels in (0, -6.02)
+    )
+
+
+def test_an_output_that_is_no_number_is_refused_by_name(tmp_path: Path) -> None:
+    reference, changed = side_output(tmp_path, "float.onnx", "1"), side_output(tmp_path, "small.onnx", "3e38")
+    pixels = np.full((1, 1, 2, 2), 200, dtype=np.uint8)
+    form = AnswerForm("answers", "logits", 4, 4)
+    with pytest.raises(UsageError, match=r"found NaN or infinity for `side`\. Its numbers overflow"):
+        measure_agreement(reference, changed, pixels, Preprocessing("float32", (0.0,), (0.01,), 2), form)
 
 
 def test_labels_have_no_decibels_and_probabilities_beside_them_stay_float(images: Path, tmp_path: Path) -> None:
