@@ -1,15 +1,13 @@
 """The ledger of changed answers: each one, by variant, with what fp32 said of the same image; complete, and nameless.
 
-An image stands under its handle, the beginning of the digest of its file, and a patient under one of the same form: a
-digest over the data's and the patient's name. Whoever holds the data finds both again; the names themselves are in no
-file of a run. A digest does not hide a name that can be guessed, such as a short number, from whoever has the data's
-digest too.
+An image stands under its handle, the beginning of the digest of its file, and a patient under one of the same form:
+a digest over those of the patient's test images, not over a name, which could be guessed. Whoever holds the images
+finds both again.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -19,8 +17,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration_data.prepared import PreparedData
-from foundation.files import JSON, write_json, write_text
+from calibration_data.prepared import PreparedData, PreparedSplit
+from foundation.files import JSON, sha256_of_json, write_json, write_text
 from stages.validate.answers import Predictions, decided, probabilities
 
 FORMAT_VERSION = 1
@@ -123,7 +121,7 @@ def changes_ledger(fp32: Predictions, others: Mapping[str, Predictions], data: P
         others: variant → its answers to the same images.
         data: the images, for their handles and their patients.
     """
-    patients = tuple(_patient(data, group) for group in data.test.groups) if data.groups_known else ()
+    patients = _patients(data.test) if data.groups_known else ()
     counts, rows = [], list[LedgerRow]()
     for variant, predictions in others.items():
         counts.append(_counts(variant, fp32, predictions, patients))
@@ -223,8 +221,13 @@ def _any(flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(flags.reshape(len(flags), -1).any(axis=1), dtype=np.bool_)
 
 
-def _patient(data: PreparedData, group: str) -> str:
-    return f"sha256:{hashlib.sha256(f'{data.sha256}/{group}'.encode()).hexdigest()[:12]}"
+def _patients(test: PreparedSplit) -> tuple[str, ...]:
+    """Return the handle of each image's patient."""
+    digests: dict[str, list[str]] = {}
+    for group, digest in zip(test.groups, test.sha256, strict=True):
+        digests.setdefault(group, []).append(digest)
+    handles = {group: sha256_of_json(sorted(found))[:12] for group, found in digests.items()}
+    return tuple(f"sha256:{handles[group]}" for group in test.groups)
 
 
 def _cell(value: str | float | None) -> str:

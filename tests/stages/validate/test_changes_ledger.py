@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -69,6 +70,16 @@ def test_no_name_of_an_image_or_a_patient_is_written(ledger: ChangesLedger, tmp_
     stored = json.loads(document.read_text())
     assert [row["outcome"] for row in stored["changes"]] == [row["outcome"] for row in rows]
     assert stored["variants"][0]["images_broken"] == 1
+
+
+def test_a_patient_is_called_by_the_images_and_not_by_a_name_that_can_be_guessed(stripes: PreparedData) -> None:
+    fp32, int8 = (of_classes(name, [answer] * 2, [0, 0]) for name, answer in (("fp32", 0), ("int8", 1)))
+    called = [
+        changes_ledger(fp32, {"int8": int8}, data_of(stripes, 2, (name, name))).rows[0].patient
+        for name in ("Ann", "MRN 007")
+    ]
+    content = json.dumps(sorted(stripes.test.sha256[:2]), separators=(",", ":"))
+    assert called == [f"sha256:{hashlib.sha256(content.encode()).hexdigest()[:12]}"] * 2
 
 
 def test_without_known_groups_there_are_no_patients(stripes: PreparedData) -> None:
