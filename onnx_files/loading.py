@@ -24,11 +24,12 @@ def load(model: OnnxModel) -> ModelProto:
     """
     proto = without_functions(read_model(model.path))
     del proto.graph.value_info[:]
-    _name_nodes(proto)
+    name_nodes(proto)
     return proto
 
 
-def _name_nodes(proto: ModelProto) -> None:
+def name_nodes(proto: ModelProto) -> None:
+    """Give every node a name of its own, in place; names that are unique already stay."""
     taken = {node.name for node in proto.graph.node}
     seen: set[str] = set()
     for index, node in enumerate(proto.graph.node):

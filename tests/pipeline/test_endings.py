@@ -15,8 +15,10 @@ NATIVE = (
 PYTHON = "import time; time.sleep(20)"
 UNWINDS = "try:\n    time.sleep(20)\nfinally:\n    print('unwound', flush=True)"
 STUCK = "try:\n    time.sleep(20)\nfinally:\n    time.sleep(20)"
+HEARD = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)"  # under nohup, tests are started ignoring it
 PROGRAM = """
 import os, sys, time
+{first}
 from pipeline.endings import InterruptedBySignal, end_now, end_on_signals
 say = lambda line: print(line, flush=True)
 end_on_signals(say)
@@ -31,7 +33,10 @@ except InterruptedBySignal as interrupted:
 def ended(work: str, *signals: signal.Signals) -> tuple[int, str, float]:
     """Return the exit code, the output after the signals, and the seconds that it took."""
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM.format(work=work)], stdout=subprocess.PIPE, text=True, env=dict(os.environ)
+        [sys.executable, "-c", PROGRAM.format(work=work, first=HEARD)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ),
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
@@ -75,8 +80,8 @@ def test_a_second_signal_does_not_wait():
 
 
 def test_an_ignored_signal_stays_ignored():
-    ignoring = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
-    program = ignoring + PROGRAM.format(work="time.sleep(1)")
+    ignoring = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)"
+    program = PROGRAM.format(work="time.sleep(1)", first=ignoring)
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.readline()

@@ -6,13 +6,13 @@ import pytest
 from quantizable import float_proto, images, initializers
 from recovering import batches_of, minmax_calibration, qdq_writer
 
-from onnx_files.graph import _name_nodes
+from onnx_files.loading import name_nodes
 from onnx_files.probes import answers, runner, sqnr_db
 from stages.quantize.recovery.bias_correction import correct_biases
 
 
 def named(proto: onnx.ModelProto) -> onnx.ModelProto:
-    _name_nodes(proto)
+    name_nodes(proto)
     return proto
 
 

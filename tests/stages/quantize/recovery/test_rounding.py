@@ -7,7 +7,7 @@ import torch
 from quantizable import float_proto, images, initializers
 from recovering import batches_of, minmax_calibration, qdq_writer
 
-from onnx_files.graph import _name_nodes
+from onnx_files.loading import name_nodes
 from onnx_files.probes import answers, sqnr_db
 from stages.quantize.recovery.rounding import LearnedRoundingSettings, _apply, learn_rounding, unlike_integers
 
@@ -17,7 +17,7 @@ SETTINGS = LearnedRoundingSettings(images=32, iterations=100)
 @pytest.fixture(scope="module")
 def float_graph() -> onnx.ModelProto:
     proto = float_proto()
-    _name_nodes(proto)
+    name_nodes(proto)
     return proto
 
 

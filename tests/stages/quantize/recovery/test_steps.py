@@ -10,7 +10,7 @@ from quantizable import float_proto, images, initializers, node_types
 from recovering import batches_of, minmax_calibration, noise_images, qdq_writer
 
 from foundation.errors import StageError
-from onnx_files.graph import _name_nodes
+from onnx_files.loading import name_nodes
 from onnx_files.probes import answers, sqnr_db
 from stages.quantize.recovery.rounding import LearnedRoundingSettings
 from stages.quantize.recovery.steps import Recovered, RecoverySettings, half_range_options, recover
@@ -19,7 +19,7 @@ from stages.quantize.recovery.steps import Recovered, RecoverySettings, half_ran
 @pytest.fixture(scope="module")
 def small() -> onnx.ModelProto:
     proto = float_proto()
-    _name_nodes(proto)
+    name_nodes(proto)
     return proto
 
 
@@ -162,7 +162,7 @@ def test_every_kind_of_layer_has_one_scale_per_output_channel() -> None:
         onnx.numpy_helper.from_array(rng.normal(0, 1, shape).astype(np.float32), name)
         for name, shape in shapes.items()
     )
-    _name_nodes(proto)
+    name_nodes(proto)
     batches = batches_of(rng.normal(0, 1, (4, 4, 8, 8)).astype(np.float32))
     written = qdq_writer(per_channel=True)(proto, minmax_calibration(batches)(proto), {})
     scales = initializers(written)
