@@ -75,6 +75,8 @@ class PairedDifference:
         standard_error: of the value; None for "tango".
         degrees: of Student's t; None for "tango".
         no_interval: why there is none.
+        holm_p: two-sided p that there is no difference, corrected by Holm for the other subgroups of the same metric
+            and variant; None of all images.
     """
 
     value: float
@@ -90,6 +92,7 @@ class PairedDifference:
     standard_error: float | None = None
     degrees: int | None = None
     no_interval: str | None = None
+    holm_p: float | None = None
 
     __pydantic_config__ = CLOSED
 

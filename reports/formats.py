@@ -137,6 +137,13 @@ def speedup_in_words(ci95: tuple[float, float] | None) -> str:
     return "not distinguishable"
 
 
+def p_value(value: float) -> str:
+    """Return a p as journals write it: "p = .03", "p < .001"."""
+    if value < 0.001:
+        return "p < .001"
+    return f"p = {value:.2g}".replace("0.", ".", 1)
+
+
 def count(number: int, singular: str, plural: str = "") -> str:
     """Return "1 gate", "2 gates"."""
     return f"{number:,}{NO_BREAK}{singular if number == 1 else plural or singular + 's'}".replace(",", NARROW)

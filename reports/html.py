@@ -15,7 +15,7 @@ from foundation.files import JSON
 from foundation.measurements import Measurement
 from foundation.record import Verdict
 from reports import charts, formats
-from reports.class_tables import class_tables, rare_sentence, subgroup_table
+from reports.class_tables import class_tables, rare_sentence, subgroup_tables
 from reports.decision import judged_as_it_stands, outcome
 from reports.facts import Facts
 from reports.gallery import changed_images, saliency_grid
@@ -95,7 +95,7 @@ def render(facts: Facts) -> str:
         deciding=deciding_metric(facts).row.heading,
         class_tables=class_tables(facts),
         rare=rare_sentence(facts),
-        subgroups=subgroup_table(facts),
+        subgroups=subgroup_tables(facts),
         splits=_splits(facts),
         history=_history(facts),
         measurements=[_measurement_row(measurement) for measurement in facts.measurements],

@@ -140,7 +140,8 @@ def stands_in(measurement: Measurement, *tables: TableName) -> bool:
 
 def rare_labels(facts: Facts) -> tuple[str, ...]:
     """Return the labels that the means over labels leave out, because too few test images have or lack them."""
-    lists = (m.remarks["too_rare"] for m in facts.measurements if "too_rare" in m.remarks)
+    whole = (m for m in facts.measurements if m.where.subgroup is None)
+    lists = (m.remarks["too_rare"] for m in whole if "too_rare" in m.remarks)
     return tuple(dict.fromkeys(str(name) for names in lists for name in names))
 
 
