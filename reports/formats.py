@@ -85,6 +85,7 @@ UNITS: Mapping[str, Callable[[float], str]] = {
     "probability": score,
     "squared distance": score,
     "×": times,
+    "ratio": significant,
     "bytes": size,
     "ms": milliseconds,
     "s": seconds,
@@ -93,7 +94,13 @@ UNITS: Mapping[str, Callable[[float], str]] = {
 """How a value of each unit is written; a measurement brings its own unit."""
 
 
-UNIT_WORDS: Mapping[str, str] = {"probability": "", "squared distance": "", "correlation": "", "similarity": ""}
+UNIT_WORDS: Mapping[str, str] = {
+    "probability": "",
+    "squared distance": "",
+    "correlation": "",
+    "similarity": "",
+    "ratio": "",
+}
 """What stands behind a difference; "" where the number has no unit."""
 
 

@@ -22,6 +22,7 @@ from reports.gallery import changed_images, saliency_grid
 from reports.measured import deciding_metric, find, latency_settings, method_name, reason_of, shown_unit
 from reports.recovery_table import recovery_table
 from reports.saliency_tables import saliency_tables
+from reports.threshold_tables import threshold_tables
 from reports.tuning import LONG_NOTES, Search, searches
 from reports.variant_tables import accuracy_table, at_a_glance, latency_tables
 
@@ -95,6 +96,7 @@ def render(facts: Facts) -> str:
         deciding=deciding_metric(facts).row.heading,
         class_tables=class_tables(facts),
         rare=rare_sentence(facts),
+        thresholds=threshold_tables(facts),
         subgroups=subgroup_tables(facts),
         splits=_splits(facts),
         history=_history(facts),

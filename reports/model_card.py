@@ -12,6 +12,7 @@ from reports.facts import BASELINE, Facts
 from reports.measured import rare_labels
 from reports.saliency_tables import saliency_tables
 from reports.tables import Table
+from reports.threshold_tables import threshold_tables
 from reports.variant_tables import accuracy_table, latency_tables
 
 
@@ -33,6 +34,7 @@ def render(facts: Facts) -> str:
         "## Per label and subgroup" if facts.task == "multi_label" else "## Per class and subgroup",
         markdown.escape(rare_sentence(facts)),
         *_tables(class_tables(facts), "Not measured."),
+        *_tables(threshold_tables(facts), "No operating points were asked for."),
         *_tables(subgroup_tables(facts), "No subgroups are recorded."),
         "## Limits",
         _limits(facts),

@@ -46,6 +46,9 @@ class Gate(Settings):
     provider: str | None = Field(None, description="only measurements on this execution provider")
     threads: int | None = Field(None, ge=1, description="only measurements with this many threads")
     method: MethodName | None = Field(None, description="only saliency maps made this way")
+    per: Literal["patient"] | None = Field(
+        None, description="decisions about patients, of a metric with `_at_threshold`; null: about images"
+    )
     subgroup: str | None = Field(
         None,
         description="only the images of this subgroup: `small lesions`, `medium lesions` or `large lesions` with a "
@@ -90,7 +93,7 @@ class Gate(Settings):
     @property
     def identity(self) -> dict[str, JSON]:
         """What a digest of the criteria is taken over: a point gate's is what it was before there were others."""
-        tested = ("noninferior_to", "equivalent_to", "margin", "alpha", "confidence")
+        tested = ("noninferior_to", "equivalent_to", "margin", "alpha", "confidence", "per")
         values: dict[str, JSON] = self.model_dump(mode="json")
         return {key: value for key, value in values.items() if key not in tested or not self._is_default(key)}
 
@@ -112,7 +115,13 @@ class Gate(Settings):
     @property
     def name(self) -> str:
         """The criterion as one reads it."""
-        where = [self.provider, f"{self.threads} thr." if self.threads else None, self.method, self._images]
+        where = [
+            self.provider,
+            f"{self.threads} thr." if self.threads else None,
+            self.method,
+            self._images,
+            f"per {self.per}" if self.per else None,
+        ]
         place = ", ".join(part for part in where if part)
         metric = f"{self.variant}: {self.metric}{f' ({place})' if place else ''}"
         if self.tests_difference:
@@ -205,6 +214,7 @@ def _fits(gate: Gate, measurement: Measurement) -> bool:
     return (
         measurement.metric == gate.metric
         and (where.subgroup is not None if gate.subgroup == WORST else where.subgroup == gate.subgroup)
+        and where.per == gate.per
         and gate.provider in (None, where.provider)
         and gate.threads in (None, where.threads)
         and gate.method in (None, where.method)
