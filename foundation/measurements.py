@@ -33,6 +33,7 @@ class Where:
         method: how the saliency maps were made.
         subgroup: the images of the split that count; None: all of them.
         per: what is decided about, "patient"; None: each image.
+        change: how the images were made worse, kind and strength, "jpeg 3"; None: not at all.
     """
 
     provider: str | None = None
@@ -42,6 +43,7 @@ class Where:
     method: str | None = None
     subgroup: str | None = None
     per: str | None = None
+    change: str | None = None
 
     __pydantic_config__ = CLOSED
 
@@ -54,6 +56,7 @@ class Where:
             "method": self.method,
             "subgroup": self.subgroup,
             "per": self.per,
+            "change": self.change,
         }
         return {name: value for name, value in named.items() if value is not None}
 

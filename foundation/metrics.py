@@ -4,7 +4,8 @@ A metric is one row here. Gates and tolerances take the known names from it, mea
 its direction, the report the table, the heading, the legend and the unit that a number is written in; so a new row
 appears in all of them. What computes a metric stands above, under the same name and in the same order, in
 `stages.validate.COMPUTATIONS`: this room knows no arrays. "file" and "timing" metrics have no row there, because they
-are measured, not computed, and "threshold" metrics have none, because they all come from one table of decisions.
+are measured, not computed, and "threshold" and "changed" metrics have none, because those of a file come from one
+table of decisions.
 """
 
 from __future__ import annotations
@@ -27,12 +28,22 @@ Inputs = Literal[
     "perturbed",
     "masks",
     "threshold",
+    "changed",
     "file",
     "timing",
 ]
 Sample = Literal["all", "class", "others"]
 TableName = Literal[
-    "files", "answers", "classes", "likeness", "faithfulness", "in_mask", "sanity", "thresholds", "latency"
+    "files",
+    "answers",
+    "classes",
+    "likeness",
+    "faithfulness",
+    "in_mask",
+    "sanity",
+    "thresholds",
+    "robustness",
+    "latency",
 ]
 
 
@@ -62,8 +73,8 @@ class Metric:
             the mean over the classes; "reference": logits and fp32's logits; "maps": maps and fp32's maps;
             "randomised": maps and those of the same file with weights that know nothing; "perturbed": the file's
             answers to images that lose or gain pixels; "masks": maps and masks; "threshold":
-            answers at thresholds that were chosen with fp32, see `stages.validate.at_threshold`. "file" and "timing"
-            are measured.
+            answers at thresholds that were chosen with fp32, see `stages.validate.at_threshold`. "changed": answers
+            to images that were made worse, see `stages.validate.robustness`. "file" and "timing" are measured.
         table: the report's table, or part of one, in which it is a column or has rows of its own.
         heading: there.
         definitions: the kinds of task that the metric exists for, and what it is there.
@@ -187,6 +198,11 @@ METRICS: Mapping[str, Metric] = {
         "the threshold that the rule would pick for this file on validation images; neither high nor low is good",
         "Own threshold: what the rule would pick for this file; near fp32's the threshold is still right."),
         of_scores=True),
+    "robust_accuracy": Metric("share", True, "changed", "robustness", "Accuracy", _for_both(
+        "accuracy on images made worse by JPEG, blur, noise, brightness or rotation, at one of five strengths",
+        "Every file sees the same images; strengths 1 to 5 are those of ImageNet-C, of rotations 5 to 30 degrees.")),
+    "robust_agreement": Metric("share", True, "changed", "robustness", "Agreement with fp32", _for_both(
+        "share of the answers to images that were made worse which are fp32's"), against_fp32=True),
     "size_bytes": Metric("bytes", False, "file", "files", "Size", _for_both("size of the ONNX file")),
     "latency_p50_ms": Metric("ms", False, "timing", "latency", "p50", _for_both(
         "half of the queries are answered within this time",

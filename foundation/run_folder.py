@@ -64,6 +64,10 @@ class RunFolder:
         """The threshold of each class, chosen with fp32."""
         return self.root / "validate" / "operating_points.json"
 
+    def answers_under_change(self, variant: str) -> Path:
+        """Return the path of a variant's logits on images that were made worse."""
+        return self.root / "validate" / "predictions" / "changed" / f"{variant}.npz"
+
     def maps(self, variant: str, method: str) -> Path:
         """Return the path of a variant's saliency maps by a method."""
         folder = {"occlusion": "saliency", "gradient": "gradients"}.get(method, method)

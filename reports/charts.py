@@ -129,6 +129,36 @@ def training_history(key: str, history: Sequence[Mapping[str, JSON]], descriptio
         return inline(figure, key, description)
 
 
+def curves(key: str, lines: Mapping[str, Sequence[float]], x_label: str, y_label: str, description: str) -> str:
+    """Return one line per name over 1, 2, 3…
+
+    Args:
+        key: prefix of the SVG's ids, unique on the page.
+        lines: name → its values, all as many.
+        x_label: of the steps.
+        y_label: with the unit.
+        description: what a reader who cannot see the chart is told.
+    """
+    with style():
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
+
+        figure = Figure(figsize=(3.9, 2.5))
+        axes = figure.add_subplot()
+        ends = []
+        for order, (name, values) in enumerate(lines.items()):
+            colour, steps = PALETTE[order % len(PALETTE)], range(1, len(values) + 1)
+            marker = MARKERS[order % len(MARKERS)]
+            axes.plot(steps, values, color=colour, linewidth=1.4, marker=marker, markersize=4)
+            ends.append(((float(len(values)), float(values[-1])), name, colour))
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        figure.tight_layout(pad=0.6)
+        _label_ends(axes, ends)
+        return inline(figure, key, description)
+
+
 def history_series(history: Sequence[Mapping[str, JSON]]) -> tuple[list[str], list[str]]:
     """Return the losses and the validation metrics that a training history holds, by their keys."""
     numbers = dict.fromkeys(key for entry in history for key, value in entry.items() if _is_number(value))

@@ -21,6 +21,7 @@ from reports.facts import Facts
 from reports.gallery import changed_images, saliency_grid
 from reports.measured import deciding_metric, find, latency_settings, method_name, reason_of, shown_unit
 from reports.recovery_table import recovery_table
+from reports.robustness import robustness
 from reports.saliency_tables import saliency_tables
 from reports.threshold_tables import threshold_tables
 from reports.tuning import LONG_NOTES, Search, searches
@@ -96,6 +97,7 @@ def render(facts: Facts) -> str:
         deciding=deciding_metric(facts).row.heading,
         class_tables=class_tables(facts),
         rare=rare_sentence(facts),
+        robustness=robustness(facts),
         thresholds=threshold_tables(facts),
         subgroups=subgroup_tables(facts),
         splits=_splits(facts),
@@ -110,6 +112,7 @@ def render(facts: Facts) -> str:
 def _sections(facts: Facts, found: Sequence[Search]) -> tuple[Section, ...]:
     """Return the page's sections in their order."""
     of_classes = f"{'Labels' if facts.task == 'multi_label' else 'Classes'} and subgroups"
+    asked = any(m.where.change for m in facts.measurements)
     behind = tuple((f"search-{anchor(one.variant)}", f"Search behind {one.variant}") for one in found)
     return (
         Section("variants.html", (("variants", "Variants"), ("trade-offs", "Trade-offs"))),
@@ -117,6 +120,7 @@ def _sections(facts: Facts, found: Sequence[Search]) -> tuple[Section, ...]:
         Section("saliency.html", (("saliency", "Saliency"),)),
         Section("changed.html", (("changed", "Changed answers"),)),
         Section("classes.html", (("classes", of_classes),)),
+        Section("robustness.html", (("robustness", "Worse images"),) if asked else ()),
         Section("made.html", (("made", "How it was made"),)),
     )
 

@@ -46,6 +46,9 @@ class Gate(Settings):
     provider: str | None = Field(None, description="only measurements on this execution provider")
     threads: int | None = Field(None, ge=1, description="only measurements with this many threads")
     method: MethodName | None = Field(None, description="only saliency maps made this way")
+    change: str | None = Field(
+        None, description="images made worse, as `jpeg 3`, of a metric with `robust_`; null: every change must hold"
+    )
     per: Literal["patient"] | None = Field(
         None, description="decisions about patients, of a metric with `_at_threshold`; null: about images"
     )
@@ -93,7 +96,7 @@ class Gate(Settings):
     @property
     def identity(self) -> dict[str, JSON]:
         """What a digest of the criteria is taken over: a point gate's is what it was before there were others."""
-        tested = ("noninferior_to", "equivalent_to", "margin", "alpha", "confidence", "per")
+        tested = ("noninferior_to", "equivalent_to", "margin", "alpha", "confidence", "per", "change")
         values: dict[str, JSON] = self.model_dump(mode="json")
         return {key: value for key, value in values.items() if key not in tested or not self._is_default(key)}
 
@@ -121,6 +124,7 @@ class Gate(Settings):
             self.method,
             self._images,
             f"per {self.per}" if self.per else None,
+            self.change,
         ]
         place = ", ".join(part for part in where if part)
         metric = f"{self.variant}: {self.metric}{f' ({place})' if place else ''}"
@@ -215,6 +219,7 @@ def _fits(gate: Gate, measurement: Measurement) -> bool:
         measurement.metric == gate.metric
         and (where.subgroup is not None if gate.subgroup == WORST else where.subgroup == gate.subgroup)
         and where.per == gate.per
+        and gate.change in (None, where.change)
         and gate.provider in (None, where.provider)
         and gate.threads in (None, where.threads)
         and gate.method in (None, where.method)

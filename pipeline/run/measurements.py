@@ -17,6 +17,7 @@ from foundation.progress import Observer
 from pipeline.configuration import Configuration
 from pipeline.run.ledger import Ledger, Stage
 from pipeline.run.operating import measure_operating_points
+from pipeline.run.robustness import measure_under_change
 from pipeline.run.saliency import Explaining, explain_model
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def validate_models(
                     predictions = Predictions.read("fp32", ledger.run.predictions("fp32"))
                     for doubt in suspicions(predictions, answers, data.classes):
                         observer.say(f"! fp32: {doubt}")
+                measurements += measure_under_change(configuration, ledger, data, fp32, model, progress)
                 task = Explaining(configuration.validation.saliency, ledger, data, fp32, model, progress)
                 measurements += explain_model(task, without_reference, observer)
         except DiskError:
@@ -163,11 +165,15 @@ def _absent(
     configuration: Configuration, ledger: Ledger, task: Task, measurements: list[Measurement]
 ) -> list[Measurement]:
     """Return an empty measurement, with the reason, for every number that a variant which failed does not have."""
+    unasked = ("changed",) if configuration.validation.robustness is None else ()
     measured = {(measurement.variant, measurement.metric) for measurement in measurements}
     reasons = {stage.subject: stage.error for stage in ledger.record.stages if stage.error}
     return [
         Measurement(metric, None, row.unit, variant, remarks={"reason": reasons.get(variant, "unknown")})
         for variant in configuration.variants
         for metric, row in METRICS.items()
-        if "/" not in metric and task in row.definitions and (variant, metric) not in measured
+        if "/" not in metric
+        and row.inputs not in unasked
+        and task in row.definitions
+        and (variant, metric) not in measured
     ]

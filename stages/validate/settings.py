@@ -8,6 +8,7 @@ from foundation.settings import Settings
 from stages.validate.accuracy import AccuracySettings
 from stages.validate.latency import LatencySettings
 from stages.validate.operating_points import OperatingPointSettings
+from stages.validate.robustness import RobustnessSettings
 from stages.validate.saliency import SaliencySettings
 
 
@@ -17,6 +18,9 @@ class ValidateSettings(Settings):
     accuracy: AccuracySettings = Field(AccuracySettings(), description="answers to the test split")
     operating_points: OperatingPointSettings | None = Field(
         None, description="thresholds that are chosen with fp32 and kept for every file; null: none"
+    )
+    robustness: RobustnessSettings | None = Field(
+        None, description="answers to images that are made worse in five ways at five strengths; null: not asked"
     )
     saliency: SaliencySettings = Field(
         SaliencySettings(), description="saliency maps: how they are made, and what they are worth"

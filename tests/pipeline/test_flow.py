@@ -43,6 +43,7 @@ VALUES = {
     },
     "validation": {
         "accuracy": {"batch_size": 64, "resamples": 1000},
+        "robustness": {"images": 20},
         "operating_points": {"rule": "sensitivity", "floor": 0.8, "classes": ["3"]},
         "saliency": {"images": 10, "resamples": 1000},
         "latency": {"rounds": 5, "time_budget_s": 0.0, "queries_per_round": 8, "warmup_queries": 1},

@@ -1,0 +1,65 @@
+"""The curves and the table of answers on worse images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from foundation.metrics import METRICS
+from reports import charts, formats
+from reports.facts import Facts
+from reports.tables import Column, Row, Table, absent, cell
+
+_METRICS = ("robust_accuracy", "robust_agreement")
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """The section of the report: curves over the strengths, and their numbers."""
+
+    charts: tuple[tuple[str, Markup], ...]
+    tables: tuple[Table, ...]
+
+
+def robustness(facts: Facts) -> Robustness | None:
+    """Return the curves and the tables; None where the run was not asked."""
+    found = {
+        (m.metric, m.variant, m.where.change): m
+        for m in facts.measurements
+        if m.metric in _METRICS and m.where.change
+    }
+    if not found:
+        return None
+    changes = list(dict.fromkeys(str(change) for _, _, change in found))
+    kinds = list(dict.fromkeys(change.rpartition(" ")[0] for change in changes))
+    drawn = []
+    for kind in kinds:
+        strengths = [change for change in changes if change.rpartition(" ")[0] == kind]
+        lines = {
+            variant: [
+                one.value * 100
+                for change in strengths
+                if (one := found.get((_METRICS[0], variant, change))) is not None and one.value is not None
+            ]
+            for variant in facts.variant_names
+        }
+        lines = {name: values for name, values in lines.items() if len(values) == len(strengths)}
+        told = "; ".join(
+            f"{name} {', '.join(f'{value:.1f}' for value in values)} %" for name, values in lines.items()
+        )
+        svg = charts.curves(f"robustness-{kind}", lines, "strength", "accuracy, %", f"Accuracy under {kind}: {told}.")
+        drawn.append((f"Under {kind}", Markup(svg)))
+    tables = []
+    for metric in _METRICS:
+        rows = []
+        for change in changes:
+            values = [found.get((metric, variant, change)) for variant in facts.variant_names]
+            rows.append(Row(change, tuple(cell(one) if one else absent("fp32 is the reference") for one in values)))
+        row = METRICS[metric]
+        columns = tuple(Column(variant) for variant in facts.variant_names)
+        legend = row.definitions[facts.task].legend
+        n = max((one.n or 0 for one in found.values()), default=0)
+        caption = f"{row.heading} on {formats.count(n, 'image')} made worse"
+        tables.append(Table(metric.replace("_", "-"), caption, "Change", columns, tuple(rows), legend))
+    return Robustness(tuple(drawn), tuple(tables))
