@@ -1,4 +1,4 @@
-"""The face for Python and notebooks: run a configuration, quantize a file, write its twin, open a run.
+"""The face for Python and notebooks: run a configuration, quantize a file, write its twin, open and check a run.
 
 import edgeproof
 
@@ -8,6 +8,6 @@ run.frame().query("metric == 'saliency_spearman'")
 
 from __future__ import annotations
 
-from edgeproof._face import OpenedRun, open_run, quantize, run, twin
+from edgeproof._face import OpenedRun, check, open_run, quantize, run, twin
 
-__all__ = ["OpenedRun", "open_run", "quantize", "run", "twin"]
+__all__ = ["OpenedRun", "check", "open_run", "quantize", "run", "twin"]

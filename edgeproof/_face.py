@@ -17,6 +17,8 @@ from foundation.run_folder import RunFolder
 if TYPE_CHECKING:
     import pandas
 
+    from pipeline.custody.check import CheckedRun
+
 PathLike = str | os.PathLike[str]
 
 
@@ -102,6 +104,24 @@ def open_run(path: PathLike) -> OpenedRun:
     refuse_changed(run, record, besides=record.files.keys() - read)
     measurements = read_measurements(run.measurements) if run.measurements.exists() else ()
     return OpenedRun(run.root, record, measurements)
+
+
+def check(path: PathLike, public_key: PathLike | None = None) -> CheckedRun:
+    """Hold every file of a run against its record, as `edgeproof check` does.
+
+    Args:
+        path: the run folder.
+        public_key: PEM file of the key that the record is to be signed with; None where that does not matter.
+
+    Returns:
+        Each file with its state; `bad` has those that are not as recorded, `exit_code` is 0 where there are none.
+
+    Raises:
+        UsageError: it holds no record of a run, or one that cannot be parsed, or the key is none.
+    """
+    from pipeline.custody.check import check_run
+
+    return check_run(RunFolder(Path(path)), Path(public_key) if public_key else None)
 
 
 def run(configuration: PathLike, folder: PathLike | None = None, quiet: bool = True) -> OpenedRun:

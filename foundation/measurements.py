@@ -32,6 +32,7 @@ class Where:
         batch_size: images per query, likewise.
         method: how the saliency maps were made.
         subgroup: the images of the split that count; None: all of them.
+        per: what is decided about, "patient"; None: each image.
     """
 
     provider: str | None = None
@@ -40,6 +41,7 @@ class Where:
     batch_size: int | None = None
     method: str | None = None
     subgroup: str | None = None
+    per: str | None = None
 
     __pydantic_config__ = CLOSED
 
@@ -51,6 +53,7 @@ class Where:
             "batch_size": self.batch_size,
             "method": self.method,
             "subgroup": self.subgroup,
+            "per": self.per,
         }
         return {name: value for name, value in named.items() if value is not None}
 
@@ -75,6 +78,8 @@ class PairedDifference:
         standard_error: of the value; None for "tango".
         degrees: of Student's t; None for "tango".
         no_interval: why there is none.
+        holm_p: two-sided p that there is no difference, corrected by Holm for the other subgroups of the same metric
+            and variant; None of all images.
     """
 
     value: float
@@ -90,6 +95,7 @@ class PairedDifference:
     standard_error: float | None = None
     degrees: int | None = None
     no_interval: str | None = None
+    holm_p: float | None = None
 
     __pydantic_config__ = CLOSED
 

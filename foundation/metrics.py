@@ -4,7 +4,7 @@ A metric is one row here. Gates and tolerances take the known names from it, mea
 its direction, the report the table, the heading, the legend and the unit that a number is written in; so a new row
 appears in all of them. What computes a metric stands above, under the same name and in the same order, in
 `stages.validate.COMPUTATIONS`: this room knows no arrays. "file" and "timing" metrics have no row there, because they
-are measured, not computed.
+are measured, not computed, and "threshold" metrics have none, because they all come from one table of decisions.
 """
 
 from __future__ import annotations
@@ -18,10 +18,22 @@ if TYPE_CHECKING:
 
 
 Inputs = Literal[
-    "labels", "class", "class_mean", "reference", "maps", "randomised", "perturbed", "masks", "file", "timing"
+    "labels",
+    "class",
+    "class_mean",
+    "reference",
+    "maps",
+    "randomised",
+    "perturbed",
+    "masks",
+    "threshold",
+    "file",
+    "timing",
 ]
 Sample = Literal["all", "class", "others"]
-TableName = Literal["files", "answers", "classes", "likeness", "faithfulness", "in_mask", "sanity", "latency"]
+TableName = Literal[
+    "files", "answers", "classes", "likeness", "faithfulness", "in_mask", "sanity", "thresholds", "latency"
+]
 
 
 @dataclass(frozen=True)
@@ -49,7 +61,9 @@ class Metric:
         inputs: what it is computed from: "labels": logits and labels; "class": the same, for one class; "class_mean":
             the mean over the classes; "reference": logits and fp32's logits; "maps": maps and fp32's maps;
             "randomised": maps and those of the same file with weights that know nothing; "perturbed": the file's
-            answers to images that lose or gain pixels; "masks": maps and masks. "file" and "timing" are measured.
+            answers to images that lose or gain pixels; "masks": maps and masks; "threshold":
+            answers at thresholds that were chosen with fp32, see `stages.validate.at_threshold`. "file" and "timing"
+            are measured.
         table: the report's table, or part of one, in which it is a column or has rows of its own.
         heading: there.
         definitions: the kinds of task that the metric exists for, and what it is there.
@@ -157,6 +171,22 @@ METRICS: Mapping[str, Metric] = {
         "energy of fp32's logits over the energy of the deviation from them",
         "SQNR: power of fp32's logits over the power of the difference; 20 dB is an error of a tenth."),
         against_fp32=True, of_scores=True),
+    "sensitivity_at_threshold/CLASS": Metric("share", True, "threshold", "thresholds", "Sensitivity", _for_both(
+        "share of the class's images, or patients, that reach the threshold chosen with fp32"), of_scores=True),
+    "specificity_at_threshold/CLASS": Metric("share", True, "threshold", "thresholds", "Specificity", _for_both(
+        "share of the other images, or patients, that stay below the threshold chosen with fp32"), of_scores=True),
+    "ppv_at_threshold/CLASS": Metric("share", True, "threshold", "thresholds", "PPV", _for_both(
+        "probability of the class where the threshold is reached, at the stated prevalence"), of_scores=True),
+    "npv_at_threshold/CLASS": Metric("share", True, "threshold", "thresholds", "NPV", _for_both(
+        "probability of another class where it is not reached, at the stated prevalence"), of_scores=True),
+    "lr_positive_at_threshold/CLASS": Metric("ratio", True, "threshold", "thresholds", "LR+", _for_both(
+        "sensitivity over 1 − specificity: what reaching the threshold multiplies the odds by"), of_scores=True),
+    "lr_negative_at_threshold/CLASS": Metric("ratio", False, "threshold", "thresholds", "LR−", _for_both(
+        "1 − sensitivity over specificity: what staying below multiplies the odds by"), of_scores=True),
+    "own_threshold/CLASS": Metric("probability", True, "threshold", "thresholds", "Own threshold", _for_both(
+        "the threshold that the rule would pick for this file on validation images; neither high nor low is good",
+        "Own threshold: what the rule would pick for this file; near fp32's the threshold is still right."),
+        of_scores=True),
     "size_bytes": Metric("bytes", False, "file", "files", "Size", _for_both("size of the ONNX file")),
     "latency_p50_ms": Metric("ms", False, "timing", "latency", "p50", _for_both(
         "half of the queries are answered within this time",

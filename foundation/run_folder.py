@@ -55,6 +55,15 @@ class RunFolder:
         """Return the path of a variant's logits on the test images."""
         return self.root / "validate" / "predictions" / f"{variant}.npz"
 
+    def validation_predictions(self, variant: str) -> Path:
+        """Return the path of a variant's logits on the validation images."""
+        return self.root / "validate" / "predictions" / "validation" / f"{variant}.npz"
+
+    @property
+    def operating_points(self) -> Path:
+        """The threshold of each class, chosen with fp32."""
+        return self.root / "validate" / "operating_points.json"
+
     def maps(self, variant: str, method: str) -> Path:
         """Return the path of a variant's saliency maps by a method."""
         folder = {"occlusion": "saliency", "gradient": "gradients"}.get(method, method)

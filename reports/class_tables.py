@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from foundation.metrics import Metric, rows_of
+from dataclasses import replace
+
+from foundation.measurements import Measurement
+from foundation.metrics import METRICS, Metric, row_name, rows_of
 from reports import formats
 from reports.facts import BASELINE, Facts
 from reports.measured import find, rare_labels
-from reports.tables import Column, Row, Table, cell
+from reports.tables import Cell, Column, Row, Table, cell
 
 MOST_CLASSES = 40
 """Rows of a table per class; a thousand would hide what matters."""
+
+SIGNIFICANT = 0.05
+SUBGROUP_LEGEND = (
+    "A p stands where chance does not explain the difference from fp32: at most .05, corrected by Holm for the other "
+    "subgroups of the table."
+)
 
 
 def class_tables(facts: Facts) -> tuple[Table, ...]:
@@ -82,24 +91,42 @@ def rare_sentence(facts: Facts) -> str:
     )
 
 
-def subgroup_table(facts: Facts) -> Table | None:
-    """Return accuracy per subgroup; None where the run measured none."""
+def subgroup_tables(facts: Facts) -> tuple[Table, ...]:
+    """Return one table per measure of the subgroups; of two classes those of the second one stand there too."""
+    metrics = ["accuracy", "balanced_accuracy", "auroc_macro"]
+    if facts.task == "multi_class" and len(facts.record.classes) == 2:
+        metrics += [f"{family}/{facts.record.classes[1]}" for family in ("sensitivity", "specificity", "auroc")]
+    tables = (_subgroup_table(facts, metric) for metric in metrics)
+    return tuple(table for table in tables if table is not None)
+
+
+def _subgroup_table(facts: Facts, metric: str) -> Table | None:
     images: dict[str, int] = {}
     for measurement in facts.measurements:
-        if measurement.metric == "accuracy" and measurement.where.subgroup is not None:
+        if measurement.metric == metric and measurement.where.subgroup is not None:
             images.setdefault(measurement.where.subgroup, measurement.n or 0)
     if not images:
         return None
     rows = tuple(
         Row(
             subgroup,
-            tuple(cell(find(facts, "accuracy", variant, subgroup=subgroup)) for variant in facts.variant_names),
-            formats.count(images[subgroup], "image"),
+            tuple(_with_p(find(facts, metric, variant, subgroup=subgroup)) for variant in facts.variant_names),
+            formats.count(images[subgroup], "image") if images[subgroup] else "",
         )
         for subgroup in sorted(images)
     )
+    row, of_class = METRICS[row_name(metric)], metric.partition("/")[2]
+    caption = f"{row.heading}{f' of {of_class}' if of_class else ''} per subgroup"
     columns = tuple(Column(variant) for variant in facts.variant_names)
-    return Table("subgroups", "Accuracy per subgroup", "Subgroup", columns, rows)
+    return Table(f"subgroups-{metric.partition('/')[0]}", caption, "Subgroup", columns, rows, SUBGROUP_LEGEND)
+
+
+def _with_p(measurement: Measurement) -> Cell:
+    """Return a cell whose difference from fp32 has its p, where chance does not explain it."""
+    shown, change = cell(measurement), measurement.difference
+    if change is None or change.holm_p is None or change.holm_p > SIGNIFICANT:
+        return shown
+    return replace(shown, remark=f"{shown.remark}, {formats.p_value(change.holm_p)}")
 
 
 def _images(facts: Facts, label: int, *, others: bool) -> str:

@@ -85,6 +85,7 @@ UNITS: Mapping[str, Callable[[float], str]] = {
     "probability": score,
     "squared distance": score,
     "×": times,
+    "ratio": significant,
     "bytes": size,
     "ms": milliseconds,
     "s": seconds,
@@ -93,7 +94,13 @@ UNITS: Mapping[str, Callable[[float], str]] = {
 """How a value of each unit is written; a measurement brings its own unit."""
 
 
-UNIT_WORDS: Mapping[str, str] = {"probability": "", "squared distance": "", "correlation": "", "similarity": ""}
+UNIT_WORDS: Mapping[str, str] = {
+    "probability": "",
+    "squared distance": "",
+    "correlation": "",
+    "similarity": "",
+    "ratio": "",
+}
 """What stands behind a difference; "" where the number has no unit."""
 
 
@@ -135,6 +142,13 @@ def speedup_in_words(ci95: tuple[float, float] | None) -> str:
     if high < 1:
         return "slower"
     return "not distinguishable"
+
+
+def p_value(value: float) -> str:
+    """Return a p as journals write it: "p = .03", "p < .001"."""
+    if value < 0.001:
+        return "p < .001"
+    return f"p = {value:.2g}".replace("0.", ".", 1)
 
 
 def count(number: int, singular: str, plural: str = "") -> str:

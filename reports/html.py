@@ -15,13 +15,14 @@ from foundation.files import JSON
 from foundation.measurements import Measurement
 from foundation.record import Verdict
 from reports import charts, formats
-from reports.class_tables import class_tables, rare_sentence, subgroup_table
+from reports.class_tables import class_tables, rare_sentence, subgroup_tables
 from reports.decision import judged_as_it_stands, outcome
 from reports.facts import Facts
 from reports.gallery import changed_images, saliency_grid
 from reports.measured import deciding_metric, find, latency_settings, method_name, reason_of, shown_unit
 from reports.recovery_table import recovery_table
 from reports.saliency_tables import saliency_tables
+from reports.threshold_tables import threshold_tables
 from reports.tuning import LONG_NOTES, Search, searches
 from reports.variant_tables import accuracy_table, at_a_glance, latency_tables
 
@@ -95,7 +96,8 @@ def render(facts: Facts) -> str:
         deciding=deciding_metric(facts).row.heading,
         class_tables=class_tables(facts),
         rare=rare_sentence(facts),
-        subgroups=subgroup_table(facts),
+        thresholds=threshold_tables(facts),
+        subgroups=subgroup_tables(facts),
         splits=_splits(facts),
         history=_history(facts),
         measurements=[_measurement_row(measurement) for measurement in facts.measurements],

@@ -78,6 +78,7 @@ def find(
     latency: LatencySetting | None = None,
     saliency_method: str | None = None,
     subgroup: str | None = None,
+    per: str | None = None,
 ) -> Measurement:
     """Return one measurement of the test split, or one without a value whose remarks say why it is absent.
 
@@ -88,8 +89,9 @@ def find(
         latency: only the measurement taken there.
         saliency_method: only the one of this method; one without a method counts for every method.
         subgroup: only the one of these images; None: of all of them.
+        per: only the one about these, such as patients; None: about images.
     """
-    candidates = list(facts.by_name.get((metric, variant, subgroup), ()))
+    candidates = [m for m in facts.by_name.get((metric, variant, subgroup), ()) if m.where.per == per]
     if latency is not None:
         candidates = [m for m in candidates if _belongs_to(m, latency)]
     if saliency_method is not None:
@@ -140,7 +142,8 @@ def stands_in(measurement: Measurement, *tables: TableName) -> bool:
 
 def rare_labels(facts: Facts) -> tuple[str, ...]:
     """Return the labels that the means over labels leave out, because too few test images have or lack them."""
-    lists = (m.remarks["too_rare"] for m in facts.measurements if "too_rare" in m.remarks)
+    whole = (m for m in facts.measurements if m.where.subgroup is None)
+    lists = (m.remarks["too_rare"] for m in whole if "too_rare" in m.remarks)
     return tuple(dict.fromkeys(str(name) for names in lists for name in names))
 
 

@@ -6,12 +6,13 @@ from calibration_data.summary import summary_lines
 from foundation.measurements import Measurement
 from foundation.metrics import row_of
 from reports import formats, markdown
-from reports.class_tables import class_tables, rare_sentence, subgroup_table
+from reports.class_tables import class_tables, rare_sentence, subgroup_tables
 from reports.decision import outcome
 from reports.facts import BASELINE, Facts
 from reports.measured import rare_labels
 from reports.saliency_tables import saliency_tables
 from reports.tables import Table
+from reports.threshold_tables import threshold_tables
 from reports.variant_tables import accuracy_table, latency_tables
 
 
@@ -33,7 +34,8 @@ def render(facts: Facts) -> str:
         "## Per label and subgroup" if facts.task == "multi_label" else "## Per class and subgroup",
         markdown.escape(rare_sentence(facts)),
         *_tables(class_tables(facts), "Not measured."),
-        *_tables(tuple(table for table in (subgroup_table(facts),) if table), "No subgroups are recorded."),
+        *_tables(threshold_tables(facts), "No operating points were asked for."),
+        *_tables(subgroup_tables(facts), "No subgroups are recorded."),
         "## Limits",
         _limits(facts),
     ]
@@ -127,9 +129,13 @@ def _limits(facts: Facts) -> str:
         f"Accuracy and latency of an int8 file hold for the processor they were measured on: "
         f"{markdown.escape(facts.record.environment.cpu.model)}."
     )
-    absent = sum(m.value is None and not _asks_nothing(m) for m in facts.measurements)
-    if absent:
-        limits.append(f"{formats.count(absent, 'measurement')} could not be taken; report.json gives the reasons.")
+    absent = [m for m in facts.measurements if m.value is None and not _asks_nothing(m)]
+    whole = sum(m.where.subgroup is None for m in absent)
+    if whole:
+        limits.append(f"{formats.count(whole, 'measurement')} could not be taken; report.json gives the reasons.")
+    if len(absent) > whole:
+        number = formats.count(len(absent) - whole, "measurement")
+        limits.append(f"{number} of subgroups could not be taken, mostly for too few images; report.json lists them.")
     return "\n".join(f"- {limit}" for limit in limits)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache, partial
@@ -140,14 +141,22 @@ def _mapped(path: Path, key: str, mtime_ns: int) -> NDArray[np.uint8]:
     """Return an array mapped from disk, so that it is never in memory as a whole."""
     unpacked = unpacked_path(sha256_of_file(path), f"{key}.npy")
     with _as_usage_errors(path):
-        if not unpacked.is_file():
-            with zipfile.ZipFile(path) as archive:
-                member = _member(archive, path, key)
+        with zipfile.ZipFile(path) as archive:
+            member = _member(archive, path, key)
+            if not (unpacked.is_file() and _crc32(unpacked) == member.CRC):  # none, or changed since
                 with archive.open(member) as packed, atomic_path(unpacked) as temporary, temporary.open("wb") as out:
                     for block in _blocks(path, packed):
                         out.write(block)
         array: NDArray[np.uint8] = np.load(unpacked, mmap_mode="r", allow_pickle=False)
     return array
+
+
+def _crc32(path: Path) -> int:
+    found = 0
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK_BYTES):
+            found = zlib.crc32(block, found)
+    return found
 
 
 def _blocks(path: Path, packed: IO[bytes]) -> Iterator[bytes]:

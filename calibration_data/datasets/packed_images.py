@@ -22,7 +22,8 @@ from calibration_data.dataset import BadImageError
 from calibration_data.datasets.unpacking import largest_unpacked_bytes, unpacked_path
 from calibration_data.image_files import is_image_name
 from foundation.errors import UsageError
-from foundation.files import atomic_path, read_json, sha256_of_file, write_json
+from foundation.files import atomic_path, read_json, sha256_of_file
+from foundation.sealed_files import seal_fault, write_sealed
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz")
 _LARGEST_MEMBER_BYTES = 2**28
@@ -72,11 +73,11 @@ def pack_images(archive: Path) -> PackedImages:
     """
     digest = sha256_of_file(archive)
     packed, index = unpacked_path(digest, "images.bin"), unpacked_path(digest, "images.json")
-    if not (index.is_file() and packed.is_file()):
+    if not (index.is_file() and packed.is_file() and _is_as_written(index)):
         with atomic_path(packed) as temporary, temporary.open("wb") as out:
             images, others = _copy_images(archive, out)
         rows = [[name, image.offset, image.length, image.sha256] for name, image in sorted(images.items())]
-        write_json(index, {"images": rows, "others": sorted(others)})
+        write_sealed(index, {"images": rows, "others": sorted(others)})
     return read_packed(packed)
 
 
@@ -106,6 +107,13 @@ def read_packed_image(packed: Path, name: str) -> bytes:
     if hashlib.sha256(content).hexdigest() != image.sha256:
         raise BadImageError(f"expected the bytes of the archive, found others in the cache. Delete {packed}")
     return content
+
+
+def _is_as_written(index: Path) -> bool:
+    try:
+        return seal_fault(index.read_bytes()) is None
+    except (ValueError, RecursionError):
+        return False
 
 
 @lru_cache(maxsize=4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -15,6 +16,9 @@ from foundation.record import Verdict
 from foundation.settings import Settings
 from pipeline.judge.tested import worst_tested
 from stages.validate.saliency import MethodName
+
+WORST = "worst"
+"""In place of a subgroup's name: each subgroup that the metric is measured of."""
 
 
 class Gate(Settings):
@@ -42,10 +46,14 @@ class Gate(Settings):
     provider: str | None = Field(None, description="only measurements on this execution provider")
     threads: int | None = Field(None, ge=1, description="only measurements with this many threads")
     method: MethodName | None = Field(None, description="only saliency maps made this way")
+    per: Literal["patient"] | None = Field(
+        None, description="decisions about patients, of a metric with `_at_threshold`; null: about images"
+    )
     subgroup: str | None = Field(
         None,
         description="only the images of this subgroup: `small lesions`, `medium lesions` or `large lesions` with a "
-        "metric that needs masks, or one that the data set names with accuracy; by default all images together",
+        "metric that needs masks, or one that the data set names with accuracy, balanced_accuracy, auroc_macro, "
+        "sensitivity, specificity or auroc; `worst`: each of them must hold; by default all images together",
     )
 
     @field_validator("metric")
@@ -85,7 +93,7 @@ class Gate(Settings):
     @property
     def identity(self) -> dict[str, JSON]:
         """What a digest of the criteria is taken over: a point gate's is what it was before there were others."""
-        tested = ("noninferior_to", "equivalent_to", "margin", "alpha", "confidence")
+        tested = ("noninferior_to", "equivalent_to", "margin", "alpha", "confidence", "per")
         values: dict[str, JSON] = self.model_dump(mode="json")
         return {key: value for key, value in values.items() if key not in tested or not self._is_default(key)}
 
@@ -107,7 +115,13 @@ class Gate(Settings):
     @property
     def name(self) -> str:
         """The criterion as one reads it."""
-        where = [self.provider, f"{self.threads} thr." if self.threads else None, self.method, self.subgroup]
+        where = [
+            self.provider,
+            f"{self.threads} thr." if self.threads else None,
+            self.method,
+            self._images,
+            f"per {self.per}" if self.per else None,
+        ]
         place = ", ".join(part for part in where if part)
         metric = f"{self.variant}: {self.metric}{f' ({place})' if place else ''}"
         if self.tests_difference:
@@ -118,6 +132,10 @@ class Gate(Settings):
         bound = "" if self.confidence == "point" else " (95 % bound)"
         metric = f"{self.variant}: {self.metric}{against}{f' ({place})' if place else ''}"
         return f"{metric} {relation} {self.limit:g}{bound}"
+
+    @property
+    def _images(self) -> str | None:
+        return "worst subgroup" if self.subgroup == WORST else self.subgroup
 
     def holds(self, value: float) -> bool:
         """Return whether a value is within the bound."""
@@ -138,6 +156,27 @@ def _judge_one(gate: Gate, measurements: Sequence[Measurement]) -> Verdict:
     fitting = [m for m in measurements if m.variant == gate.variant and _fits(gate, m)]
     if not fitting:
         return Verdict(gate.name, "missing", None, gate.limit, _why_nothing_fits(gate, measurements))
+    if gate.subgroup == WORST:
+        return _judge_subgroups(gate, fitting, measurements)
+    return _judge_fitting(gate, fitting, measurements)
+
+
+def _judge_subgroups(gate: Gate, fitting: Sequence[Measurement], measurements: Sequence[Measurement]) -> Verdict:
+    """Judge every subgroup that has a number, by name, and tell which have none.
+
+    That each must hold needs no correction for their being several: the claim is false if it is of a single one, and
+    that one's test errs with its own rate (intersection-union test; Berger 1982, Technometrics 24:295).
+    """
+    told = [m for m in fitting if m.value is not None]
+    silent = sorted({str(m.where.subgroup) for m in fitting if m.value is None})
+    verdict = _judge_fitting(gate, told or fitting, measurements)
+    judged = verdict.measurement
+    worst = f"worst of {len(told)} subgroups is {judged.where.subgroup}: " if told and judged else ""
+    untold = f"; not judged, with too few images: {', '.join(silent)}" if told and silent else ""
+    return replace(verdict, detail=f"{worst}{verdict.detail}{untold}")
+
+
+def _judge_fitting(gate: Gate, fitting: Sequence[Measurement], measurements: Sequence[Measurement]) -> Verdict:
     if gate.tests_difference or gate.confidence != "point":
         return worst_tested(gate, fitting)
     held = []
@@ -174,7 +213,8 @@ def _fits(gate: Gate, measurement: Measurement) -> bool:
     where = measurement.where
     return (
         measurement.metric == gate.metric
-        and where.subgroup == gate.subgroup
+        and (where.subgroup is not None if gate.subgroup == WORST else where.subgroup == gate.subgroup)
+        and where.per == gate.per
         and gate.provider in (None, where.provider)
         and gate.threads in (None, where.threads)
         and gate.method in (None, where.method)

@@ -28,7 +28,8 @@ def worst_tested(gate: Gate, fitting: Sequence[Measurement]) -> Verdict:
         fitting: at least one.
     """
     verdicts = [_of_difference(gate, one) if gate.tests_difference else _of_bound(gate, one) for one in fitting]
-    return min(verdicts, key=lambda verdict: _WORST_FIRST.index(verdict.status))
+    good = 1.0 if gate.higher_is_better else -1.0
+    return min(verdicts, key=lambda one: (_WORST_FIRST.index(one.status), good * (one.value or 0.0)))
 
 
 def _of_difference(gate: Gate, found: Measurement) -> Verdict:

@@ -33,6 +33,7 @@ TOLERANCES: Mapping[Inputs, Tolerance] = {
     "randomised": Tolerance("absolute", 0.02),
     "perturbed": Tolerance("absolute", 0.02),
     "masks": Tolerance("absolute", 0.02),
+    "threshold": Tolerance("absolute", 0.02),
     "file": Tolerance("relative", 0.02),
     # Medians of one machine differ by a few per cent from night to night; a lost kernel fusion costs far more.
     "timing": Tolerance("relative", 0.15),
@@ -43,6 +44,9 @@ METRIC_TOLERANCES: Mapping[str, Tolerance] = {
     "logits_sqnr_db": Tolerance("absolute", 1.0),
     "latency_speedup": Tolerance("relative", 0.10),
     "latency_against_kernel": Tolerance("relative", 0.10),
+    "lr_positive_at_threshold/CLASS": Tolerance("relative", 0.25),
+    "lr_negative_at_threshold/CLASS": Tolerance("relative", 0.25),
+    "own_threshold/CLASS": Tolerance("absolute", 1.0),  # neither higher nor lower is better
 }
 """The default of a metric that needs its own."""
 

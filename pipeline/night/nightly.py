@@ -94,6 +94,8 @@ def run_nightly(
         accepted = read_accepted(nightly_root)  # before the run: a broken file should not cost a night
         folder, resumed = _run_folder(nightly_root, history, configuration_sha256, clock())
         night = record_start(nightly_root, folder.root.name, configuration_sha256, iso_utc(clock()))
+        for text in _texts(folder):  # of a night that was killed before the record could name them
+            text.unlink(missing_ok=True)
         try:
             gates_exit_code = run(folder)
             evidence = None if gates_exit_code == ExitCode.USAGE else read_evidence(folder)
@@ -216,11 +218,15 @@ def _write_texts(
     """Write `comparison.json` and `comparison.md` beside the run's report, and record them."""
     nights = [*(past for past in history.nights if past.run != night.run), night]
     outcome = comparison.as_json() if comparison else {"format_version": 1, "accepted": None, "exit_code": None}
-    table, text = folder.report / "comparison.json", folder.report / "comparison.md"
+    table, text = _texts(folder)
     write_json(table, {**outcome, "notes": list(notes)})
     write_text(text, nightly_markdown(name, comparison, notes, nights))
     if folder.record.exists():
         add_to_record(folder, (table, text))
+
+
+def _texts(folder: RunFolder) -> tuple[Path, Path]:
+    return folder.report / "comparison.json", folder.report / "comparison.md"
 
 
 def _run_folders(nightly_root: Path) -> list[Path]:

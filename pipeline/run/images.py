@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from calibration_data.settings import open_source, source_fingerprint, source_module
@@ -58,6 +58,7 @@ def prepare_images(
             lambda: prepare(dataset, configuration.data, folder, progress, training=training, classes=classes),
             lambda: read_prepared(folder),
         )
+    _refuse_unknown_operating_classes(configuration, data.classes)
     ledger.describe_data(data)
     for line in summary_lines(data, named=True):
         observer.say(line)
@@ -91,6 +92,16 @@ def names_of_outputs(
             "one name a line, in the order of the outputs (`model.onnx.classes`, --labels)."
         )
     return dataset.classes
+
+
+def _refuse_unknown_operating_classes(configuration: Configuration, classes: Sequence[str]) -> None:
+    settings = configuration.validation.operating_points
+    unknown = [name for name in (settings.classes or ()) if name not in classes] if settings else []
+    if unknown:
+        raise UsageError(
+            f"validation.operating_points.classes: expected names of {', '.join(classes[:10])}, found "
+            f"{', '.join(map(repr, unknown))}. Write them as the data does, or leave `classes` out for all."
+        )
 
 
 def _what_changes_the_images(configuration: Configuration) -> Mapping[str, object]:

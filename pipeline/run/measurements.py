@@ -16,6 +16,7 @@ from foundation.metrics import METRICS
 from foundation.progress import Observer
 from pipeline.configuration import Configuration
 from pipeline.run.ledger import Ledger, Stage
+from pipeline.run.operating import measure_operating_points
 from pipeline.run.saliency import Explaining, explain_model
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def validate_models(
             with observer.stage(f"validate {model.variant}") as progress:
                 answers = _measure_answers(configuration, ledger, data, fp32, model)
                 measurements += answers
+                measurements += measure_operating_points(configuration, ledger, data, fp32, model)
                 if model is fp32:
                     predictions = Predictions.read("fp32", ledger.run.predictions("fp32"))
                     for doubt in suspicions(predictions, answers, data.classes):

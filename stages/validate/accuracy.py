@@ -25,12 +25,23 @@ from stages.validate.intervals import groups
 from stages.validate.intervals.estimates import Estimate
 from stages.validate.measurements import measured, not_measured
 from stages.validate.metrics import gap_of_calibrated
+from stages.validate.subgroups import holm_corrected
 
 Labels = NDArray[np.int64]
 Logits = NDArray[np.float32]
 
 ON_TEST = Where(provider="cpu", split="test")
 """Where a file answers: accuracy is measured on the provider that every machine has."""
+
+SUBGROUP_METRICS = (
+    "accuracy",
+    "balanced_accuracy",
+    "auroc_macro",
+    "sensitivity/CLASS",
+    "specificity/CLASS",
+    "auroc/CLASS",
+)
+"""What is measured of each subgroup too: metrics whose intervals need no resampling."""
 
 
 class AccuracySettings(Settings):
@@ -48,7 +59,7 @@ class AccuracySettings(Settings):
         ge=1,
         le=1_000_000,
         description="test images with a label, and without it, from which on its AUROC and average precision are "
-        "measured and it counts in the means over labels; multi-label data only",
+        "measured and it counts in the means over labels; multi-label data only, but in a subgroup of any data",
     )
 
 
@@ -101,7 +112,8 @@ def measure_accuracy(
         classes: names of the classes or labels.
         reference_logits: fp32's logits of the same images; None for fp32 itself.
         group_names: n names of what images belong together by, such as a patient.
-        subgroups: n tuples of names; accuracy is measured of the images of each name too.
+        subgroups: n tuples of names; `SUBGROUP_METRICS` are measured of the images of each name too, and what
+            compression changed there has a p that Holm's correction for the other subgroups went into.
         settings: resamples, seed, and how often a label must occur.
         present_only: whether only the classes that occur among the labels are looked at, as where a model knows a
             thousand and the images show some of them; else a class without an image is told as not measured.
@@ -132,11 +144,13 @@ def measure_accuracy(
         answers = answers.of_present_classes()
     rows = [row for name, metric in METRICS.items() for row in _rows(name, metric, answers)]
     found = _measure(rows, answers, settings, ON_TEST)
+    in_subgroups: list[Measurement] = []
     for subgroup in sorted({name for names in subgroups for name in names}):
-        of_subgroup = answers.of_images(np.array([subgroup in names for names in subgroups]))
-        accuracy = _rows("accuracy", METRICS["accuracy"], of_subgroup)
-        found += _measure(accuracy, of_subgroup, settings, replace(ON_TEST, subgroup=subgroup))
-    return found
+        chosen = np.array([subgroup in names for names in subgroups])
+        of_subgroup = answers.of_images(chosen, f"the subgroup {subgroup!r}")
+        rows = [row for name in SUBGROUP_METRICS for row in _rows(name, METRICS[name], of_subgroup)]
+        in_subgroups += _measure(rows, of_subgroup, settings, replace(ON_TEST, subgroup=subgroup))
+    return found + holm_corrected(in_subgroups)
 
 
 def _rows(name: str, metric: Metric, answers: Answers) -> list[Row]:

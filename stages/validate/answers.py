@@ -24,6 +24,8 @@ Logits = NDArray[np.float32]
 NO_SCORES = "{} gives the number of a class, no scores"
 """Why a file has no metric that takes how sure it is."""
 
+WHOLE_SPLIT = "the test split"
+
 
 def decided(logits: Logits, task: Task) -> Labels:
     """Return the answered classes, int64 [n], or the answers to each label as 0 or 1, int64 [n, classes]."""
@@ -98,6 +100,7 @@ class Answers:
         min_positives: images with and without a label that its AUROC and average precision need; multi-label only.
         present: the classes that are looked at; None for all.
         unscored: the files, of this one and "fp32", that give the number of a class and no scores.
+        sample_name: what the images are, for reasons; of a subgroup, a class is told only from `min_positives` on.
     """
 
     variant: str
@@ -109,6 +112,7 @@ class Answers:
     min_positives: int
     present: frozenset[int] | None = None
     unscored: frozenset[str] = frozenset()
+    sample_name: str = WHOLE_SPLIT
 
     @property
     def task(self) -> Task:
@@ -157,13 +161,18 @@ class Answers:
         positive = self.positive(class_index)
         return positive if definition.sample == "class" else ~positive
 
-    def of_images(self, chosen: NDArray[np.bool_]) -> Answers:
-        """Return the answers to some of the images, bool [n]."""
+    def of_images(self, chosen: NDArray[np.bool_], name: str) -> Answers:
+        """Return the answers to some of the images, bool [n], and what these are called."""
         reference = None if self.reference_logits is None else self.reference_logits[chosen]
         # The numbers keep their order, so that groups of one image still are 0, 1, 2…
         _, units = np.unique(self.units[chosen], return_inverse=True)
         return replace(
-            self, logits=self.logits[chosen], labels=self.labels[chosen], reference_logits=reference, units=units
+            self,
+            logits=self.logits[chosen],
+            labels=self.labels[chosen],
+            reference_logits=reference,
+            units=units,
+            sample_name=name,
         )
 
     def why_not(self, metric: Metric, class_index: int | None) -> str:
@@ -179,10 +188,12 @@ class Answers:
         if class_index is None:
             return ""
         definition = metric.definitions[self.task]
+        if self.sample_name != WHOLE_SPLIT and (rare := self._too_rare(class_index)):
+            return rare
         if definition.sample == "all":
             return self._why_unordered(class_index)
         if not self.sample(definition, class_index).any():
-            return "the test split has no image that this share could be taken of"
+            return f"{self.sample_name} has no image that this share could be taken of"
         return ""
 
     def remarks(self, metric: Metric) -> dict[str, JSON]:
@@ -198,14 +209,14 @@ class Answers:
         if self.task == "multi_label":
             if self.counted:
                 return ""
-            return f"no label has {self.min_positives} positive and as many negative images in the test split"
+            return f"no label has {self.min_positives} positive and as many negative images in {self.sample_name}"
         # A mean over fewer classes is another quantity than the one that the gates were written for.
         missing = [
             name
             for index, name in enumerate(self.classes)
             if index in self.looked_at and not self.positive(index).any()
         ]
-        return f"the test split has no image of {', '.join(missing)}" if missing else ""
+        return f"{self.sample_name} has no image of {', '.join(missing)}" if missing else ""
 
     def _why_unordered(self, class_index: int) -> str:
         """Return why images with and without a class cannot be compared."""
@@ -214,12 +225,12 @@ class Answers:
         positives = int(self.positive(class_index).sum())
         if 0 < positives < len(self.labels):
             return ""
-        return f"the test split has {'only' if positives else 'no'} images of {self.classes[class_index]}"
+        return f"{self.sample_name} has {'only' if positives else 'no'} images of {self.classes[class_index]}"
 
     def _too_rare(self, class_index: int) -> str:
         positives = int(self.positive(class_index).sum())
         for count, kind in ((positives, "positive"), (len(self.labels) - positives, "negative")):
             if count < self.min_positives:
                 images = f"only {count} {kind} image{'' if count == 1 else 's'}" if count else f"no {kind} image"
-                return f"{images} in the test split; min_positives asks for {self.min_positives}"
+                return f"{images} in {self.sample_name}; min_positives asks for {self.min_positives}"
         return ""

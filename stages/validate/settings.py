@@ -7,6 +7,7 @@ from pydantic import Field
 from foundation.settings import Settings
 from stages.validate.accuracy import AccuracySettings
 from stages.validate.latency import LatencySettings
+from stages.validate.operating_points import OperatingPointSettings
 from stages.validate.saliency import SaliencySettings
 
 
@@ -14,6 +15,9 @@ class ValidateSettings(Settings):
     """What is measured of every variant, and how."""
 
     accuracy: AccuracySettings = Field(AccuracySettings(), description="answers to the test split")
+    operating_points: OperatingPointSettings | None = Field(
+        None, description="thresholds that are chosen with fp32 and kept for every file; null: none"
+    )
     saliency: SaliencySettings = Field(
         SaliencySettings(), description="saliency maps: how they are made, and what they are worth"
     )

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from browser import browser
 from campaign import Tally, Warm, prepare, scratch_folder, show
 from clocks import clocks
 from disks import disk_errors, disk_levels
@@ -33,6 +34,7 @@ PLAIN: Mapping[str, Callable[[Path, int], list[Tally]]] = {
     "places": places,
     "network": network,
     "signals": signals,
+    "browser": browser,
 }
 """Campaigns on whole processes."""
 

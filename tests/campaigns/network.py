@@ -1,4 +1,4 @@
-"""Trace a small run's system calls: no socket has an address outside the machine, and nothing is written elsewhere.
+"""Trace a run's system calls: no socket has an address outside the machine, and nothing is written elsewhere.
 
 Allowed are the run folder, the temporary folder, `/dev`, `/proc`, and the caches of Matplotlib (fonts) and PyTorch. A
 socket without an address is allowed too: in Neural Compressor's environment, libuuid asks the kernel for the network
@@ -11,6 +11,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from campaign import Tally, tell
@@ -21,57 +22,62 @@ _ADDRESS = re.compile(r"\b(?:connect|bind|sendto|sendmsg|sendmmsg)\(.*sa_family=
 _STREAM = re.compile(r"\bsocket\((AF_INET6?|AF_PACKET), SOCK_(?!DGRAM)")
 _WRITING = re.compile(r"\b(?:open|openat|creat|mkdir|mkdirat|rename\w*|unlink\w*|link\w*|symlink\w*)\((.*)")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
-_CALLS = ",".join(
-    (
-        "socket,connect,bind,sendto,sendmsg,sendmmsg",
-        "open,openat,creat,mkdir,mkdirat,rename,renameat,renameat2,unlink,unlinkat,link,symlink",
-    )
+_CALLS = (
+    "socket,connect,bind,sendto,sendmsg,sendmmsg,chdir,"
+    "open,openat,creat,mkdir,mkdirat,rename,renameat,renameat2,unlink,unlinkat,link,symlink"
 )
 _CACHES = (".cache", ".config", "torchinductor_")
 _HARMLESS = ("/dev/", "/proc/")
 
 
 def network(scratch: Path, budget: int) -> list[Tally]:
-    """Trace one run with every kind of variant."""
-    folder, temporary, home = scratch / "traced", scratch / "traced-tmp", scratch / "traced-home"
+    """Trace a run with every kind of variant, and with a large budget the whole demonstration too."""
+    tiny = CONFIGURATION["variants"] | {"weights": {"method": "weight_only"}}
+    if budget and budget <= 10:
+        return [_traced(scratch, "run", tiny)]
+    tiny |= {"tuned": TUNED, "inc": {"method": "neural_compressor", "mode": "static", "images": 4}}
+    return [
+        _traced(scratch, "run", tiny | {"fused": {"method": "graph_optimized"}}),
+        _traced(scratch, "demo", None),
+    ]
+
+
+def _traced(scratch: Path, name: str, variants: Mapping[str, object] | None) -> Tally:
+    """Trace a run of these variants, or the demonstration."""
+    folder, temporary, home = (scratch / f"traced-{name}{part}" for part in ("", "-tmp", "-home"))
     for path in (folder, temporary, home):
         path.mkdir()
-    variants = {**CONFIGURATION["variants"], "weights": {"method": "weight_only"}}
-    if not budget or budget > 10:
-        variants |= {"tuned": TUNED, "inc": {"method": "neural_compressor", "mode": "static", "images": 4}}
-        variants |= {"fused": {"method": "graph_optimized"}}
-    (folder / "tiny.json").write_text(json.dumps({**CONFIGURATION, "variants": variants}))
-    command = [*COMMAND, "run", "tiny.json", "--quiet"]
+    command = [*COMMAND, "demo", "--run", "runs/demo", "--quiet"]
+    if variants is not None:
+        (folder / "tiny.json").write_text(json.dumps({**CONFIGURATION, "variants": variants}))
+        command = [*COMMAND, "run", "tiny.json", "--quiet"]
     variables = environment(TMPDIR=str(temporary), HOME=str(home), PYTHONDONTWRITEBYTECODE="1")
     if shutil.which("strace") is None:
-        return [_without_strace(command, folder, variables)]
-    trace = scratch / "trace.txt"
-    calls = (
-        "trace=socket,open,openat,creat,mkdir,mkdirat,rename,renameat,renameat2,unlink,unlinkat,link,symlink,chdir"
-    )
-    tracing = ["strace", "-f", "-y", "-qq", "-s", "300", "-e", calls, "-o", str(trace)]
+        return _without_strace(name, command, folder, variables)
+    trace = scratch / f"{name}.trace"
+    tracing = ["strace", "-f", "-y", "-qq", "-s", "300", "-e", f"trace={_CALLS}", "-o", str(trace)]
     ended = subprocess.run(
         [*tracing, *command], cwd=folder, env=variables, capture_output=True, text=True, check=False
     )
     finds: list[str] = []
     if ended.returncode not in (0, 3):
-        tell(finds, f"network: the run ended with {ended.returncode}: {ended.stderr[-300:]}")
-    lines = trace.read_text(errors="replace").splitlines()
-    for find in sorted(
-        {
-            find
-            for line in lines
-            for find in _complaints(line, (folder / "runs", temporary, home / ".cache", home / ".config"))
-        }
-    ):
-        tell(finds, f"network: {find}")
+        tell(finds, f"network, {name}: it ended with {ended.returncode}: {ended.stderr[-300:]}")
+    allowed = (folder / "runs", temporary, home / ".cache", home / ".config")
+    calls, complaints = 0, set[str]()
+    with trace.open(errors="replace") as lines:
+        for line in lines:
+            calls += 1
+            complaints.update(_complaints(line, allowed))
+    trace.unlink()
+    for find in sorted(complaints):
+        tell(finds, f"network, {name}: {find}")
     for path in sorted(path.name for path in folder.iterdir() if path.name not in ("runs", "tiny.json")):
-        tell(finds, f"network: {path} was left in the working directory")
+        tell(finds, f"network, {name}: {path} was left in the working directory")
     for place in (temporary, home):
         for path in sorted(place.iterdir()):
             if not path.name.startswith(_CACHES):
-                tell(finds, f"network: {path.relative_to(scratch)} was left behind")
-    return [Tally("run", "strace", len(lines), 1, tuple(finds))]
+                tell(finds, f"network, {name}: {path.relative_to(scratch)} was left behind")
+    return Tally(name, "strace", calls, 1, tuple(finds))
 
 
 def _complaints(line: str, allowed: tuple[Path, ...]) -> list[str]:
@@ -99,15 +105,15 @@ def _complaints(line: str, allowed: tuple[Path, ...]) -> list[str]:
     return [f"it writes to {path}" for path in outside]
 
 
-def _without_strace(command: list[str], folder: Path, variables: dict[str, str]) -> Tally:
+def _without_strace(name: str, command: list[str], folder: Path, variables: dict[str, str]) -> Tally:
     """Run without any network device."""
     if subprocess.run(["unshare", "-n", "true"], capture_output=True, check=False).returncode:
         print("network: skipped, there is no strace and no right to a network namespace of one's own")
-        return Tally("run", "strace", 0, 0, ())
+        return Tally(name, "strace", 0, 0, ())
     ended = subprocess.run(
         ["unshare", "-n", *command], cwd=folder, env=variables, capture_output=True, text=True, check=False
     )
     finds = (
         () if ended.returncode in (0, 3) else (f"network: it ended with {ended.returncode}: {ended.stderr[-300:]}",)
     )
-    return Tally("run", "no network", 0, 1, finds)
+    return Tally(name, "no network", 0, 1, finds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -43,3 +44,9 @@ def test_a_run_reaches_no_network_and_writes_nowhere_else() -> None:
 @pytest.mark.long
 def test_a_signal_ends_a_run_and_its_children() -> None:
     assert found_by("signals", "--budget", "1") == ""
+
+
+@pytest.mark.long
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium is not installed")
+def test_no_text_of_a_report_runs_in_a_browser() -> None:
+    assert found_by("browser", "--budget", "2") == ""

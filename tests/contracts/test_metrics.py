@@ -30,6 +30,13 @@ CONTRACT = {
     "brier",
     "agreement",
     "logits_sqnr_db",
+    "sensitivity_at_threshold/CLASS",
+    "specificity_at_threshold/CLASS",
+    "ppv_at_threshold/CLASS",
+    "npv_at_threshold/CLASS",
+    "lr_positive_at_threshold/CLASS",
+    "lr_negative_at_threshold/CLASS",
+    "own_threshold/CLASS",
     "size_bytes",
     "latency_p50_ms",
     "latency_p90_ms",
@@ -99,7 +106,7 @@ def test_a_row_explains_itself(name: str, row: Metric) -> None:
     assert name.endswith("_bytes") == (row.unit == "bytes")
     assert name.endswith("_ms") == (row.unit == "ms")
     assert name.endswith("_db") == (row.unit == "dB")
-    assert name.endswith("/CLASS") == (row.inputs == "class")
+    assert name.endswith("/CLASS") == (row.inputs in ("class", "threshold"))
     assert set(row.definitions) <= {"multi_class", "multi_label"}
     assert row.definitions
     assert row.heading
@@ -112,7 +119,8 @@ def test_a_row_explains_itself(name: str, row: Metric) -> None:
 
 
 def test_what_is_computed_is_described_in_the_same_order_and_for_the_same_tasks() -> None:
-    described = {name: list(row.definitions) for name, row in METRICS.items() if row.inputs not in ("file", "timing")}
+    elsewhere = ("file", "timing", "threshold")
+    described = {name: list(row.definitions) for name, row in METRICS.items() if row.inputs not in elsewhere}
     assert {name: list(computations) for name, computations in COMPUTATIONS.items()} == described
     assert list(COMPUTATIONS) == list(described)
 

@@ -28,6 +28,7 @@ from pipeline.judge.evidence import read_evidence
 from pipeline.machine.environment import describe
 from stages.compilers import COMPILERS
 from stages.quantize.neural_compressor.environment import worker_versions
+from stages.validate.operating_points import read_operating_points
 
 ROOT = Path(__file__).resolve().parents[2]
 VALUES = {
@@ -42,6 +43,7 @@ VALUES = {
     },
     "validation": {
         "accuracy": {"batch_size": 64, "resamples": 1000},
+        "operating_points": {"rule": "sensitivity", "floor": 0.8, "classes": ["3"]},
         "saliency": {"images": 10, "resamples": 1000},
         "latency": {"rounds": 5, "time_budget_s": 0.0, "queries_per_round": 8, "warmup_queries": 1},
     },
@@ -124,6 +126,26 @@ def test_every_number_is_there_for_every_other_variant(finished):
     absent = [row for row in rows if row.variant == "inc-int8"]
     assert absent
     assert all(row.value is None and "create-neural-compressor" in row.reason for row in absent)
+
+
+def test_one_threshold_is_chosen_with_fp32_and_kept_for_every_file(finished):
+    run, _ = finished
+    points = read_operating_points(run.operating_points)
+    assert list(points.points) == ["3"]
+    assert points.points["3"].sensitivity >= 0.8
+    rows = [row for row in read_measurements(run.measurements) if row.metric == "sensitivity_at_threshold/3"]
+    assert {row.variant: row.remarks["threshold"] for row in rows} == dict.fromkeys(
+        ("fp32", "fp16", "static-int8", "pact-int8"), points.points["3"].probability
+    )
+    assert {row.remarks["operating_points"] for row in rows} == {points.sha256[:12]}
+    page = (run.report / "index.html").read_text()
+    assert "Operating point of 3: probability ≥ " in page
+
+
+def test_a_threshold_of_a_class_that_is_none_is_refused(tmp_path):
+    validation = {**VALUES["validation"], "operating_points": {"classes": ["polyp"]}}
+    with pytest.raises(UsageError, match=r"operating_points\.classes: expected names of 0, 1, .*, found 'polyp'"):
+        run_until("train", configuration(validation=validation), RunFolder(tmp_path / "run"), None, Silent())
 
 
 def test_the_record_says_what_everything_was_made_from(finished):

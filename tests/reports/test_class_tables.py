@@ -4,7 +4,7 @@ from small_run import small_record
 
 from foundation.measurements import Measurement, Where
 from foundation.run_folder import RunFolder
-from reports.class_tables import class_tables, rare_sentence, subgroup_table
+from reports.class_tables import class_tables, rare_sentence, subgroup_tables
 from reports.facts import Facts, read_facts
 
 
@@ -31,8 +31,7 @@ def test_subgroup_accuracies_are_the_measurements() -> None:
             accuracy("fp16", 0.6, 32, subgroup="white light"),
         ),
     )
-    table = subgroup_table(facts)
-    assert table is not None
+    (table,) = subgroup_tables(facts)
     assert [(row.name, row.detail[:2]) for row in table.rows] == [("narrow-band", "16"), ("white light", "32")]
     narrow, white = ([(cell.text[:4], cell.interval[:4]) for cell in row.cells] for row in table.rows)
     assert narrow == [("50.0", "40.0"), ("not ", "")]
@@ -41,7 +40,7 @@ def test_subgroup_accuracies_are_the_measurements() -> None:
 
 def test_a_run_without_subgroups_has_no_such_table() -> None:
     whole = Measurement("accuracy", 0.9, "share", "fp32", Where("cpu", "test"), 10)
-    assert subgroup_table(Facts(small_record(), measurements=(whole,))) is None
+    assert subgroup_tables(Facts(small_record(), measurements=(whole,))) == ()
 
 
 def test_labels_come_with_their_images_and_the_rare_ones_by_name(labelled_run: RunFolder) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from calibration_data.datasets import medmnist
 from calibration_data.datasets.medmnist import MedMnistSettings, fingerprint_medmnist, open_medmnist
 from calibration_data.datasets.medmnist_sets import SETS
 from foundation.errors import UsageError
@@ -100,6 +101,17 @@ def test_it_is_unpacked_once_and_pixels_stay_on_disk(tmp_path, own_cache):
     assert len(unpacked) == 3
     assert [record.sha256 for record in opened(path).records] == [record.sha256 for record in dataset.records]
     assert {file: file.stat().st_mtime_ns for file in own_cache.rglob("*.npy")} == unpacked
+
+
+def test_pixels_that_were_changed_in_the_cache_are_unpacked_again(tmp_path, own_cache):
+    path = written(tmp_path, "pneumoniamnist")
+    before = [record.sha256 for record in opened(path).records]
+    for file in own_cache.rglob("*.npy"):
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        file.write_bytes(content)
+    medmnist._mapped.cache_clear()  # as in another process
+    assert [record.sha256 for record in opened(path).records] == before
 
 
 def test_the_fingerprint_sees_the_file_and_the_set(tmp_path):

@@ -46,6 +46,14 @@ def test_each_image_is_found_again_by_its_name(tmp_path):
     assert [read_packed_image(found.packed, name) for name in found.images] == [b"one", b"two"]
 
 
+def test_an_index_that_was_changed_in_the_cache_is_made_again(tmp_path, own_cache):
+    archive = tar(tmp_path / "a.tar", [("1.png", b"one"), ("2.png", b"two")])
+    found = pack_images(archive)
+    index = found.packed.with_suffix(".json")
+    index.write_text(index.read_text().replace("1.png", "3.png"))
+    assert list(pack_images(archive).images) == ["1.png", "2.png"]
+
+
 def test_no_name_leaves_the_cache_and_links_are_left_out(tmp_path, own_cache):
     archive = tar(tmp_path / "a.tar", [("../../evil.png", b"1"), ("/etc/evil.png", b"2"), ("c/good.png", b"3")])
     with tarfile.open(archive, "a") as opened:

@@ -1,12 +1,14 @@
 """Measurements against criteria: every fitting measurement must hold, and what was not measured is never passed."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from foundation.errors import ExitCode
-from foundation.measurements import Measurement, Where
+from foundation.measurements import Measurement, PairedDifference, Where
 from foundation.record import exit_code_of
 from pipeline.judge.gates import Gate, judge
 
@@ -200,3 +202,35 @@ def test_names_read_as_one_would_say_them():
     assert gate.name == "static-int8: latency_speedup (cpu, 1 thr.) ≥ 1"
     ratio = Gate(metric="size_bytes", variant="x", at_most=0.3, relative_to_fp32="ratio")
     assert ratio.name == "x: size_bytes / fp32 ≤ 0.3"
+
+
+def test_the_worst_subgroup_must_hold_and_is_named_and_so_are_those_without_a_number():
+    gate = Gate(metric="sensitivity/polyp", variant="pact-int8", at_least=0.8, subgroup="worst")
+    of = [
+        measurement(0.7, metric="sensitivity/polyp"),  # of all images: no subgroup
+        measurement(0.9, metric="sensitivity/polyp", subgroup="sex: male"),
+        measurement(0.85, metric="sensitivity/polyp", subgroup="sex: female"),
+        measurement(None, metric="sensitivity/polyp", subgroup="age: 80+", remarks={"reason": "only 2"}),
+    ]
+    verdict = only(gate, *of)
+    assert (verdict.status, verdict.value) == ("passed", 0.85)
+    assert verdict.detail.startswith("worst of 2 subgroups is sex: female: 0.85")
+    assert verdict.detail.endswith("not judged, with too few images: age: 80+")
+    assert verdict.gate == "pact-int8: sensitivity/polyp (worst subgroup) ≥ 0.8"
+    assert only(gate, *of, measurement(0.79, metric="sensitivity/polyp", subgroup="age: 20–39")).status == "failed"
+    assert only(gate, of[0], of[3]).status == only(gate, of[0]).status == "missing"
+
+
+def test_a_difference_in_the_worst_subgroup_must_be_shown_in_each():
+    gate = Gate(metric="accuracy", variant="pact-int8", noninferior_to="fp32", margin=0.05, subgroup="worst")
+
+    def changed(lost, name, n=1000):
+        difference = PairedDifference(-lost, None, "tango", n, n, 0.0, lost, float(n), float(n))
+        return replace(measurement(0.9, metric="accuracy", subgroup=name), difference=difference)
+
+    assert only(gate, changed(0.0, "a"), changed(0.01, "b")).status == "passed"
+    inconclusive = only(gate, changed(0.0, "a"), changed(0.01, "few", 30))
+    assert inconclusive.status == "inconclusive"
+    assert inconclusive.detail.startswith("worst of 2 subgroups is few: cannot be told with these 30 images")
+    failed = only(gate, changed(0.2, "bad"), changed(0.3, "worse"), changed(0.01, "few", 30))
+    assert (failed.status, failed.value) == ("failed", -0.3)

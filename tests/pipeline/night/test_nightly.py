@@ -268,6 +268,22 @@ def test_a_killed_night_is_recorded_and_resumed_in_its_folder(tmp_path: Path) ->
     assert not night(tmp_path, 2, fake_run()).resumed
 
 
+def test_a_night_killed_between_its_texts_and_its_record_is_resumed(tmp_path: Path) -> None:
+    kill_a_night(tmp_path)
+    report = tmp_path / "2026-01-01T020000Z" / "report"
+    report.mkdir()
+    for name in ("comparison.json", "comparison.md"):
+        (report / name).write_text("of the killed night")
+
+    def run(folder: RunFolder) -> ExitCode:
+        (folder.root / "train" / "half.txt").unlink()
+        return fake_run()(folder)
+
+    result = night(tmp_path, 1, run)
+    assert (result.resumed, result.exit_code) == (True, 0)
+    assert "comparison.json" in {path.name for path in report.iterdir()}
+
+
 def test_a_killed_night_of_another_configuration_is_left_as_it_is(tmp_path: Path) -> None:
     kill_a_night(tmp_path)
     result = night(tmp_path, 1, fake_run(), configuration="d" * 64)

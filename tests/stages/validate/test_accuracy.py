@@ -239,7 +239,7 @@ def test_accuracy_of_each_known_subgroup() -> None:
     logits, labels = logits_and_labels()
     subgroups = [("dim",)] * 30 + [("bright",)] * 40 + [()] * 20
     rows = measure_accuracy("fp32", logits, labels, CLASSES, None, alone(90), subgroups, SETTINGS)
-    found = {row.where.subgroup: row for row in rows if row.where.subgroup is not None}
+    found = {row.where.subgroup: row for row in rows if row.where.subgroup is not None and row.metric == "accuracy"}
     correct = logits.argmax(axis=1) == labels
     assert list(found) == ["bright", "dim"]
     assert (found["dim"].value, found["dim"].n) == (pytest.approx(correct[:30].mean()), 30)
@@ -253,7 +253,7 @@ def test_an_image_counts_in_the_subgroups_of_all_its_axes() -> None:
     correct = logits.argmax(axis=1) == labels
     young = np.r_[0:20, 50:60]
     assert [
-        (row.where.subgroup, row.value, row.n) for row in rows if row.where.subgroup
+        (row.where.subgroup, row.value, row.n) for row in rows if row.where.subgroup and row.metric == "accuracy"
     ] == [
         ("age: <40", pytest.approx(correct[young].mean()), 30),
         ("sex: female", pytest.approx(correct[:50].mean()), 50),
