@@ -253,10 +253,12 @@ METRICS: Mapping[str, Metric] = {
         "mean probability of the explained class while the most salient pixels come first"), of_scores=True),
     "pointing_game": Metric("share", True, "masks", "in_mask", "Pointing game", {
         "multi_class": Definition(
-            "share of the maps whose maximum lies inside the lesion's mask; a map explains fp32's answer, also where "
+            "share of the maps whose maximum lies inside the lesion's mask, of pixels that share it their share; "
+            "a map explains fp32's answer, also where "
             "it is wrong", "Pointing game: share of images whose map peaks inside the lesion."),
         "multi_label": Definition(
-            "share of the maps whose maximum lies inside the finding's mask; a map explains the finding that the "
+            "share of the maps whose maximum lies inside the finding's mask, of pixels that share it their share; "
+            "a map explains the finding that the "
             "mask shows", "Pointing game: share of images whose map peaks inside the finding."),
     }),
     "mass_in_mask": Metric("share", True, "masks", "in_mask", "Mass in mask", {
