@@ -203,7 +203,12 @@ class MeasuredNote(Settings):
     @property
     def within_limits(self) -> bool:
         """Whether no limit is broken."""
-        return min(self.margins.values()) >= 0
+        return not self.misses
+
+    @property
+    def misses(self) -> Mapping[str, float]:
+        """Name of each limit that is broken → by how much, above 0."""
+        return {name: -margin for name, margin in self.margins.items() if margin < 0}
 
 
 class TrialNote(Settings):

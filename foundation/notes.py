@@ -151,6 +151,7 @@ class TunedNotes(Settings):
         chosen: the point of the search that it is.
         search: all trials, in the order of their measurement.
         sensitivity: the layers, the costliest for the logits first.
+        misses: name of each limit that the chosen file breaks → by how much; empty where it keeps them all.
     """
 
     method: Literal["tuned"] = "tuned"
@@ -158,6 +159,7 @@ class TunedNotes(Settings):
     chosen: CandidateNote
     search: tuple[TrialNote, ...]
     sensitivity: tuple[SensitivityNote, ...]
+    misses: Mapping[str, float] = Field(default_factory=dict)
 
     @property
     def front(self) -> tuple[TrialNote, ...]:

@@ -13,9 +13,10 @@ from foundation.notes import TunedNotes
 from reports import formats
 from reports.charts import FAINT, GRID, INK, PALETTE, inline, style
 from reports.facts import Facts
+from reports.limits import missed
 from reports.tables import Cell, Column, Row, Table, absent
 
-LONG_NOTES = {"method", "search", "sensitivity"}
+LONG_NOTES = {"method", "search", "sensitivity", "misses"}
 """Notes that this section or the line above shows, and the list of files need not repeat."""
 MOST_LAYERS = 20
 """Layers in chart and table; the rest cost less than these."""
@@ -74,7 +75,11 @@ def search_section(variant: str, limits: Mapping[str, JSON], notes: TunedNotes) 
         + (f"accuracy at most {formats.percent(limits['accuracy_drop'])} below fp32's, " if labelled else "")
         + f"agreement at least {formats.percent(limits['agreement'])}, "
         f"ρ of the gradient maps at least {formats.plain(limits['saliency_spearman'])}, all on validation images. "
-        "The fastest of these was chosen; of files that are as fast, the one furthest inside the limits."
+        + (
+            f"As none keeps them all, the nearest was taken: it misses {missed(notes.misses)}."
+            if notes.misses
+            else "The fastest of these was chosen; of files that are as fast, the one furthest inside the limits."
+        )
     )
     return Search(
         variant,

@@ -9,7 +9,7 @@ from foundation.files import JSON
 from foundation.note_parts import Estimate, SaturatingLayerNote
 from foundation.notes import TunedNotes, static_notes
 from foundation.printable import printable
-from pipeline.one_file.compile_file import CompiledFile
+from pipeline.one_file.result import CompiledFile
 from reports.formats import NOT_MEASURED, count, decibels, interval, percent, plain, size, with_unit
 
 if TYPE_CHECKING:

@@ -89,7 +89,7 @@ def search_file(
     Raises:
         UsageError: too few images to score with, a model that has one answer only or fails on two images at once,
             or an operator without a gradient's rule.
-        StageError: no file keeps every limit.
+        StageError: no file could be measured.
     """
     _refuse_few_images(calibration, scored)
     _refuse_unfit_answers(source, scored)

@@ -1,8 +1,9 @@
 """The tuned variant: layers ranked by what quantizing each alone costs, then the search within limits.
 
 Candidates are scored on validation images, as a user of the method would; the test split is never looked at. A limit
-is held against the point estimate. Latency decides, so two searches may end with different files; one search, once
-recorded, is reused like every other stage.
+is held against the point estimate. Where no file keeps them all, the nearest is written and its notes say what it
+misses. Latency decides, so two searches may end with different files; one search, once recorded, is reused like every
+other stage.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def tune(
     labelled: bool = True,
     journal: Path | None = None,
 ) -> OnnxModel:
-    """Search, and compile the fastest static int8 file that keeps every limit.
+    """Search, and compile the fastest static int8 file that keeps every limit, or the one that comes nearest.
 
     Args:
         fp32: the float file.
@@ -63,7 +64,7 @@ def tune(
 
     Raises:
         UsageError: nothing to quantize in the model, or an operator of it has no saliency rule.
-        StageError: no file keeps every limit.
+        StageError: no file could be measured.
     """
     from onnx_files.graph import layers
     from onnx_files.loading import load
@@ -96,7 +97,14 @@ def tune(
         for leftover in (trial_path, trial_path.with_suffix(".json"), twin_path(trial_path)):
             leftover.unlink(missing_ok=True)
     assert isinstance(chosen.notes, StaticNotes)
-    notes = TunedNotes(file=chosen.notes, chosen=best.candidate, search=tuple(trials), sensitivity=tuple(sensitivity))
+    assert best.measured is not None
+    notes = TunedNotes(
+        file=chosen.notes,
+        chosen=best.candidate,
+        search=tuple(trials),
+        sensitivity=tuple(sensitivity),
+        misses=best.measured.misses,
+    )
     tuned = replace(chosen, path=path, settings=settings.model_dump(mode="json"), notes=notes)
     tuned.write_record()
     return tuned

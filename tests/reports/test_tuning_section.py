@@ -55,7 +55,7 @@ TRIALS = (
 LIMITS = {"accuracy_drop": 0.01, "agreement": 0.97, "saliency_spearman": 0.8}
 
 
-def section(trials=TRIALS, names=("conv_0", "conv_1", "conv_2")):
+def section(trials=TRIALS, names=("conv_0", "conv_1", "conv_2"), misses=None):
     sensitivity = tuple(
         SensitivityNote(layer=name, operator="Conv", score=score(0.9, 20.0 + i, 0.01 / (i + 1)))
         for i, name in enumerate(names)
@@ -69,7 +69,9 @@ def section(trials=TRIALS, names=("conv_0", "conv_1", "conv_2")):
         calibration_images=(),
         saturation=None,
     )
-    notes = TunedNotes(file=file, chosen=trials[2].candidate, search=trials, sensitivity=sensitivity)
+    notes = TunedNotes(
+        file=file, chosen=trials[2].candidate, search=trials, sensitivity=sensitivity, misses=misses or {}
+    )
     return search_section("tuned-int8", LIMITS, notes)
 
 
@@ -82,6 +84,12 @@ def test_the_section_counts_and_names_the_chosen_one():
     assert [row.cells[0].text for row in shown.front.rows] == ["2.00×", "1.80×", "1.50×"]
     assert 'id="pareto-tuned-int8-description"' in shown.pareto
     assert shown.sensitivity.count("conv_") >= 3
+
+
+def test_what_the_chosen_one_misses_is_told():
+    assert section(misses={"agreement": 0.008}).sentence.endswith(
+        "As none keeps them all, the nearest was taken: it misses agreement by 0.80 points."
+    )
 
 
 def test_without_labels_the_accuracy_is_said_to_be_absent():
