@@ -164,12 +164,13 @@ class TunedNotes(Settings):
     @property
     def front(self) -> tuple[TrialNote, ...]:
         """The Pareto front: trials that no other one beats in both speed and saliency, the fastest first."""
-        found = [(trial, trial.measured) for trial in self.search if trial.measured]
+        found = [(trial, trial.measured.point) for trial in self.search if trial.measured]
+        points = [(trial, *point) for trial, point in found if point]
         front, likest = list[TrialNote](), -math.inf
-        for trial, measured in sorted(found, key=lambda one: (-one[1].speedup.value, -one[1].likeness)):
-            if measured.likeness > likest:
+        for trial, _, likeness in sorted(points, key=lambda one: (-one[1], -one[2])):
+            if likeness > likest:
                 front.append(trial)
-                likest = measured.likeness
+                likest = likeness
         return tuple(front)
 
 

@@ -107,6 +107,20 @@ def test_the_costliest_layers_come_first_and_the_rest_is_counted(layers, rest):
     assert table.legend == f"n = 256 images, 32 maps. {rest}".rstrip()
 
 
+def test_a_file_that_was_ruled_out_has_its_row_and_no_point():
+    plain = TRIALS[0].measured.model_copy(
+        update={
+            "score": score(0.7).model_copy(update={"saliency_spearman": None}),
+            "speedup": None,
+            "reason": "its answers",
+        }
+    )
+    shown = section((TRIALS[0].model_copy(update={"measured": plain}), *TRIALS[1:]))
+    (row,) = [row for row in shown.front.rows if row.detail == "plain"]
+    assert [cell.reason for cell in row.cells[:2]] == ["its answers", "its answers"]
+    assert "4 trials; on the Pareto front: 1.90" in shown.pareto
+
+
 def test_names_from_the_model_are_escaped():
     hostile = section(names=("<script>alert(1)</script>", "conv_1"))
     assert not re.search(r"<script", str(hostile.sensitivity))
