@@ -74,7 +74,8 @@ def _in_order(facts: Facts) -> list[tuple[str, Metric]]:
     """
     rows = rows_of("classes", facts.task).items()
     answers_first = facts.task == "multi_class"
-    return sorted(rows, key=lambda one: (one[1].definitions[facts.task].sample == "all") == answers_first)
+    in_order = sorted(rows, key=lambda one: (one[1].definitions[facts.task].sample == "all") == answers_first)
+    return [*in_order, *rows_of("calibration", facts.task).items()]
 
 
 def rare_sentence(facts: Facts) -> str:

@@ -86,6 +86,7 @@ UNITS: Mapping[str, Callable[[float], str]] = {
     "squared distance": score,
     "×": times,
     "ratio": significant,
+    "log-odds": score,
     "bytes": size,
     "ms": milliseconds,
     "s": seconds,
@@ -100,6 +101,7 @@ UNIT_WORDS: Mapping[str, str] = {
     "correlation": "",
     "similarity": "",
     "ratio": "",
+    "log-odds": "",
 }
 """What stands behind a difference; "" where the number has no unit."""
 
