@@ -18,7 +18,7 @@ from pipeline.judge.tested import worst_tested
 from stages.validate.saliency import MethodName
 
 WORST = "worst"
-"""In place of a subgroup's name: each subgroup that the metric is measured of."""
+"""In place of a subgroup's name: each subgroup that the metric is measured of; "worst sex": each of that axis."""
 
 
 class Gate(Settings):
@@ -56,7 +56,8 @@ class Gate(Settings):
         None,
         description="only the images of this subgroup: `small lesions`, `medium lesions` or `large lesions` with a "
         "metric that needs masks, or one that the data set names with accuracy, balanced_accuracy, auroc_macro, "
-        "sensitivity, specificity or auroc; `worst`: each of them must hold; by default all images together",
+        "sensitivity, specificity or auroc; `worst`: each of them must hold, `worst sex`: each of that axis; by default "
+        "all images together",
     )
 
     @field_validator("metric")
@@ -139,7 +140,12 @@ class Gate(Settings):
 
     @property
     def _images(self) -> str | None:
-        return "worst subgroup" if self.subgroup == WORST else self.subgroup
+        return f"{self.subgroup} subgroup" if self.asks_worst else self.subgroup
+
+    @property
+    def asks_worst(self) -> bool:
+        """Whether each of several subgroups must hold."""
+        return self.subgroup == WORST or (self.subgroup or "").startswith(f"{WORST} ")
 
     def holds(self, value: float) -> bool:
         """Return whether a value is within the bound."""
@@ -160,7 +166,7 @@ def _judge_one(gate: Gate, measurements: Sequence[Measurement]) -> Verdict:
     fitting = [m for m in measurements if m.variant == gate.variant and _fits(gate, m)]
     if not fitting:
         return Verdict(gate.name, "missing", None, gate.limit, _why_nothing_fits(gate, measurements))
-    if gate.subgroup == WORST:
+    if gate.asks_worst:
         return _judge_subgroups(gate, fitting, measurements)
     return _judge_fitting(gate, fitting, measurements)
 
@@ -217,13 +223,20 @@ def _fits(gate: Gate, measurement: Measurement) -> bool:
     where = measurement.where
     return (
         measurement.metric == gate.metric
-        and (where.subgroup is not None if gate.subgroup == WORST else where.subgroup == gate.subgroup)
+        and _is_asked(gate, where.subgroup)
         and where.per == gate.per
         and gate.change in (None, where.change)
         and gate.provider in (None, where.provider)
         and gate.threads in (None, where.threads)
         and gate.method in (None, where.method)
     )
+
+
+def _is_asked(gate: Gate, subgroup: str | None) -> bool:
+    if not gate.asks_worst:
+        return subgroup == gate.subgroup
+    axis = (gate.subgroup or "").removeprefix(WORST).strip()
+    return subgroup is not None and (not axis or subgroup.startswith(f"{axis}:"))
 
 
 def _baseline(gate: Gate, found: Measurement, measurements: Sequence[Measurement]) -> Measurement | None:
