@@ -185,11 +185,12 @@ METRICS: Mapping[str, Metric] = {
         "energy of fp32's logits over the energy of the deviation from them",
         "SQNR: power of fp32's logits over the power of the difference; 20 dB is an error of a tenth."),
         against_fp32=True, of_scores=True),
-    "calibration_slope/CLASS": Metric("ratio", True, "calibration", "calibration", "Slope", _for_both(
+    "calibration_slope/CLASS": Metric("ratio", True, "calibration", "calibration", "Calibration slope", _for_both(
         "slope of the truth on the log-odds; 1 is calibrated, below 1 the file is too sure, above 1 not sure enough",
-        "Calibration slope, 1 is best: below 1 a file is too sure of itself. Intercept, 0 is best: below 0 it gives "
+        "Slope, 1 is best: below 1 a file is too sure of itself. Intercept, 0 is best: below 0 it gives "
         "the class more probability than it has. Classes of fewer than ten images are left out."), of_scores=True),
-    "calibration_intercept/CLASS": Metric("log-odds", True, "calibration", "calibration", "Intercept", _for_both(
+    "calibration_intercept/CLASS": Metric(
+        "log-odds", True, "calibration", "calibration", "Calibration intercept", _for_both(
         "intercept of the truth on the log-odds with the slope held at 1; 0 is calibrated, below 0 the class is "
         "given too much probability"), of_scores=True),
     "sensitivity_at_threshold/CLASS": Metric("share", True, "threshold", "thresholds", "Sensitivity", _for_both(
