@@ -297,7 +297,7 @@ def table(outcomes: list[Outcome], layers: int, limit: float) -> str:
     ]
     lines = [f"| {' | '.join([*names, f'ρ ≥ {limit:g}'])} |", f"|{' --- |' * (len(names) + 1)}"]
     for row in outcomes:
-        if row.score is None or row.speedup is None:
+        if row.score is None or row.speedup is None or row.score.saliency_spearman is None:
             cells = [row.tool, f"{row.seconds:.0f}", f"{row.cpu_seconds:.0f}", f"no file: {row.reason}"]
             lines.append(f"| {' | '.join(cells)} |{'  |' * (len(names) + 1 - len(cells))}")
             continue

@@ -139,13 +139,14 @@ class ScoreNote(Settings):
         accuracy_drop: the float file's accuracy less this file's; None without labels.
         agreement: share of the answers that are the float file's.
         logits_sqnr_db: energy of the float file's logits over that of the deviation from them, in dB.
-        saliency_spearman: rank correlation of the gradient maps with the float file's.
+        saliency_spearman: rank correlation of the gradient maps with the float file's; None where its answers alone
+            rule a file out.
     """
 
     accuracy_drop: Estimate | None
     agreement: Estimate
     logits_sqnr_db: Estimate
-    saliency_spearman: Estimate
+    saliency_spearman: Estimate | None
 
 
 class SensitivityNote(Settings):
@@ -185,25 +186,33 @@ class MeasuredNote(Settings):
 
     Attributes:
         score: what it keeps of the float file.
-        speedup: the float file's latency over this one's; more is better.
+        speedup: the float file's latency over this one's; more is better. None where it was not measured.
         size_bytes: of the file.
-        margins: name of each limit → how far the file is inside it; below 0 it is broken.
+        margins: name of each limit that was looked at → how far the file is inside it; below 0 it is broken.
+        reason: why speed, or maps and speed, were not measured.
     """
 
     score: ScoreNote
-    speedup: Estimate
+    speedup: Estimate | None
     size_bytes: int
     margins: Mapping[str, float]
+    reason: str = ""
 
     @property
-    def likeness(self) -> float:
-        """Rank correlation of its gradient maps with the float file's."""
-        return self.score.saliency_spearman.value
+    def point(self) -> tuple[float, float] | None:
+        """Speed-up, and rank correlation of the gradient maps; None unless both were measured."""
+        likeness = self.score.saliency_spearman
+        return (self.speedup.value, likeness.value) if self.speedup and likeness else None
 
     @property
     def within_limits(self) -> bool:
         """Whether no limit is broken."""
-        return min(self.margins.values()) >= 0
+        return not self.misses
+
+    @property
+    def misses(self) -> Mapping[str, float]:
+        """Name of each limit that is broken → by how much, above 0."""
+        return {name: -margin for name, margin in self.margins.items() if margin < 0}
 
 
 class TrialNote(Settings):

@@ -151,6 +151,7 @@ class TunedNotes(Settings):
         chosen: the point of the search that it is.
         search: all trials, in the order of their measurement.
         sensitivity: the layers, the costliest for the logits first.
+        misses: name of each limit that the chosen file breaks → by how much; empty where it keeps them all.
     """
 
     method: Literal["tuned"] = "tuned"
@@ -158,16 +159,18 @@ class TunedNotes(Settings):
     chosen: CandidateNote
     search: tuple[TrialNote, ...]
     sensitivity: tuple[SensitivityNote, ...]
+    misses: Mapping[str, float] = Field(default_factory=dict)
 
     @property
     def front(self) -> tuple[TrialNote, ...]:
         """The Pareto front: trials that no other one beats in both speed and saliency, the fastest first."""
-        found = [(trial, trial.measured) for trial in self.search if trial.measured]
+        found = [(trial, trial.measured.point) for trial in self.search if trial.measured]
+        points = [(trial, *point) for trial, point in found if point]
         front, likest = list[TrialNote](), -math.inf
-        for trial, measured in sorted(found, key=lambda one: (-one[1].speedup.value, -one[1].likeness)):
-            if measured.likeness > likest:
+        for trial, _, likeness in sorted(points, key=lambda one: (-one[1], -one[2])):
+            if likeness > likest:
                 front.append(trial)
-                likest = measured.likeness
+                likest = likeness
         return tuple(front)
 
 

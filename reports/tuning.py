@@ -13,9 +13,10 @@ from foundation.notes import TunedNotes
 from reports import formats
 from reports.charts import FAINT, GRID, INK, PALETTE, inline, style
 from reports.facts import Facts
+from reports.limits import missed
 from reports.tables import Cell, Column, Row, Table, absent
 
-LONG_NOTES = {"method", "search", "sensitivity"}
+LONG_NOTES = {"method", "search", "sensitivity", "misses"}
 """Notes that this section or the line above shows, and the list of files need not repeat."""
 MOST_LAYERS = 20
 """Layers in chart and table; the rest cost less than these."""
@@ -40,11 +41,13 @@ class Point:
     Attributes:
         candidate: how it was made.
         found: what was measured of it.
+        at: its speed-up and rank correlation; None unless both were measured.
         is_chosen: whether the search came to it.
     """
 
     candidate: CandidateNote
     found: MeasuredNote
+    at: tuple[float, float] | None
     is_chosen: bool
 
 
@@ -74,7 +77,11 @@ def search_section(variant: str, limits: Mapping[str, JSON], notes: TunedNotes) 
         + (f"accuracy at most {formats.percent(limits['accuracy_drop'])} below fp32's, " if labelled else "")
         + f"agreement at least {formats.percent(limits['agreement'])}, "
         f"ρ of the gradient maps at least {formats.plain(limits['saliency_spearman'])}, all on validation images. "
-        "The fastest of these was chosen; of files that are as fast, the one furthest inside the limits."
+        + (
+            f"As none keeps them all, the nearest was taken: it misses {missed(notes.misses)}."
+            if notes.misses
+            else "The fastest of these was chosen; of files that are as fast, the one furthest inside the limits."
+        )
     )
     return Search(
         variant,
@@ -87,12 +94,18 @@ def search_section(variant: str, limits: Mapping[str, JSON], notes: TunedNotes) 
 
 
 def _points(trials: Sequence[TrialNote], chosen: CandidateNote) -> list[Point]:
-    return [Point(trial.candidate, trial.measured, trial.candidate == chosen) for trial in trials if trial.measured]
+    return [
+        Point(trial.candidate, trial.measured, trial.measured.point, trial.candidate == chosen)
+        for trial in trials
+        if trial.measured
+    ]
 
 
 def _pareto(variant: str, points: Sequence[Point], front: Sequence[Point], limit: float) -> Markup | None:
-    if not points:
+    drawable = [(point, point.at) for point in points if point.at]
+    if not drawable:
         return None
+    on_front = [point.at for point in front if point.at]
     with style():
         from matplotlib.figure import Figure
 
@@ -104,20 +117,19 @@ def _pareto(variant: str, points: Sequence[Point], front: Sequence[Point], limit
             textcoords="offset points", color=FAINT, ha="right",
         )  # fmt: skip
         axes.step(
-            [point.found.speedup.value for point in front],
-            [point.found.likeness for point in front],
+            [speed for speed, _ in on_front],
+            [likeness for _, likeness in on_front],
             where="post", color=GRID, linewidth=2.0, zorder=1,
         )  # fmt: skip
         for inside, marker, colour in ((False, "x", PALETTE[2]), (True, "o", PALETTE[1])):
-            drawn = [point for point in points if point.found.within_limits is inside and not point.is_chosen]
+            drawn = [at for point, at in drawable if point.found.within_limits is inside and not point.is_chosen]
             axes.plot(
-                [point.found.speedup.value for point in drawn],
-                [point.found.likeness for point in drawn],
+                [speed for speed, _ in drawn],
+                [likeness for _, likeness in drawn],
                 linestyle="none", marker=marker, color=colour, markersize=5,
             )  # fmt: skip
-        for point in points:
+        for point, at in drawable:
             if point.is_chosen:
-                at = (point.found.speedup.value, point.found.likeness)
                 axes.plot(*at, marker="D", color=INK, markersize=8, markeredgecolor="white")
                 axes.annotate("chosen", at, xytext=(7, 5), textcoords="offset points", color=INK)
         axes.set_xlabel("speed-up over fp32, ×")
@@ -125,8 +137,8 @@ def _pareto(variant: str, points: Sequence[Point], front: Sequence[Point], limit
         axes.margins(x=0.1, y=0.12)
         figure.tight_layout(pad=0.6)
         told = (
-            f"{len(points)} trials; on the Pareto front: "
-            + "; ".join(f"{point.found.speedup.value:.2f} × at ρ {point.found.likeness:.3f}" for point in front)
+            f"{len(drawable)} trials; on the Pareto front: "
+            + "; ".join(f"{speed:.2f} × at ρ {likeness:.3f}" for speed, likeness in on_front)
             + "."
         )
         return Markup(inline(figure, f"pareto-{variant}", told))
@@ -144,8 +156,8 @@ def _front_table(variant: str, points: Sequence[Point], front: Sequence[Point]) 
             Row(
                 f"{candidate.calibration}, {formats.count(candidate.float_layers, 'float layer')}",
                 (
-                    _cell(found.speedup, "×"),
-                    _cell(found.score.saliency_spearman, "correlation"),
+                    _cell(found.speedup, "×", found.reason),
+                    _cell(found.score.saliency_spearman, "correlation", found.reason),
                     _cell(found.score.agreement, "share"),
                     _cell(found.score.accuracy_drop, "share"),
                     Cell("yes" if found.within_limits else "no"),
@@ -172,13 +184,15 @@ def _layer_chart(variant: str, layers: Sequence[SensitivityNote]) -> Markup | No
 
         figure = Figure(figsize=(5.3, 0.9 + 0.21 * len(layers)))
         names = [layer.layer for layer in layers]
-        panels = (
+        panels: tuple[tuple[str, list[Estimate | None]], ...] = (
             ("SQNR of the logits, dB", [layer.score.logits_sqnr_db for layer in layers]),
             ("ρ of the maps", [layer.score.saliency_spearman for layer in layers]),
         )
         for index, (label, estimates) in enumerate(panels):
             axes = figure.add_subplot(1, 2, index + 1)
             for row, estimate in enumerate(estimates):
+                if estimate is None:  # of a layer both are always measured
+                    continue
                 if estimate.ci95:
                     axes.plot(estimate.ci95, [row, row], color=PALETTE[1], linewidth=1.2)
                 axes.plot(estimate.value, row, marker="o", color=PALETTE[1], markersize=4)
@@ -204,7 +218,8 @@ def _layer_table(variant: str, layers: Sequence[SensitivityNote]) -> Table:
         for rank, layer in enumerate(layers[:MOST_LAYERS], start=1)
     )
     first = layers[0].score if layers else None
-    counted = f"n = {first.agreement.n} images, {first.saliency_spearman.n} maps." if first else ""
+    maps = first.saliency_spearman.n if first and first.saliency_spearman else 0
+    counted = f"n = {first.agreement.n} images, {maps} maps." if first else ""
     others = f" The {len(layers) - MOST_LAYERS} others cost less." if len(layers) > MOST_LAYERS else ""
     return Table(
         f"sensitivity-{variant}",
@@ -216,9 +231,9 @@ def _layer_table(variant: str, layers: Sequence[SensitivityNote]) -> Table:
     )
 
 
-def _cell(estimate: Estimate | None, unit: str) -> Cell:
+def _cell(estimate: Estimate | None, unit: str, reason: str = "the images have no labels") -> Cell:
     if estimate is None:
-        return absent("the images have no labels")
+        return absent(reason)
     interval = formats.interval(*estimate.ci95, unit) if estimate.ci95 else ""
     return Cell(formats.with_unit(estimate.value, unit), interval)
 

@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ import numpy as np
 from calibration_data.image_folder import ImageFolder, UnlabelledImages, read_image_folder, unlabelled_data
 from foundation.artifacts import OnnxModel
 from foundation.errors import UsageError
-from foundation.files import JSON, read_json, sha256_of_file, write_bytes
+from foundation.files import read_json, sha256_of_file, write_bytes
 from foundation.notes import float_layers
 from foundation.progress import Observer, Progress
 from foundation.settings import Settings
@@ -30,9 +30,10 @@ from onnx_files.canonical import prepare_foreign_model
 from onnx_files.graph import layers
 from onnx_files.preprocessing import METADATA_KEY, Preprocessing
 from onnx_files.reading import external_files
-from pipeline.one_file.agreement import Agreement, measure_agreement
+from pipeline.one_file.agreement import measure_agreement
 from pipeline.one_file.input import file_form, form_for, preprocessing_for
 from pipeline.one_file.options import CompileRequest, needs_images, settings_for
+from pipeline.one_file.result import CompiledFile
 from pipeline.one_file.tuned import journal_beside, search_file, share_out
 from stages.compilers import COMPILERS, CompileTask
 from stages.given.answering import answers_as_given, refuse_broken_answers
@@ -43,89 +44,10 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 HELD_OUT_IMAGES = 128
-LEAST_AGREEMENT = 0.95
-"""Share of the float file's classes below which a file counts as worse, beyond chance."""
-LEAST_DB = 10.0
-"""Energy of an output over its deviation's below which the same."""
 _FIRST_IMAGES = 16
 _RECURRENT = ("LSTM", "GRU", "RNN")
 _NO_IMAGES = UnlabelledImages(np.zeros((0, 3, 1, 1), np.uint8), (), ())
 _NO_PREPROCESSING = Preprocessing("uint8", (0.0,) * 3, (1.0,) * 3, 1)
-
-
-@dataclass(frozen=True)
-class CompiledFile:
-    """A compiled file and what is known of it.
-
-    Attributes:
-        compiled: the file and its record.
-        source: the model it was made from.
-        source_bytes: its size, with its weights.
-        layers: how many have weights.
-        float_layers: names of those that compute in float; None for a method that does not say.
-        calibration_images: how many the method saw; 0 where it needs none.
-        scored_images: how many a search scored its files on; 0 without one.
-        folder: all images; None where none were given.
-        preprocessing: how they reach the model; None likewise.
-        agreement: None where no image is left to measure on.
-    """
-
-    compiled: OnnxModel
-    source: Path
-    source_bytes: int
-    layers: int
-    float_layers: tuple[str, ...] | None
-    calibration_images: int
-    scored_images: int
-    folder: ImageFolder | None
-    preprocessing: Preprocessing | None
-    agreement: Agreement | None
-
-    @property
-    def worse(self) -> tuple[str, ...]:
-        """Return in what the file is worse than the one it was made from, a sentence each."""
-        told = []
-        if self.compiled.size_bytes > self.source_bytes:
-            told.append(
-                f"It is larger than the float file: {self.compiled.size_bytes:,} bytes after {self.source_bytes:,}. "
-                "Its weights are few beside what integers need besides; keep the float file."
-            )
-        found = self.agreement
-        if found and found.same_class_ci95 and found.same_class_ci95[1] < LEAST_AGREEMENT:
-            told.append(
-                f"It gives the float file's class for {found.same_class:.1%} of {found.images} images, less than "
-                f"{LEAST_AGREEMENT:.0%}. Try --method weight-only or fp16, which round no activation."
-            )
-        outputs_db = found.outputs_db if found else {}
-        broken = [name for name, decibels in outputs_db.items() if decibels is not None and decibels < LEAST_DB]
-        if broken:
-            told.append(
-                f"{', '.join(broken)}: less than {LEAST_DB:g} dB lie between the float file's answers and the "
-                "deviation from them. Try --method weight-only or fp16."
-            )
-        return tuple(told)
-
-    def as_json(self) -> dict[str, JSON]:
-        """Return what `--json` prints."""
-        return {
-            "output": str(self.compiled.path),
-            "source": str(self.source),
-            "method": self.compiled.notes.method,
-            "sha256": self.compiled.sha256,
-            "size_bytes": {"before": self.source_bytes, "after": self.compiled.size_bytes},
-            "layers": {"total": self.layers, "float": None if self.float_layers is None else list(self.float_layers)},
-            "images": {
-                "calibration": self.calibration_images,
-                "scored": self.scored_images,
-                "skipped": list(self.folder.skipped) if self.folder else [],
-                "duplicates": self.folder.duplicates if self.folder else 0,
-            },
-            "preprocessing": asdict(self.preprocessing) if self.preprocessing else None,
-            "worse": list(self.worse),
-            "agreement": asdict(self.agreement) if self.agreement else None,
-            "settings": dict(self.compiled.settings),
-            "notes": self.compiled.notes.model_dump(mode="json"),
-        }
 
 
 def compile_file(request: CompileRequest, observer: Observer) -> CompiledFile:

@@ -9,7 +9,7 @@ from foundation.files import JSON
 from foundation.note_parts import Estimate, SaturatingLayerNote
 from foundation.notes import TunedNotes, static_notes
 from foundation.printable import printable
-from pipeline.one_file.compile_file import CompiledFile
+from pipeline.one_file.result import CompiledFile
 from reports.formats import NOT_MEASURED, count, decibels, interval, percent, plain, size, with_unit
 
 if TYPE_CHECKING:
@@ -100,8 +100,12 @@ def _search(notes: TunedNotes, limits: Mapping[str, JSON]) -> Iterator[tuple[str
     chosen, trials = notes.chosen, notes.search
     found = next(trial.measured for trial in trials if trial.measured and trial.candidate == chosen)
     speed, likeness = found.speedup, found.score.saliency_spearman
-    yield "saliency", f"ρ {_estimate(likeness, 'correlation')}, gradient maps of {likeness.n} images"
-    yield "speed-up", f"{_estimate(speed, '×')}, one thread, {speed.n} pairs of queries"
+    if likeness:
+        yield "saliency", f"ρ {_estimate(likeness, 'correlation')}, gradient maps of {likeness.n} images"
+    if speed:
+        yield "speed-up", f"{_estimate(speed, '×')}, one thread, {speed.n} pairs of queries"
+    else:
+        yield "speed-up", f"{NOT_MEASURED}: {found.reason}"
     yield "chosen", f"ranges by {chosen.calibration}, {' and '.join(chosen.repairs) or 'no recovery'}"
     within = sum(trial.within_limits for trial in trials)
     kept = f"same class ≥ {percent(limits['agreement'])}, saliency ≥ {plain(limits['saliency_spearman'])}"

@@ -21,8 +21,9 @@ from foundation.progress import Progress
 from onnx_files.preprocessing import Preprocessing
 from pipeline.run.ledger import Stage
 from stages.compilers import COMPILERS
+from stages.search.candidates import write_twin
 from stages.search.study import LEAST_SCORED_IMAGES, TunedSettings
-from stages.search.tuned import tune, write_twin
+from stages.search.tuned import tune
 
 _BUDGET = {"trials", "minutes"}
 """Settings that say how long to search, not what a file is worth: under others the search goes on."""
@@ -89,7 +90,7 @@ def search_file(
     Raises:
         UsageError: too few images to score with, a model that has one answer only or fails on two images at once,
             or an operator without a gradient's rule.
-        StageError: no file keeps every limit.
+        StageError: no file could be measured.
     """
     _refuse_few_images(calibration, scored)
     _refuse_unfit_answers(source, scored)

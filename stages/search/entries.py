@@ -47,7 +47,12 @@ def _is_told(frozen: FrozenTrial, measured: Any) -> bool:
     """Return whether the number that the sampler sees of a complete trial is the one that was measured."""
     from optuna.trial import TrialState
 
-    return frozen.state != TrialState.COMPLETE or frozen.values == [measured["speedup"]["value"]]
+    return frozen.state != TrialState.COMPLETE or frozen.values == [told_value(measured)]
+
+
+def told_value(measured: JSON) -> float:
+    """Return what the sampler is told of a trial: its speed-up, and 0 where that was not measured."""
+    return float(measured["speedup"]["value"]) if measured["speedup"] else 0.0
 
 
 def _is_written(study: Study, entry: JSON, said: object) -> bool:

@@ -92,20 +92,38 @@ def score(reference: Reference, path: Path, twin: Path) -> ScoreNote:
     Raises:
         StageError: a logit or a gradient is not finite.
     """
+    return score_answers(reference, path).model_copy(update={"saliency_spearman": score_maps(reference, twin)})
+
+
+def score_answers(reference: Reference, path: Path) -> ScoreNote:
+    """Return what a candidate's file keeps of the float file's answers, without a look at its maps.
+
+    Raises:
+        StageError: a logit is not finite.
+    """
     logits = predict(open_session(path, "cpu", 1), reference.images, _BATCH_SIZE)
-    maps = gradient_maps_of_file(twin, reference.images[reference.explained], reference.targets, _BATCH_SIZE)
     answers, expected = decided(logits, reference.task), decided(reference.logits, reference.task)
     drop = None
     if reference.labels is not None:
         lost = _right(expected, reference.labels) - _right(answers, reference.labels)
         drop = _mean(lost, reference.units, "identity")
-    likeness = map_similarity.spearman(maps, reference.maps)
     return ScoreNote(
         accuracy_drop=drop,
         agreement=_mean(_right(answers, expected), reference.units, "logit"),
         logits_sqnr_db=_sqnr(logits, reference),
-        saliency_spearman=_mean(likeness, reference.units[reference.explained], "fisher_z"),
+        saliency_spearman=None,
     )
+
+
+def score_maps(reference: Reference, twin: Path) -> Estimate:
+    """Return how like the float file's maps those of a candidate are, by its twin.
+
+    Raises:
+        StageError: a gradient is not finite.
+    """
+    maps = gradient_maps_of_file(twin, reference.images[reference.explained], reference.targets, _BATCH_SIZE)
+    likeness = map_similarity.spearman(maps, reference.maps)
+    return _mean(likeness, reference.units[reference.explained], "fisher_z")
 
 
 def speedup(reference: Path, candidate: Path, image: NDArray[np.uint8], rounds: int) -> Estimate:

@@ -20,7 +20,7 @@ from foundation.note_parts import CandidateNote, MeasuredNote, SensitivityNote, 
 from foundation.processor import CpuTarget
 from foundation.progress import Progress
 from foundation.settings import Settings
-from stages.search.entries import DIGEST, digest_of, refuse_edited, without_digest
+from stages.search.entries import DIGEST, digest_of, refuse_edited, told_value, without_digest
 from stages.search.journal import open_journal
 from stages.search.proposals import ask, sampler
 
@@ -135,7 +135,7 @@ def search(
         repeated = repeated + 1 if candidate in known else 0
         if repeated == _MOST_REPEATS:
             break
-        known[candidate] = known.get(candidate) or _try(evaluate, candidate)
+        known[candidate] = known.get(candidate) or tried(evaluate, candidate)
         with _on_damage():
             _tell(study, asked, known[candidate])
         told.append(known[candidate])
@@ -165,32 +165,30 @@ def remember_layer(study: Study, found: SensitivityNote) -> None:
 
 
 def best_trial(trials: Sequence[TrialNote]) -> TrialNote:
-    """Return the fastest trial that keeps every limit.
+    """Return the fastest trial that keeps every limit, or the one that comes nearest where none does.
 
-    Files whose measured speed lies within the fastest one's interval are as fast; of these the one that stays
-    furthest inside its limits is taken.
+    Files whose measured speed lies within the fastest one's interval are as fast. Of these, or where no speed could
+    be measured, the one is taken that stays furthest inside its limits. Where none keeps them all, the nearest is the
+    one whose worst limit is broken by the least.
 
     Raises:
-        StageError: none does; the sentence names the one that came nearest.
+        StageError: none could be measured.
     """
     measured = [(trial, trial.measured) for trial in trials if trial.measured is not None]
     within = [(trial, found) for trial, found in measured if found.within_limits]
+    timed = [(trial, found, found.speedup) for trial, found in within if found.speedup]
+    if timed:
+        fastest = max((speed for _, _, speed in timed), key=lambda speed: speed.value)
+        within = [(trial, found) for trial, found, speed in timed if speed.value >= fastest.least]
     if within:
-        fastest = max((found.speedup for _, found in within), key=lambda speedup: speedup.value)
-        as_fast = [pair for pair in within if pair[1].speedup.value >= fastest.least]
-        return max(as_fast, key=lambda pair: min(pair[1].margins.values()))[0]
+        return max(within, key=lambda pair: min(pair[1].margins.values()))[0]
     if not measured:
         raise StageError(f"tuned: none of {len(trials)} files could be measured ({trials[0].error}).")
-    nearest, found = max(measured, key=lambda pair: min(pair[1].margins.values()))
-    name, margin = min(found.margins.items(), key=lambda item: item[1])
-    raise StageError(
-        f"tuned: none of {len(trials)} files keeps every limit. The nearest ({nearest.candidate.calibration}, "
-        f"{nearest.candidate.float_layers} layers in float) misses {name} by {-margin:.3g}. "
-        "Give more trials or minutes, or a limit that this network can keep."
-    )
+    return max(measured, key=lambda pair: min(pair[1].margins.values()))[0]
 
 
-def _try(evaluate: Callable[[CandidateNote], MeasuredNote], candidate: CandidateNote) -> TrialNote:
+def tried(evaluate: Callable[[CandidateNote], MeasuredNote], candidate: CandidateNote) -> TrialNote:
+    """Return a candidate as it was measured, or as failed where that ends in a StageError."""
     try:
         return TrialNote(candidate=candidate, measured=evaluate(candidate))
     except StageError as error:
@@ -208,7 +206,7 @@ def _tell(study: Study, asked: Any, trial: TrialNote) -> None:
         study.tell(asked, state=TrialState.FAIL)
         return
     asked.set_user_attr("measured", measured)
-    study.tell(asked, trial.measured.speedup.value)
+    study.tell(asked, told_value(measured))
 
 
 def _close(study: Study, killed: FrozenTrial) -> None:
@@ -217,7 +215,7 @@ def _close(study: Study, killed: FrozenTrial) -> None:
 
     measured = killed.user_attrs.get("measured")
     if measured:
-        study.tell(killed.number, measured["speedup"]["value"])
+        study.tell(killed.number, told_value(measured))
     else:
         study.tell(killed.number, state=TrialState.FAIL)
 

@@ -1,29 +1,26 @@
 """The tuned variant: layers ranked by what quantizing each alone costs, then the search within limits.
 
 Candidates are scored on validation images, as a user of the method would; the test split is never looked at. A limit
-is held against the point estimate. Latency decides, so two searches may end with different files; one search, once
-recorded, is reused like every other stage.
+is held against the point estimate. Where no file keeps them all, the nearest is written and its notes say what it
+misses. Latency decides, so two searches may end with different files; one search, once recorded, is reused like every
+other stage.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from foundation.artifacts import OnnxModel
-from foundation.errors import DiskError, StageError, UsageError
-from foundation.files import write_bytes
-from foundation.note_parts import CandidateNote, MeasuredNote, ScoreNote, SensitivityNote
+from foundation.note_parts import CandidateNote, MeasuredNote, SensitivityNote, TrialNote
 from foundation.notes import StaticNotes, TunedNotes
 from foundation.progress import Progress
-from onnx_files.image_input import preprocessing_of
-from onnx_files.judged_output import explained_tensor
-from onnx_files.reading import read_model
 from stages.saliency_twin.twin_file import twin_path
-from stages.search.study import TunedSettings, best_trial, known_layers, open_study, remember_layer, search
+from stages.search.candidates import Candidates, write_twin
+from stages.search.study import TunedSettings, best_trial, known_layers, open_study, remember_layer, search, tried
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -48,7 +45,7 @@ def tune(
     labelled: bool = True,
     journal: Path | None = None,
 ) -> OnnxModel:
-    """Search, and compile the fastest static int8 file that keeps every limit.
+    """Search, and compile the fastest static int8 file that keeps every limit, or the one that comes nearest.
 
     Args:
         fp32: the float file.
@@ -63,7 +60,7 @@ def tune(
 
     Raises:
         UsageError: nothing to quantize in the model, or an operator of it has no saliency rule.
-        StageError: no file keeps every limit.
+        StageError: no file could be measured.
     """
     from onnx_files.graph import layers
     from onnx_files.loading import load
@@ -74,7 +71,7 @@ def tune(
     total = len(nodes) + settings.trials
     try:
         reference = _reference(fp32, settings, data, twin_path(trial_path), labelled)
-        candidates = _Candidates(fp32, variant, data, settings, reference, trial_path)
+        candidates = Candidates(fp32, variant, data, settings, reference, trial_path)
         study = open_study(journal or path.with_name(f"{variant}.search.jsonl"), identity)
         sensitivity = _sensitivity(candidates, nodes, study, lambda done, _: progress(done, total))
         ranking = {
@@ -89,15 +86,24 @@ def tune(
             lambda done, _: progress(len(nodes) + done, total),
             deadline,
         )
-        best = best_trial(trials)
-        chosen = candidates.compile(_static(best.candidate, ranking, settings), final=True)
+        trials, best = chosen(
+            trials, lambda candidate: candidates.measure(_static(candidate, ranking, settings), True)
+        )
+        compiled = candidates.compile(_static(best.candidate, ranking, settings), final=True)
         trial_path.rename(path)
     finally:
         for leftover in (trial_path, trial_path.with_suffix(".json"), twin_path(trial_path)):
             leftover.unlink(missing_ok=True)
-    assert isinstance(chosen.notes, StaticNotes)
-    notes = TunedNotes(file=chosen.notes, chosen=best.candidate, search=tuple(trials), sensitivity=tuple(sensitivity))
-    tuned = replace(chosen, path=path, settings=settings.model_dump(mode="json"), notes=notes)
+    assert isinstance(compiled.notes, StaticNotes)
+    assert best.measured is not None
+    notes = TunedNotes(
+        file=compiled.notes,
+        chosen=best.candidate,
+        search=tuple(trials),
+        sensitivity=tuple(sensitivity),
+        misses=best.measured.misses,
+    )
+    tuned = replace(compiled, path=path, settings=settings.model_dump(mode="json"), notes=notes)
     tuned.write_record()
     return tuned
 
@@ -117,78 +123,32 @@ def _reference(fp32: OnnxModel, settings: TunedSettings, data: PreparedData, twi
     )
 
 
-@dataclass(frozen=True)
-class _Candidates:
-    """Compiles and measures one candidate after the other, each under the same path."""
+def chosen(
+    trials: Sequence[TrialNote], evaluate: Callable[[CandidateNote], MeasuredNote]
+) -> tuple[list[TrialNote], TrialNote]:
+    """Return the trials and the best of them, measured as a whole.
 
-    fp32: OnnxModel
-    variant: str
-    data: PreparedData
-    settings: TunedSettings
-    reference: Reference
-    path: Path
-
-    def compile(self, static: StaticSettings, final: bool = False) -> OnnxModel:
-        from stages.quantize.methods.static import quantize_static
-
-        return quantize_static(self.fp32, self.variant, static, self.data, self.path, check_saturation=final)
-
-    def score(self, model: OnnxModel) -> ScoreNote:
-        from stages.search.score import score
-
-        try:
-            twin = write_twin(model.path, twin_path(model.path), self.data)
-            return score(self.reference, model.path, twin)
-        except DiskError:
-            raise
-        except (UsageError, StageError) as error:  # of a file that is ours, under a name that goes into the record
-            raise StageError(str(error).replace(str(model.path), f"a file of {self.variant}")) from error
-
-    def measure(self, static: StaticSettings) -> MeasuredNote:
-        from stages.search.score import speedup
-
-        model = self.compile(static)
-        found = self.score(model)
-        image, rounds = self.data.validation.images[0], self.settings.latency_rounds
-        return MeasuredNote(
-            score=found,
-            speedup=speedup(self.fp32.path, model.path, image, rounds),
-            size_bytes=model.size_bytes,
-            margins=_margins(found, self.settings),
-        )
-
-
-def write_twin(path: Path, output: Path, data: PreparedData) -> Path:
-    """Write the saliency twin of a file of ours for the images of a data set, and return its path.
-
-    A foreign file is read in a child process, which takes half a second; a search has a twin for every file it tries.
+    What was left out of a trial can only make it worse. So while the nearest one lacks something, it is measured as a
+    whole; the choice is then the one that there would be had nothing been left out.
 
     Args:
-        path: a file with one image as its input, whose height and width may be open.
-        output: the file to write.
-        data: any of its images has the size that the twin takes.
-
-    Raises:
-        UsageError: an operator has no rule, or the answers are none of a classifier.
+        trials: as the search made them.
+        evaluate: measures a candidate as a whole.
     """
-    from stages.saliency_twin.twin import build_twin
-
-    model = read_model(path)
-    channels, height, width = data.train.images.shape[1:]
-    layout = preprocessing_of(model, OnnxModel("", path, "", None)).layout
-    sizes = (channels, height, width) if layout == "NCHW" else (height, width, channels)
-    for axis, size in zip(model.graph.input[0].type.tensor_type.shape.dim[1:], sizes, strict=True):
-        axis.dim_value = size
-    try:
-        twin = build_twin(model, None, explained_tensor(model, model.graph.output[0].name))
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from error
-    write_bytes(output, twin.SerializeToString(deterministic=True))
-    return output
+    of = {trial.candidate: trial for trial in trials}
+    whole = set[CandidateNote]()
+    while True:
+        best = best_trial(list(of.values()))
+        found = best.measured
+        if best.candidate in whole or found is None or found.within_limits or found.speedup:
+            break
+        whole.add(best.candidate)
+        of[best.candidate] = tried(evaluate, best.candidate)
+    return list(of.values()), best
 
 
 def _sensitivity(
-    candidates: _Candidates, nodes: Mapping[str, str], study: Study, progress: Progress
+    candidates: Candidates, nodes: Mapping[str, str], study: Study, progress: Progress
 ) -> list[SensitivityNote]:
     """Return what quantizing each layer alone costs, the costliest for the logits first; the study keeps each."""
     from stages.quantize.methods.static import StaticSettings
@@ -230,13 +190,3 @@ def _static(candidate: CandidateNote, ranking: Ranking, settings: TunedSettings)
         images=settings.images,
         seed=settings.seed,
     )
-
-
-def _margins(found: ScoreNote, settings: TunedSettings) -> dict[str, float]:
-    margins = {
-        "agreement": found.agreement.value - settings.agreement,
-        "saliency_spearman": found.saliency_spearman.value - settings.saliency_spearman,
-    }
-    if found.accuracy_drop is not None:
-        margins["accuracy_drop"] = settings.accuracy_drop - found.accuracy_drop.value
-    return margins

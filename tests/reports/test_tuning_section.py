@@ -55,7 +55,7 @@ TRIALS = (
 LIMITS = {"accuracy_drop": 0.01, "agreement": 0.97, "saliency_spearman": 0.8}
 
 
-def section(trials=TRIALS, names=("conv_0", "conv_1", "conv_2")):
+def section(trials=TRIALS, names=("conv_0", "conv_1", "conv_2"), misses=None):
     sensitivity = tuple(
         SensitivityNote(layer=name, operator="Conv", score=score(0.9, 20.0 + i, 0.01 / (i + 1)))
         for i, name in enumerate(names)
@@ -69,7 +69,9 @@ def section(trials=TRIALS, names=("conv_0", "conv_1", "conv_2")):
         calibration_images=(),
         saturation=None,
     )
-    notes = TunedNotes(file=file, chosen=trials[2].candidate, search=trials, sensitivity=sensitivity)
+    notes = TunedNotes(
+        file=file, chosen=trials[2].candidate, search=trials, sensitivity=sensitivity, misses=misses or {}
+    )
     return search_section("tuned-int8", LIMITS, notes)
 
 
@@ -82,6 +84,12 @@ def test_the_section_counts_and_names_the_chosen_one():
     assert [row.cells[0].text for row in shown.front.rows] == ["2.00×", "1.80×", "1.50×"]
     assert 'id="pareto-tuned-int8-description"' in shown.pareto
     assert shown.sensitivity.count("conv_") >= 3
+
+
+def test_what_the_chosen_one_misses_is_told():
+    assert section(misses={"agreement": 0.008}).sentence.endswith(
+        "As none keeps them all, the nearest was taken: it misses agreement by 0.80 points."
+    )
 
 
 def test_without_labels_the_accuracy_is_said_to_be_absent():
@@ -97,6 +105,20 @@ def test_the_costliest_layers_come_first_and_the_rest_is_counted(layers, rest):
     assert table.rows[0].name == "conv_0"
     assert len(table.rows) == min(layers, MOST_LAYERS)
     assert table.legend == f"n = 256 images, 32 maps. {rest}".rstrip()
+
+
+def test_a_file_that_was_ruled_out_has_its_row_and_no_point():
+    plain = TRIALS[0].measured.model_copy(
+        update={
+            "score": score(0.7).model_copy(update={"saliency_spearman": None}),
+            "speedup": None,
+            "reason": "its answers",
+        }
+    )
+    shown = section((TRIALS[0].model_copy(update={"measured": plain}), *TRIALS[1:]))
+    (row,) = [row for row in shown.front.rows if row.detail == "plain"]
+    assert [cell.reason for cell in row.cells[:2]] == ["its answers", "its answers"]
+    assert "4 trials; on the Pareto front: 1.90" in shown.pareto
 
 
 def test_names_from_the_model_are_escaped():

@@ -18,9 +18,10 @@ from foundation.errors import UsageError
 from foundation.files import sha256_of_file
 from foundation.progress import Silent
 from onnx_files.preprocessing import METADATA_KEY, Preprocessing
-from pipeline.one_file.compile_file import CompiledFile, compile_file
+from pipeline.one_file.compile_file import compile_file
 from pipeline.one_file.input import preprocessing_for
 from pipeline.one_file.options import CompileRequest, is_model, request_for, settings_for
+from pipeline.one_file.result import CompiledFile
 from pipeline.one_file.text import compiled_table
 
 MEAN, STD = "0.485,0.456,0.406", "0.229,0.224,0.225"

@@ -17,13 +17,15 @@ from onnx import ModelProto, TensorProto, helper
 from scipy.stats import spearmanr
 
 from calibration_data.image_folder import UnlabelledImages
-from foundation.errors import StageError, UsageError
+from foundation.errors import UsageError
 from foundation.note_parts import MeasuredNote
 from foundation.progress import Progress, Silent
-from pipeline.one_file.compile_file import CompiledFile, compile_file
+from pipeline.one_file.compile_file import compile_file
 from pipeline.one_file.options import request_for, settings_for
+from pipeline.one_file.result import CompiledFile
 from pipeline.one_file.text import compiled_table
 from pipeline.one_file.tuned import share_out
+from reports.formats import significant
 from stages.saliency_twin.twin_file import make_twin
 
 HELD_OUT = 10
@@ -173,10 +175,16 @@ def test_a_larger_budget_goes_on_and_a_limit_is_kept(images: Path, tmp_path: Pat
     assert measured_of_chosen(strict).score.saliency_spearman.value == max(likeness)
 
 
-def test_limits_that_nothing_keeps_leave_the_journal_alone(images: Path, tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"none of 1 files keeps every limit\. .* misses saliency_spearman by 0\."):
-        tuned(classifier(), images, tmp_path, trials=1, saliency_spearman=1.0)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["theirs.onnx", "theirs.tuned.search.jsonl"]
+def test_of_limits_that_nothing_keeps_the_nearest_file_is_written_and_called_worse(
+    images: Path, tmp_path: Path
+) -> None:
+    nearest = tuned(classifier(), images, tmp_path, trials=1, saliency_spearman=1.0)
+    by = 1 - measured_of_chosen(nearest).score.saliency_spearman.value
+    assert nearest.compiled.notes.misses == {"saliency_spearman": pytest.approx(by)}
+    (told,) = [sentence for sentence in nearest.worse if "limit" in sentence]
+    assert told.startswith(f"No file keeps every limit: the best misses saliency by {significant(by, 2)} of ρ. ")
+    assert told.endswith("loosen --saliency-spearman (now 1.0), or take it with --accept-worse.")
+    assert nearest.compiled.path.is_file()
 
 
 class Impatient(Silent):

@@ -17,8 +17,9 @@ from foundation.progress import Silent
 from onnx_files.answers import AnswerForm
 from onnx_files.preprocessing import Preprocessing
 from pipeline.one_file.agreement import measure_agreement
-from pipeline.one_file.compile_file import CompiledFile, compile_file
+from pipeline.one_file.compile_file import compile_file
 from pipeline.one_file.options import request_for
+from pipeline.one_file.result import CompiledFile
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,12 @@ from onnx import TensorProto
 from quantizable import float_proto, prepared_data, write_float_model
 
 from foundation.artifacts import OnnxModel
-from foundation.errors import StageError
+from foundation.note_parts import Estimate
 from onnx_files.judged_output import explained_tensor
 from stages.quantize.methods.static import StaticSettings, quantize_static
+from stages.search.candidates import write_twin
 from stages.search.study import TunedSettings
-from stages.search.tuned import tune, write_twin
+from stages.search.tuned import tune
 
 SETTINGS = TunedSettings(
     accuracy_drop=1.0,
@@ -72,6 +73,7 @@ def test_the_record_tells_the_whole_search(tuned: OnnxModel):
     assert OnnxModel.read(tuned.path).notes == tuned.notes
     assert len(tuned.notes.search) == 3
     assert all(trial.within_limits for trial in tuned.notes.search)
+    assert tuned.notes.misses == {}
     levels = [layer.score.logits_sqnr_db.value for layer in tuned.notes.sensitivity]
     assert levels == sorted(levels)
     assert len(levels) == tuned.notes.file.layers
@@ -162,9 +164,35 @@ def test_progress_counts_layers_and_trials(tuned: OnnxModel, steps: list[tuple[i
     assert [done for done, _ in steps] == sorted(done for done, _ in steps)
 
 
-def test_limits_that_nothing_keeps_leave_no_file(fp32: OnnxModel, tmp_path: Path):
-    strict = SETTINGS.model_copy(update={"saliency_spearman": 1.0, "trials": 1})
-    with pytest.raises(StageError, match=r"none of 1 files keeps every limit\. .* misses saliency_spearman"):
-        tune(fp32, "tuned", strict, DATA, tmp_path / "tuned.onnx", "b", lambda done, total: None)
-    assert not (tmp_path / "tuned.onnx").exists()
-    assert not (tmp_path / "tuned.json").exists()
+def test_of_limits_that_nothing_keeps_the_record_says_by_how_much_they_are_missed(fp32: OnnxModel, tmp_path: Path):
+    strict = SETTINGS.model_copy(update={"saliency_spearman": 1.0, "trials": 2})
+    told = tune(fp32, "tuned", strict, DATA, tmp_path / "tuned.onnx", "b", lambda done, total: None)
+    likeness = [trial.measured.score.saliency_spearman.value for trial in told.notes.search]
+    assert told.notes.misses == {"saliency_spearman": pytest.approx(1 - max(likeness))}
+    assert told.notes.chosen == told.notes.search[likeness.index(max(likeness))].candidate
+    assert OnnxModel.read(tmp_path / "tuned.onnx").notes.misses == told.notes.misses
+
+
+def test_what_rules_a_file_out_saves_its_twin_and_its_timing(
+    fp32: OnnxModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from stages.search import score
+
+    answered = score.score_answers
+
+    def far_off(reference, path):
+        of = answered(reference, path)
+        return of.model_copy(update={"agreement": of.agreement.model_copy(update={"value": 0.5})})
+
+    strict = SETTINGS.model_copy(update={"agreement": 0.9, "trials": 2, "accuracy_drop": 1.0})
+    monkeypatch.setattr(score, "score_answers", far_off)
+    timed = []
+    monkeypatch.setattr(score, "speedup", lambda *files: timed.append(files) or Estimate(value=2, ci95=(1, 3.5), n=5))
+    told = tune(fp32, "tuned", strict, DATA, tmp_path / "tuned.onnx", "f", lambda done, total: None)
+    best, other = sorted(told.notes.search, key=lambda found: found.candidate != told.notes.chosen)
+    assert told.notes.misses == {"agreement": pytest.approx(0.4)}
+    assert other.measured.score.saliency_spearman is None
+    assert other.measured.reason == "its answers break a limit by more than 0.05"
+    assert len(timed) == 1
+    assert best.measured.speedup is None
+    assert best.measured.reason.startswith("the interval of its speed-up, 1 to 3.5, spans more than a factor of 3;")

@@ -1,0 +1,104 @@
+"""What is known of a compiled file beside the one that it was made from, and in what it is worse."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from calibration_data.image_folder import ImageFolder
+from foundation.artifacts import OnnxModel
+from foundation.files import JSON
+from foundation.notes import TunedNotes
+from onnx_files.preprocessing import Preprocessing
+from pipeline.one_file.agreement import Agreement
+from reports.limits import missed
+
+LEAST_AGREEMENT = 0.95
+"""Share of the float file's classes below which a file counts as worse, beyond chance."""
+LEAST_DB = 10.0
+"""Energy of an output over its deviation's below which the same."""
+
+
+@dataclass(frozen=True)
+class CompiledFile:
+    """A compiled file and what is known of it.
+
+    Attributes:
+        compiled: the file and its record.
+        source: the model it was made from.
+        source_bytes: its size, with its weights.
+        layers: how many have weights.
+        float_layers: names of those that compute in float; None for a method that does not say.
+        calibration_images: how many the method saw; 0 where it needs none.
+        scored_images: how many a search scored its files on; 0 without one.
+        folder: all images; None where none were given.
+        preprocessing: how they reach the model; None likewise.
+        agreement: None where no image is left to measure on.
+    """
+
+    compiled: OnnxModel
+    source: Path
+    source_bytes: int
+    layers: int
+    float_layers: tuple[str, ...] | None
+    calibration_images: int
+    scored_images: int
+    folder: ImageFolder | None
+    preprocessing: Preprocessing | None
+    agreement: Agreement | None
+
+    @property
+    def worse(self) -> tuple[str, ...]:
+        """Return in what the file is worse than the one it was made from, a sentence each."""
+        told = self._missed_limits()
+        if self.compiled.size_bytes > self.source_bytes:
+            told.append(
+                f"It is larger than the float file: {self.compiled.size_bytes:,} bytes after {self.source_bytes:,}. "
+                "Its weights are few beside what integers need besides; keep the float file."
+            )
+        found = self.agreement
+        if found and found.same_class_ci95 and found.same_class_ci95[1] < LEAST_AGREEMENT:
+            told.append(
+                f"It gives the float file's class for {found.same_class:.1%} of {found.images} images, less than "
+                f"{LEAST_AGREEMENT:.0%}. Try --method weight-only or fp16, which round no activation."
+            )
+        outputs_db = found.outputs_db if found else {}
+        broken = [name for name, decibels in outputs_db.items() if decibels is not None and decibels < LEAST_DB]
+        if broken:
+            told.append(
+                f"{', '.join(broken)}: less than {LEAST_DB:g} dB lie between the float file's answers and the "
+                "deviation from them. Try --method weight-only or fp16."
+            )
+        return tuple(told)
+
+    def _missed_limits(self) -> list[str]:
+        notes, limits = self.compiled.notes, self.compiled.settings
+        if not isinstance(notes, TunedNotes) or not notes.misses:
+            return []
+        loosen = " and ".join(f"--{name.replace('_', '-')} (now {limits[name]})" for name in notes.misses)
+        return [
+            f"No file keeps every limit: the best misses {missed(notes.misses)}. "
+            f"Give more --trials, loosen {loosen}, or take it with --accept-worse."
+        ]
+
+    def as_json(self) -> dict[str, JSON]:
+        """Return what `--json` prints."""
+        return {
+            "output": str(self.compiled.path),
+            "source": str(self.source),
+            "method": self.compiled.notes.method,
+            "sha256": self.compiled.sha256,
+            "size_bytes": {"before": self.source_bytes, "after": self.compiled.size_bytes},
+            "layers": {"total": self.layers, "float": None if self.float_layers is None else list(self.float_layers)},
+            "images": {
+                "calibration": self.calibration_images,
+                "scored": self.scored_images,
+                "skipped": list(self.folder.skipped) if self.folder else [],
+                "duplicates": self.folder.duplicates if self.folder else 0,
+            },
+            "preprocessing": asdict(self.preprocessing) if self.preprocessing else None,
+            "worse": list(self.worse),
+            "agreement": asdict(self.agreement) if self.agreement else None,
+            "settings": dict(self.compiled.settings),
+            "notes": self.compiled.notes.model_dump(mode="json"),
+        }

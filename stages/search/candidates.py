@@ -1,0 +1,146 @@
+"""What a search makes of a proposal: a file, its twin and what they are worth, no more of it than decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from foundation.artifacts import OnnxModel
+from foundation.errors import DiskError, StageError, UsageError
+from foundation.files import write_bytes
+from foundation.note_parts import Estimate, MeasuredNote, ScoreNote
+from onnx_files.image_input import preprocessing_of
+from onnx_files.judged_output import explained_tensor
+from onnx_files.reading import read_model
+from stages.saliency_twin.twin_file import twin_path
+from stages.search.study import TunedSettings
+
+if TYPE_CHECKING:
+    from calibration_data.prepared import PreparedData
+    from stages.quantize.methods.static import StaticSettings
+    from stages.search.score import Reference
+
+RULED_OUT_BY = 0.05
+"""A file that breaks a limit by more than this is measured no further, unless nothing comes nearer."""
+MOST_SPREAD = 3.0
+"""Upper over lower bound of a speed-up's interval, above which it counts as not measured."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Compiles and measures one candidate after the other, each under the same path."""
+
+    fp32: OnnxModel
+    variant: str
+    data: PreparedData
+    settings: TunedSettings
+    reference: Reference
+    path: Path
+
+    def compile(self, static: StaticSettings, final: bool = False) -> OnnxModel:
+        """Write a candidate's file; the final one is also checked for saturation."""
+        from stages.quantize.methods.static import quantize_static
+
+        return quantize_static(self.fp32, self.variant, static, self.data, self.path, check_saturation=final)
+
+    def score(self, model: OnnxModel) -> ScoreNote:
+        """Return what a file keeps of the float file's answers and maps."""
+        from stages.search.score import score
+
+        with self._about(model):
+            return score(self.reference, model.path, write_twin(model.path, twin_path(model.path), self.data))
+
+    def measure(self, static: StaticSettings, whole: bool = False) -> MeasuredNote:
+        """Return what a candidate is worth: its answers, its maps and its speed.
+
+        Unless the whole is asked for, what its answers rule out gets neither twin nor timing, and what its maps rule
+        out gets no timing: these take most of a trial's time, and would change no choice.
+        """
+        from stages.search.score import score_answers, score_maps, speedup
+
+        model = self.compile(static)
+        with self._about(model):
+            found = score_answers(self.reference, model.path)
+            if not whole and _is_ruled_out(found, self.settings):
+                return self._measured(model, found, None, f"its answers break a limit by more than {RULED_OUT_BY:g}")
+            maps = score_maps(self.reference, write_twin(model.path, twin_path(model.path), self.data))
+        found = found.model_copy(update={"saliency_spearman": maps})
+        if not whole and _is_ruled_out(found, self.settings):
+            return self._measured(model, found, None, f"its maps break a limit by more than {RULED_OUT_BY:g}")
+        image, rounds = self.data.validation.images[0], self.settings.latency_rounds
+        faster = speedup(self.fp32.path, model.path, image, rounds)
+        return self._measured(model, found, *_if_telling(faster))
+
+    def _measured(self, model: OnnxModel, found: ScoreNote, faster: Estimate | None, reason: str) -> MeasuredNote:
+        return MeasuredNote(
+            score=found,
+            speedup=faster,
+            size_bytes=model.size_bytes,
+            margins=_margins(found, self.settings),
+            reason=reason,
+        )
+
+    @contextmanager
+    def _about(self, model: OnnxModel) -> Iterator[None]:
+        try:
+            yield
+        except DiskError:
+            raise
+        except (UsageError, StageError) as error:  # of a file that is ours, under a name that goes into the record
+            raise StageError(str(error).replace(str(model.path), f"a file of {self.variant}")) from error
+
+
+def write_twin(path: Path, output: Path, data: PreparedData) -> Path:
+    """Write the saliency twin of a file of ours for the images of a data set, and return its path.
+
+    A foreign file is read in a child process, which takes half a second; a search has a twin for every file it tries.
+
+    Args:
+        path: a file with one image as its input, whose height and width may be open.
+        output: the file to write.
+        data: any of its images has the size that the twin takes.
+
+    Raises:
+        UsageError: an operator has no rule, or the answers are none of a classifier.
+    """
+    from stages.saliency_twin.twin import build_twin
+
+    model = read_model(path)
+    channels, height, width = data.train.images.shape[1:]
+    layout = preprocessing_of(model, OnnxModel("", path, "", None)).layout
+    sizes = (channels, height, width) if layout == "NCHW" else (height, width, channels)
+    for axis, size in zip(model.graph.input[0].type.tensor_type.shape.dim[1:], sizes, strict=True):
+        axis.dim_value = size
+    try:
+        twin = build_twin(model, None, explained_tensor(model, model.graph.output[0].name))
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+    write_bytes(output, twin.SerializeToString(deterministic=True))
+    return output
+
+
+def _is_ruled_out(found: ScoreNote, settings: TunedSettings) -> bool:
+    return min(_margins(found, settings).values()) < -RULED_OUT_BY
+
+
+def _if_telling(faster: Estimate) -> tuple[Estimate | None, str]:
+    """Return a speed-up and no reason, or none and why: an interval that says nothing would decide by chance."""
+    low, high = faster.ci95 or (faster.value, faster.value)
+    if high <= MOST_SPREAD * low:
+        return faster, ""
+    return None, (
+        f"the interval of its speed-up, {low:.2g} to {high:.2g}, spans more than a factor of {MOST_SPREAD:g}; the "
+        "machine was busy with something else"
+    )
+
+
+def _margins(found: ScoreNote, settings: TunedSettings) -> dict[str, float]:
+    margins = {"agreement": found.agreement.value - settings.agreement}
+    if found.saliency_spearman is not None:
+        margins["saliency_spearman"] = found.saliency_spearman.value - settings.saliency_spearman
+    if found.accuracy_drop is not None:
+        margins["accuracy_drop"] = settings.accuracy_drop - found.accuracy_drop.value
+    return margins
