@@ -163,12 +163,10 @@ def main() -> None:
     print("| images | case | red, paired tests | red, fixed tolerances |\n| ---: | --- | ---: | ---: |")
     for n, name, loss, speed in (
         (224, "0.4 % of the answers flip", 0.0, 1.0),
-        (1000, "0.4 % of the answers flip", 0.0, 1.0),
         (224, "and int8 loses 3 points", 0.03, 1.0),
-        (500, "and int8 loses 3 points", 0.03, 1.0),
-        (1000, "and int8 loses 3 points", 0.03, 1.0),
         (224, "and every file is 2 × slower than the kernel says", 0.0, 0.5),
-        (224, "and the machine, kernel included, is 2 × slower", 0.0, 1.0),
+        (500, "and int8 loses 3 points", 0.03, 1.0),
+        (1000, "0.4 % of the answers flip", 0.0, 1.0),
     ):
         started = time.perf_counter()
         paired, fixed = red(asked.nights, n, loss, speed)
