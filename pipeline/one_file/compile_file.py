@@ -34,6 +34,7 @@ from pipeline.one_file.agreement import measure_agreement
 from pipeline.one_file.input import file_form, form_for, preprocessing_for
 from pipeline.one_file.options import CompileRequest, needs_images, settings_for
 from pipeline.one_file.result import CompiledFile
+from pipeline.one_file.speed import Speed, measure_speed
 from pipeline.one_file.tuned import journal_beside, search_file, share_out
 from stages.compilers import COMPILERS, CompileTask
 from stages.given.answering import answers_as_given, refuse_broken_answers
@@ -91,6 +92,11 @@ def compile_file(request: CompileRequest, observer: Observer) -> CompiledFile:
             with observer.stage("compare with the float file"):
                 unseen = others if calibration_images else shown
                 agreement = measure_agreement(request.model, compiled.path, unseen.pixels, preprocessing, answers)
+        speed = Speed(None, None, 0, "no images were given")
+        if preprocessing:
+            with observer.stage("time beside the float file") as advance:
+                batch_size = proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
+                speed = measure_speed(source, compiled, np.asarray(shown.pixels[0]), batch_size, advance)
         source_bytes = sum(file.stat().st_size for file in (request.model, *external_files(request.model)))
         compiled = _deliver(compiled, output)
     in_float = float_layers(compiled.notes)
@@ -107,6 +113,7 @@ def compile_file(request: CompileRequest, observer: Observer) -> CompiledFile:
         folder=folder,
         preprocessing=preprocessing,
         agreement=agreement,
+        speed=speed,
     )
 
 

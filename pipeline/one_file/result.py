@@ -11,6 +11,8 @@ from foundation.files import JSON
 from foundation.notes import TunedNotes
 from onnx_files.preprocessing import Preprocessing
 from pipeline.one_file.agreement import Agreement
+from pipeline.one_file.speed import Speed
+from reports.formats import interval, with_unit
 from reports.limits import missed
 
 LEAST_AGREEMENT = 0.95
@@ -34,6 +36,7 @@ class CompiledFile:
         folder: all images; None where none were given.
         preprocessing: how they reach the model; None likewise.
         agreement: None where no image is left to measure on.
+        speed: beside the float file's.
     """
 
     compiled: OnnxModel
@@ -46,6 +49,7 @@ class CompiledFile:
     folder: ImageFolder | None
     preprocessing: Preprocessing | None
     agreement: Agreement | None
+    speed: Speed
 
     @property
     def worse(self) -> tuple[str, ...]:
@@ -55,6 +59,12 @@ class CompiledFile:
             told.append(
                 f"It is larger than the float file: {self.compiled.size_bytes:,} bytes after {self.source_bytes:,}. "
                 "Its weights are few beside what integers need besides; keep the float file."
+            )
+        if self.speed.is_slower and self.speed.ratio and self.speed.ci95:
+            told.append(
+                f"It is slower than the float file: {with_unit(self.speed.ratio, '×')} as fast "
+                f"({interval(*self.speed.ci95, '×')}). Integers do not pay here; keep the float file, or try "
+                "--method weight-only, which computes in float."
             )
         found = self.agreement
         if found and found.same_class_ci95 and found.same_class_ci95[1] < LEAST_AGREEMENT:
@@ -99,6 +109,7 @@ class CompiledFile:
             "preprocessing": asdict(self.preprocessing) if self.preprocessing else None,
             "worse": list(self.worse),
             "agreement": asdict(self.agreement) if self.agreement else None,
+            "speed": asdict(self.speed),
             "settings": dict(self.compiled.settings),
             "notes": self.compiled.notes.model_dump(mode="json"),
         }

@@ -10,7 +10,8 @@ from foundation.note_parts import Estimate, SaturatingLayerNote
 from foundation.notes import TunedNotes, static_notes
 from foundation.printable import printable
 from pipeline.one_file.result import CompiledFile
-from reports.formats import NOT_MEASURED, count, decibels, interval, percent, plain, size, with_unit
+from pipeline.one_file.speed import Speed
+from reports.formats import NOT_MEASURED, count, decibels, interval, percent, plain, size, speedup_in_words, with_unit
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -50,6 +51,7 @@ def _rows(compiled: CompiledFile) -> Iterator[tuple[str, str]]:
     if compiled.folder:
         yield "images", _images(compiled)
     yield from _agreement(compiled)
+    yield "speed", _speed(compiled.speed)
     if isinstance(notes, TunedNotes):
         yield from _search(notes, compiled.compiled.settings)
     for sentence in compiled.worse:
@@ -94,6 +96,14 @@ def _agreement(compiled: CompiledFile) -> Iterator[tuple[str, str]]:
         yield "same class", f"{percent(found.same_class)} ({interval(low, high, 'share')}) of {found.images} images"
     if found.logits_sqnr_db is not None:
         yield "logits SQNR", decibels(found.logits_sqnr_db)
+
+
+def _speed(found: Speed) -> str:
+    if found.ratio is None or found.ci95 is None:
+        return f"{NOT_MEASURED}: {found.reason}"
+    words = speedup_in_words(found.ci95)
+    told = f"{with_unit(found.ratio, '×')} as fast" if words != "not distinguishable" else words
+    return f"{told} ({interval(*found.ci95, '×')}), one thread, {found.processes} processes of each file"
 
 
 def _search(notes: TunedNotes, limits: Mapping[str, JSON]) -> Iterator[tuple[str, str]]:

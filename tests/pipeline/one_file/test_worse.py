@@ -20,6 +20,7 @@ from pipeline.one_file.agreement import measure_agreement
 from pipeline.one_file.compile_file import compile_file
 from pipeline.one_file.options import request_for
 from pipeline.one_file.result import CompiledFile
+from pipeline.one_file.speed import Speed
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,7 @@ def test_an_output_without_any_signal_left_counts_as_worse(
     assert found is not None
     assert found.outputs_db["side"] == (None if decibels is None else pytest.approx(decibels, abs=0.01))
     small_file = OnnxModel("small", changed, "", None)
-    result = CompiledFile(small_file, reference, 10**6, 1, None, 0, 0, None, None, found)
+    result = CompiledFile(small_file, reference, 10**6, 1, None, 0, 0, None, None, found, Speed(None, None, 0))
     assert [sentence.startswith("side: less than 10 dB") for sentence in result.worse] == [True] * (
         decibels in (0, -6.02)
     )

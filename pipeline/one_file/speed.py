@@ -1,0 +1,100 @@
+"""How fast a compiled file answers beside the float file it was made from: a short comparison, in fresh processes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from foundation.artifacts import OnnxModel
+from foundation.progress import Progress
+from onnx_files.sessions import open_session, session_preprocessing
+from stages.validate.latency import LatencySettings
+from stages.validate.latency_intervals import geometric_estimate, log_ratios
+from stages.validate.latency_processes import started_worker
+from stages.validate.latency_turns import REFERENCE, Place, Start, time_in_turns
+
+SLOWER_THAN = 1 / 1.05
+"""A file counts as slower where its whole interval lies below this: nobody notices a smaller loss."""
+_COMPILED = "compiled"
+_PROCESSES = 3
+_BLOCK_S = 0.1
+_MOST_QUERIES = 50
+_LONG_QUERY_S = 0.3
+
+
+class _BriefSettings(LatencySettings):
+    """Two to four seconds in all for a usual classifier; a run of a configuration takes five processes and more."""
+
+    processes: int = Field(_PROCESSES, ge=2)
+    rounds: int = Field(3, ge=1)
+    warmup_queries: int = 2
+    time_budget_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Speed:
+    """The float file's time for a query over the compiled file's, on one thread.
+
+    Attributes:
+        ratio: geometric mean over processes, more is faster; None where nothing was measured.
+        ci95: its interval, over processes.
+        processes: of each file.
+        reason: why nothing was measured.
+    """
+
+    ratio: float | None
+    ci95: tuple[float, float] | None
+    processes: int
+    reason: str = ""
+
+    @property
+    def is_slower(self) -> bool:
+        """Whether the compiled file is slower beyond doubt."""
+        return self.ci95 is not None and self.ci95[1] < SLOWER_THAN
+
+
+def measure_speed(
+    reference: OnnxModel,
+    compiled: OnnxModel,
+    image: NDArray[np.uint8],
+    batch_size: int,
+    progress: Progress,
+    start: Start = started_worker,
+) -> Speed:
+    """Time both files in processes that take turns, three of each.
+
+    Args:
+        reference: the float file, with its preprocessing in the metadata.
+        compiled: the file made from it, likewise.
+        image: uint8 [channels, height, width].
+        batch_size: images per query, as many as the files take at once.
+        progress: called with blocks of queries done and in all.
+        start: starts a process that answers as `latency_worker` does.
+    """
+    seconds = _seconds_of_a_query(reference.path, image, batch_size)
+    settings = _BriefSettings(
+        queries_per_round=int(np.clip(_BLOCK_S / seconds, 1, _MOST_QUERIES)),
+        rounds=1 if seconds > _LONG_QUERY_S else 3,
+    )
+    models = (replace(reference, variant=REFERENCE), replace(compiled, variant=_COMPILED))
+    timings = time_in_turns(models, image, Place("cpu", 1, batch_size), settings, progress, start)
+    expected, found = timings[REFERENCE], timings[_COMPILED]
+    if expected.durations_ms is None or found.durations_ms is None:
+        return Speed(None, None, 0, expected.reason or found.reason)
+    estimate = geometric_estimate(log_ratios(expected.durations_ms, found.durations_ms), settings.processes)
+    return Speed(estimate.value, estimate.ci95, estimate.n)
+
+
+def _seconds_of_a_query(path: Path, image: NDArray[np.uint8], batch_size: int) -> float:
+    session = open_session(path, "cpu", 1)
+    pixels = np.repeat(image[None], batch_size, axis=0)
+    feed = {session.get_inputs()[0].name: session_preprocessing(session).to_input(pixels)}
+    session.run(None, feed)
+    began = time.perf_counter()
+    session.run(None, feed)
+    return time.perf_counter() - began
