@@ -4,8 +4,8 @@ A metric is one row here. Gates and tolerances take the known names from it, mea
 its direction, the report the table, the heading, the legend and the unit that a number is written in; so a new row
 appears in all of them. What computes a metric stands above, under the same name and in the same order, in
 `stages.validate.COMPUTATIONS`: this room knows no arrays. "file" and "timing" metrics have no row there, because they
-are measured, not computed, and "threshold" and "changed" metrics have none, because those of a file come from one
-table of decisions.
+are measured, not computed, and "calibration", "threshold" and "changed" metrics have none, because each kind is
+computed for all its rows at once.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ Inputs = Literal[
     "randomised",
     "perturbed",
     "masks",
+    "calibration",
     "threshold",
     "changed",
     "file",
@@ -41,6 +42,7 @@ TableName = Literal[
     "faithfulness",
     "in_mask",
     "sanity",
+    "calibration",
     "thresholds",
     "robustness",
     "latency",
@@ -72,9 +74,10 @@ class Metric:
         inputs: what it is computed from: "labels": logits and labels; "class": the same, for one class; "class_mean":
             the mean over the classes; "reference": logits and fp32's logits; "maps": maps and fp32's maps;
             "randomised": maps and those of the same file with weights that know nothing; "perturbed": the file's
-            answers to images that lose or gain pixels; "masks": maps and masks; "threshold":
-            answers at thresholds that were chosen with fp32, see `stages.validate.at_threshold`. "changed": answers
-            to images that were made worse, see `stages.validate.robustness`. "file" and "timing" are measured.
+            answers to images that lose or gain pixels; "masks": maps and masks; "calibration":
+            the line of the truth on the log-odds, see `stages.validate.calibration`; "threshold": answers at
+            thresholds that were chosen with fp32, see `stages.validate.at_threshold`; "changed": answers to images
+            that were made worse, see `stages.validate.robustness`. "file" and "timing" are measured.
         table: the report's table, or part of one, in which it is a column or has rows of its own.
         heading: there.
         definitions: the kinds of task that the metric exists for, and what it is there.
@@ -182,6 +185,14 @@ METRICS: Mapping[str, Metric] = {
         "energy of fp32's logits over the energy of the deviation from them",
         "SQNR: power of fp32's logits over the power of the difference; 20 dB is an error of a tenth."),
         against_fp32=True, of_scores=True),
+    "calibration_slope/CLASS": Metric("ratio", True, "calibration", "calibration", "Calibration slope", _for_both(
+        "slope of the truth on the log-odds; 1 is calibrated, below 1 the file is too sure, above 1 not sure enough",
+        "Slope, 1 is best: below 1 a file is too sure of itself. Intercept, 0 is best: below 0 it gives "
+        "the class more probability than it has. Classes of fewer than ten images are left out."), of_scores=True),
+    "calibration_intercept/CLASS": Metric(
+        "log-odds", True, "calibration", "calibration", "Calibration intercept", _for_both(
+        "intercept of the truth on the log-odds with the slope held at 1; 0 is calibrated, below 0 the class is "
+        "given too much probability"), of_scores=True),
     "sensitivity_at_threshold/CLASS": Metric("share", True, "threshold", "thresholds", "Sensitivity", _for_both(
         "share of the class's images, or patients, that reach the threshold chosen with fp32"), of_scores=True),
     "specificity_at_threshold/CLASS": Metric("share", True, "threshold", "thresholds", "Specificity", _for_both(

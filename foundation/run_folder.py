@@ -99,6 +99,11 @@ class RunFolder:
         return self.root / "validate" / "changes.json"
 
     @property
+    def reliability(self) -> Path:
+        """The bins of every variant's reliability diagram."""
+        return self.root / "validate" / "reliability.json"
+
+    @property
     def report(self) -> Path:
         """The folder of the report."""
         return self.root / "report"

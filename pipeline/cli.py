@@ -315,10 +315,12 @@ def compare(first: ExistingRun, second: ExistingRun, as_json: AsJson = False) ->
     from pipeline.judge.comparison import compare as compare_runs
     from pipeline.judge.comparison_text import comparison_table
     from pipeline.judge.evidence import read_evidence
+    from pipeline.judge.paired_runs import pair_runs
     from pipeline.judge.tolerances import recorded_settings
 
     accepted, current = (read_evidence(RunFolder(path)) for path in (first, second))
-    comparison = compare_runs(accepted, current, recorded_settings(current.record))
+    pairs = pair_runs(RunFolder(first), accepted.record, RunFolder(second), current.record)
+    comparison = compare_runs(accepted, current, recorded_settings(current.record), pairs)
     print_result(comparison.as_json() if as_json else comparison_table(comparison))
     raise typer.Exit(comparison.exit_code)
 

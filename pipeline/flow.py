@@ -23,6 +23,7 @@ from pipeline.run.opening import held_run, open_ledger
 from pipeline.run.variants import compile_variants
 
 if TYPE_CHECKING:
+    from pipeline.judge.paired_runs import PairedRuns
     from pipeline.night.nightly import NightlyResult
 
 
@@ -133,10 +134,22 @@ def conclude(
     """Hold the measurements against the gates, close the record and write the report."""
     from reports import write_report
 
-    verdicts = judge(configuration.gates, measurements)
+    verdicts = judge(configuration.gates, measurements, _against_the_accepted_run(configuration, ledger))
     exit_code = exit_code_of(verdicts, ledger.record.all_stages_succeeded)
     ledger.conclude(verdicts, exit_code)
     with observer.stage("report"):
         report = write_report(ledger.run)
     ledger.write()  # the digests of the report
     return RunOutcome(ledger.run, exit_code, verdicts, report, ledger.record.gate_changes)
+
+
+def _against_the_accepted_run(configuration: Configuration, ledger: Ledger) -> PairedRuns:
+    """Return how the answers differ from those of the run that was accepted beside this one, where a gate asks."""
+    from pipeline.judge.paired_runs import NOTHING_ACCEPTED, pair_runs
+    from pipeline.night.accepted import read_accepted
+
+    asked = any(gate.asks_accepted for gate in configuration.gates)
+    accepted = read_accepted(ledger.run.root.resolve().parent) if asked else None
+    if accepted is None:
+        return NOTHING_ACCEPTED
+    return pair_runs(RunFolder(accepted.folder), accepted.evidence.record, ledger.run, ledger.record)

@@ -143,19 +143,17 @@ def curves(key: str, lines: Mapping[str, Sequence[float]], x_label: str, y_label
         from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator
 
-        figure = Figure(figsize=(3.9, 2.5))
+        figure = Figure(figsize=(4.6, 2.6))
         axes = figure.add_subplot()
-        ends = []
         for order, (name, values) in enumerate(lines.items()):
             colour, steps = PALETTE[order % len(PALETTE)], range(1, len(values) + 1)
             marker = MARKERS[order % len(MARKERS)]
-            axes.plot(steps, values, color=colour, linewidth=1.4, marker=marker, markersize=4)
-            ends.append(((float(len(values)), float(values[-1])), name, colour))
+            axes.plot(steps, values, color=colour, linewidth=1.4, marker=marker, markersize=4, label=name)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)  # lines may end in one place
         figure.tight_layout(pad=0.6)
-        _label_ends(axes, ends)
         return inline(figure, key, description)
 
 

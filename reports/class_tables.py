@@ -74,7 +74,8 @@ def _in_order(facts: Facts) -> list[tuple[str, Metric]]:
     """
     rows = rows_of("classes", facts.task).items()
     answers_first = facts.task == "multi_class"
-    return sorted(rows, key=lambda one: (one[1].definitions[facts.task].sample == "all") == answers_first)
+    in_order = sorted(rows, key=lambda one: (one[1].definitions[facts.task].sample == "all") == answers_first)
+    return [*in_order, *rows_of("calibration", facts.task).items()]
 
 
 def rare_sentence(facts: Facts) -> str:
@@ -104,21 +105,27 @@ def _subgroup_table(facts: Facts, metric: str) -> Table | None:
     images: dict[str, int] = {}
     for measurement in facts.measurements:
         if measurement.metric == metric and measurement.where.subgroup is not None:
-            images.setdefault(measurement.where.subgroup, measurement.n or 0)
-    if not images:
+            subgroup, n = measurement.where.subgroup, measurement.n or 0
+            images[subgroup] = max(n, images.get(subgroup, 0))
+    told = [subgroup for subgroup in sorted(images) if images[subgroup]]
+    if not told:
         return None
     rows = tuple(
         Row(
             subgroup,
             tuple(_with_p(find(facts, metric, variant, subgroup=subgroup)) for variant in facts.variant_names),
-            formats.count(images[subgroup], "image") if images[subgroup] else "",
+            formats.count(images[subgroup], "image"),
         )
-        for subgroup in sorted(images)
+        for subgroup in told
     )
     row, of_class = METRICS[row_name(metric)], metric.partition("/")[2]
     caption = f"{row.heading}{f' of {of_class}' if of_class else ''} per subgroup"
     columns = tuple(Column(variant) for variant in facts.variant_names)
-    return Table(f"subgroups-{metric.partition('/')[0]}", caption, "Subgroup", columns, rows, SUBGROUP_LEGEND)
+    silent = [subgroup for subgroup in sorted(images) if not images[subgroup]]
+    legend = SUBGROUP_LEGEND
+    if silent:
+        legend += f" Not measured, since images of a class are missing or too few: {', '.join(silent)}."
+    return Table(f"subgroups-{metric.partition('/')[0]}", caption, "Subgroup", columns, rows, legend)
 
 
 def _with_p(measurement: Measurement) -> Cell:

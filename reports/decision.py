@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from foundation.errors import ExitCode
-from foundation.measurements import Measurement
+from foundation.measurements import Measurement, PairedDifference
 from foundation.record import Verdict, exit_code_of
 from reports.facts import Facts
 from reports.formats import count
@@ -80,7 +80,15 @@ def _in_words(facts: Facts, exit_code: ExitCode) -> Decision:
 
 def judged_as_it_stands(verdict: Verdict) -> Measurement | None:
     """Return the measurement that a gate judged as it stands; None where it judged a difference or a ratio."""
-    return verdict.measurement if verdict.value is not None and verdict.against is None else None
+    found = verdict.measurement
+    as_it_stands = found is not None and verdict.value is not None and verdict.value == found.value
+    return found if as_it_stands and verdict.against is None else None
+
+
+def judged_difference(verdict: Verdict) -> PairedDifference | None:
+    """Return the paired difference that a gate judged; None where it judged something else."""
+    found = verdict.measurement.difference if verdict.measurement and verdict.against is None else None
+    return found if found is not None and verdict.value == found.value else None
 
 
 def _unjudged_gates(facts: Facts) -> int:

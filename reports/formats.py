@@ -86,6 +86,7 @@ UNITS: Mapping[str, Callable[[float], str]] = {
     "squared distance": score,
     "×": times,
     "ratio": significant,
+    "log-odds": score,
     "bytes": size,
     "ms": milliseconds,
     "s": seconds,
@@ -100,6 +101,7 @@ UNIT_WORDS: Mapping[str, str] = {
     "correlation": "",
     "similarity": "",
     "ratio": "",
+    "log-odds": "",
 }
 """What stands behind a difference; "" where the number has no unit."""
 
@@ -126,10 +128,16 @@ def interval(low: float, high: float, unit: str) -> str:
 
 def change(value: float, ci95: tuple[float, float] | None, unit: str) -> str:
     """Return a difference from fp32 with its sign and interval: "−0.8 points against fp32 (−1.9 to +0.3)"."""
+    shown = [signed(one, unit, with_word=False) for one in ci95 or ()]
+    within = f"({shown[0]} to {shown[1]})" if ci95 else "(no interval)"
+    return f"{signed(value, unit)} against fp32 {within}"
+
+
+def signed(value: float, unit: str, with_word: bool = True) -> str:
+    """Return a difference with its sign: "−0.8 points", "+0.013"; the unit's word may be left to its context."""
     factor, word = (100.0, "points") if unit == "share" else (1.0, UNIT_WORDS.get(unit, unit))
-    shown = [f"{factor * one:+.{1 if factor > 1 else 3}f}".replace("-", "−") for one in (value, *(ci95 or ()))]
-    within = f"({shown[1]} to {shown[2]})" if ci95 else "(no interval)"
-    return " ".join(part for part in (shown[0], word, "against fp32", within) if part)
+    shown = f"{factor * value:+.{1 if factor > 1 else 3}f}".replace("-", "−")
+    return f"{shown} {word}" if word and with_word else shown
 
 
 def speedup_in_words(ci95: tuple[float, float] | None) -> str:

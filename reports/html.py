@@ -16,7 +16,7 @@ from foundation.measurements import Measurement
 from foundation.record import Verdict
 from reports import charts, formats
 from reports.class_tables import class_tables, rare_sentence, subgroup_tables
-from reports.decision import judged_as_it_stands, outcome
+from reports.decision import judged_as_it_stands, judged_difference, outcome
 from reports.facts import Facts
 from reports.gallery import changed_images, saliency_grid
 from reports.measured import deciding_metric, find, latency_settings, method_name, reason_of, shown_unit
@@ -168,6 +168,11 @@ def _gate_row(verdict: Verdict) -> GateRow:
     detail, interval = verdict.detail, ""
     limit = formats.plain(verdict.limit)
     value = formats.NOT_MEASURED if verdict.value is None else formats.plain(verdict.value)
+    if measurement is None and (difference := judged_difference(verdict)) is not None:
+        unit = shown_unit(verdict.measurement) if verdict.measurement else ""
+        value, limit = (formats.signed(one, unit) for one in (difference.value, verdict.limit))
+        low_high = [formats.signed(one, unit, with_word=False) for one in difference.ci95 or ()]
+        interval = " to ".join(low_high)
     if measurement is not None and measurement.value is not None:
         unit = shown_unit(measurement)
         value = formats.with_unit(measurement.value, unit)

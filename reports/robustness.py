@@ -12,6 +12,14 @@ from reports.facts import Facts
 from reports.tables import Column, Row, Table, absent, cell
 
 _METRICS = ("robust_accuracy", "robust_agreement")
+_HEADINGS = {
+    "jpeg": "JPEG of quality 25, 18, 15, 10, 7",
+    "blur": "Gaussian blur of 1, 2, 3, 4, 6 px of 224",
+    "noise": "Gaussian noise of 8, 12, 18, 26, 38 % of the range",
+    "brightness": "Brighter by 10, 20, 30, 40, 50 % of the range",
+    "rotation": "Turned by 5, 10, 15, 20, 30 degrees",
+}
+"""What the five strengths of each kind are."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,7 @@ def robustness(facts: Facts) -> Robustness | None:
             f"{name} {', '.join(f'{value:.1f}' for value in values)} %" for name, values in lines.items()
         )
         svg = charts.curves(f"robustness-{kind}", lines, "strength", "accuracy, %", f"Accuracy under {kind}: {told}.")
-        drawn.append((f"Under {kind}", Markup(svg)))
+        drawn.append((_HEADINGS.get(kind, kind), Markup(svg)))
     tables = []
     for metric in _METRICS:
         rows = []

@@ -9,13 +9,18 @@ from typing import Literal
 
 from foundation.errors import ExitCode, UsageError
 from foundation.files import JSON
-from foundation.measurements import UNINFORMED, Measurement, Where
+from foundation.measurements import UNINFORMED, Measurement, PairedDifference, Where
 from foundation.metrics import METRICS, row_name
 from foundation.run_files import why_unverified
 from pipeline.judge.evidence import Evidence
+from pipeline.judge.paired_runs import Key, PairedRuns
 from pipeline.judge.tolerances import OF_ITS_NIGHT, OF_ITS_PROCESSOR, ComparisonSettings
+from stages.validate.intervals.multiple import holm, one_sided_p
 
 FORMAT_VERSION = 1
+
+_BY_INTERVALS = ("timing", "threshold", "changed", "calibration")
+"""What differs from night to night by itself, or by single images, and is not paired: its intervals must not meet."""
 
 Status = Literal["regressed", "missing", "improved", "unchanged", "new", "not_compared"]
 
@@ -102,8 +107,20 @@ class Comparison:
         }
 
 
-def compare(accepted: Evidence, current: Evidence, settings: ComparisonSettings) -> Comparison:
+SIGNIFICANT = 0.05
+"""Error rate of each metric's family of rows, by Holm."""
+
+
+def compare(
+    accepted: Evidence, current: Evidence, settings: ComparisonSettings, pairs: PairedRuns | None = None
+) -> Comparison:
     """Pair the measurements of two runs and say which got worse.
+
+    Where the answers of both runs to the same images are at hand, a metric of theirs is worse if it is so by more
+    than its tolerance and the paired test shows a loss at an error rate of .05, one-sided, corrected by Holm for the
+    rows of the same metric (variants, classes, subgroups). Answers that flip to and fro are then no regression, and a
+    loss that is real is one, whatever the number of images. Without them the tolerance alone decides; where both
+    numbers have intervals, these must not meet.
 
     The speed-up over fp32, a ratio within one run, is always compared. So is the speed against the calibration
     kernel, on the same model of processor: it tells a night on which every file got slower from a machine that did.
@@ -115,6 +132,7 @@ def compare(accepted: Evidence, current: Evidence, settings: ComparisonSettings)
         accepted: the reference.
         current: the run to judge.
         settings: the tolerances.
+        pairs: the answers of both runs, paired; None where nobody looked.
 
     Raises:
         UsageError: the accepted run holds no measured value.
@@ -126,16 +144,34 @@ def compare(accepted: Evidence, current: Evidence, settings: ComparisonSettings)
             f"{accepted.run}: expected measurements to compare with, found none. Choose a run that was validated."
         )
     same_cpu = accepted.record.environment.cpu.model == current.record.environment.cpu.model
+    losses = _holm_by_metric(pairs.differences if pairs else {})
     differences = []
     for key in [*reference, *(key for key in found if key not in reference)]:
         old, new = reference.get(key), found.get(key)
         if old is not None and old.value is not None:
             new = new or _absent_like(old, current.measurements)
-            differences.append(_judge(old, old.value, new, settings, same_cpu))
+            found_p = losses.get((old.metric, old.variant, old.where))
+            differences.append(_judge(old, old.value, new, settings, same_cpu, found_p))
         elif new is not None and new.value is not None:
             differences.append(_difference(new, None, new.value, "new", "not in the accepted run"))
     differences.sort(key=lambda difference: ORDER.index(difference.status))  # stable: the runs' own order within each
-    return Comparison(accepted.run, current.run, _statements(accepted, current), tuple(differences))
+    statements = _statements(accepted, current)
+    if pairs is not None and pairs.why_not is not None:
+        statements += (f"Answers are compared by fixed tolerances. {pairs.why_not}",)
+    return Comparison(accepted.run, current.run, statements, tuple(differences))
+
+
+def _holm_by_metric(differences: Mapping[Key, PairedDifference]) -> Mapping[Key, float | None]:
+    """Return the p of a loss for each row, by Holm over the rows of its metric; None where a row has no interval."""
+    found: dict[Key, float | None] = {}
+    families: dict[str, list[Key]] = {}
+    for key in differences:
+        families.setdefault(row_name(key[0]), []).append(key)
+    for family, keys in families.items():
+        better = METRICS[family].higher_is_better
+        raw = {key: p for key in keys if (p := one_sided_p(differences[key], better)) is not None}
+        found |= dict.fromkeys(keys) | dict(zip(raw, holm(list(raw.values())), strict=True))
+    return found
 
 
 def _keyed(measurements: Iterable[Measurement]) -> dict[tuple[str, str, Where, int], Measurement]:
@@ -162,7 +198,12 @@ def _absent_like(old: Measurement, measurements: Iterable[Measurement]) -> Measu
 
 
 def _judge(
-    old: Measurement, accepted: float, new: Measurement | None, settings: ComparisonSettings, same_cpu: bool
+    old: Measurement,
+    accepted: float,
+    new: Measurement | None,
+    settings: ComparisonSettings,
+    same_cpu: bool,
+    loss_p: float | None = None,
 ) -> Difference:
     if new is None or new.value is None:
         reason = new.reason if new else None
@@ -180,10 +221,18 @@ def _judge(
     shown = f"{tolerance.limit:.0%}" if tolerance.kind == "relative" else f"{tolerance.limit:g}"
     if abs(change) <= allowed * (1 + 1e-9):  # 0.91 - 0.90 is a little more than 0.01
         return _difference(old, accepted, new.value, "unchanged", f"within {shown}")
-    if row.inputs == "timing" and _intervals_meet(old, new):
-        return _difference(old, accepted, new.value, "unchanged", "the 95 % intervals meet")
     status: Status = "improved" if (change > 0) == row.higher_is_better else "regressed"
+    if loss_p is not None:
+        if status == "regressed" and loss_p > SIGNIFICANT:
+            return _difference(old, accepted, new.value, "unchanged", f"may be chance, {_p_in_words(loss_p)}")
+        return _difference(old, accepted, new.value, status, f"by more than {shown}, {_p_in_words(loss_p)}")
+    if row.inputs in _BY_INTERVALS and _intervals_meet(old, new):
+        return _difference(old, accepted, new.value, "unchanged", "the 95 % intervals meet")
     return _difference(old, accepted, new.value, status, f"by more than {shown}")
+
+
+def _p_in_words(p: float) -> str:
+    return f"p of a loss {'< .001' if p < 0.001 else f'{p:.2g}'}"
 
 
 def _intervals_meet(old: Measurement, new: Measurement) -> bool:

@@ -14,11 +14,12 @@ from foundation.measurements import Measurement
 from foundation.metrics import METRICS, row_name
 from foundation.record import Verdict
 from foundation.settings import Settings
+from pipeline.judge.paired_runs import NOTHING_ACCEPTED, PairedRuns, against_accepted
 from pipeline.judge.tested import worst_tested
 from stages.validate.saliency import MethodName
 
 WORST = "worst"
-"""In place of a subgroup's name: each subgroup that the metric is measured of."""
+"""In place of a subgroup's name: each subgroup that the metric is measured of; "worst sex": each of that axis."""
 
 
 class Gate(Settings):
@@ -28,11 +29,14 @@ class Gate(Settings):
     variant: str = Field(description="name of a variant")
     at_least: float | None = Field(None, description="lower bound")
     at_most: float | None = Field(None, description="upper bound")
-    noninferior_to: Literal["fp32"] | None = Field(
-        None, description="in place of a bound: less than `margin` worse than fp32, at error rate `alpha`"
+    noninferior_to: Literal["fp32", "accepted"] | None = Field(
+        None,
+        description="in place of a bound: less than `margin` worse than fp32, or than itself in the accepted "
+        "run, at error rate `alpha`",
     )
-    equivalent_to: Literal["fp32"] | None = Field(
-        None, description="in place of a bound: within `margin` of fp32, at error rate `alpha`"
+    equivalent_to: Literal["fp32", "accepted"] | None = Field(
+        None,
+        description="in place of a bound: within `margin` of fp32, or of the accepted run, at error rate `alpha`",
     )
     margin: float | None = Field(None, gt=0, description="of noninferior_to and equivalent_to, in the metric's unit")
     alpha: float = Field(0.05, gt=0, lt=0.5, description="of noninferior_to and equivalent_to, one-sided error rate")
@@ -56,7 +60,8 @@ class Gate(Settings):
         None,
         description="only the images of this subgroup: `small lesions`, `medium lesions` or `large lesions` with a "
         "metric that needs masks, or one that the data set names with accuracy, balanced_accuracy, auroc_macro, "
-        "sensitivity, specificity or auroc; `worst`: each of them must hold; by default all images together",
+        "sensitivity, specificity or auroc; `worst`: each of them must hold, `worst sex`: each of that axis; by "
+        "default all images together",
     )
 
     @field_validator("metric")
@@ -84,14 +89,19 @@ class Gate(Settings):
             raise ValueError(
                 "confidence belongs to at_least and at_most; noninferior_to and equivalent_to have alpha"
             )
-        if self.tests_difference and self.variant == "fp32":
+        if "fp32" in (self.noninferior_to, self.equivalent_to) and self.variant == "fp32":
             raise ValueError("fp32 is what noninferior_to and equivalent_to compare with; name another variant")
         return self
 
     @property
     def tests_difference(self) -> bool:
-        """Whether it is a test of the difference from fp32, with an error rate."""
+        """Whether it is a test of a difference, with an error rate."""
         return self.noninferior_to is not None or self.equivalent_to is not None
+
+    @property
+    def asks_accepted(self) -> bool:
+        """Whether it holds a variant against itself in the accepted run."""
+        return "accepted" in (self.noninferior_to, self.equivalent_to)
 
     @property
     def identity(self) -> dict[str, JSON]:
@@ -130,7 +140,8 @@ class Gate(Settings):
         metric = f"{self.variant}: {self.metric}{f' ({place})' if place else ''}"
         if self.tests_difference:
             kind = "not inferior to" if self.noninferior_to else "equivalent to"
-            return f"{metric} {kind} fp32 by {self.margin:g} (α = {self.alpha:g})"
+            other = "the accepted run" if self.asks_accepted else "fp32"
+            return f"{metric} {kind} {other} by {self.margin:g} (α = {self.alpha:g})"
         relation = "≥" if self.at_least is not None else "≤"
         against = {"difference": " − fp32", "ratio": " / fp32", None: ""}[self.relative_to_fp32]
         bound = "" if self.confidence == "point" else " (95 % bound)"
@@ -139,7 +150,12 @@ class Gate(Settings):
 
     @property
     def _images(self) -> str | None:
-        return "worst subgroup" if self.subgroup == WORST else self.subgroup
+        return f"{self.subgroup} subgroup" if self.asks_worst else self.subgroup
+
+    @property
+    def asks_worst(self) -> bool:
+        """Whether each of several subgroups must hold."""
+        return self.subgroup == WORST or (self.subgroup or "").startswith(f"{WORST} ")
 
     def holds(self, value: float) -> bool:
         """Return whether a value is within the bound."""
@@ -147,20 +163,34 @@ class Gate(Settings):
         return value >= self.limit - slack if self.at_least is not None else value <= self.limit + slack
 
 
-def judge(gates: Sequence[Gate], measurements: Sequence[Measurement]) -> tuple[Verdict, ...]:
+def judge(
+    gates: Sequence[Gate], measurements: Sequence[Measurement], accepted: PairedRuns = NOTHING_ACCEPTED
+) -> tuple[Verdict, ...]:
     """Return one verdict per gate.
+
+    Args:
+        gates: the criteria.
+        measurements: of the run.
+        accepted: how its answers differ from the accepted run's, or why that is not known.
 
     A gate is missing where no measurement fits it or one that fits has no value; it fails where one does not hold;
     with an error rate it is inconclusive where the bounds of one do not tell. The verdict shows the worst.
     """
-    return tuple(_judge_one(gate, measurements) for gate in gates)
+    held = against_accepted(measurements, accepted)
+    verdicts = []
+    for gate in gates:
+        if gate.asks_accepted and accepted.why_not is not None:
+            verdicts.append(Verdict(gate.name, "missing", None, gate.limit, f"not compared: {accepted.why_not}"))
+        else:
+            verdicts.append(_judge_one(gate, held if gate.asks_accepted else measurements))
+    return tuple(verdicts)
 
 
 def _judge_one(gate: Gate, measurements: Sequence[Measurement]) -> Verdict:
     fitting = [m for m in measurements if m.variant == gate.variant and _fits(gate, m)]
     if not fitting:
         return Verdict(gate.name, "missing", None, gate.limit, _why_nothing_fits(gate, measurements))
-    if gate.subgroup == WORST:
+    if gate.asks_worst:
         return _judge_subgroups(gate, fitting, measurements)
     return _judge_fitting(gate, fitting, measurements)
 
@@ -217,13 +247,20 @@ def _fits(gate: Gate, measurement: Measurement) -> bool:
     where = measurement.where
     return (
         measurement.metric == gate.metric
-        and (where.subgroup is not None if gate.subgroup == WORST else where.subgroup == gate.subgroup)
+        and _is_asked(gate, where.subgroup)
         and where.per == gate.per
         and gate.change in (None, where.change)
         and gate.provider in (None, where.provider)
         and gate.threads in (None, where.threads)
         and gate.method in (None, where.method)
     )
+
+
+def _is_asked(gate: Gate, subgroup: str | None) -> bool:
+    if not gate.asks_worst:
+        return subgroup == gate.subgroup
+    axis = (gate.subgroup or "").removeprefix(WORST).strip()
+    return subgroup is not None and (not axis or subgroup.startswith(f"{axis}:"))
 
 
 def _baseline(gate: Gate, found: Measurement, measurements: Sequence[Measurement]) -> Measurement | None:

@@ -36,7 +36,7 @@ def _of_difference(gate: Gate, found: Measurement) -> Verdict:
     """Judge a difference by its one-sided bound: beyond the margin on the good side, on the bad side, or neither."""
     difference = found.difference
     if found.value is None or difference is None:
-        why = found.reason or "it has no paired difference from fp32"
+        why = found.reason or f"it has no paired difference from {_other(gate)}"
         return Verdict(gate.name, "missing", None, gate.limit, f"not measured: {why}", found)
     limits = bounds(difference, gate.alpha)
     if limits is None:
@@ -46,12 +46,16 @@ def _of_difference(gate: Gate, found: Measurement) -> Verdict:
     status = claim.status(limits)
     confidence = f"{1 - gate.alpha:.4g}".removeprefix("0.")
     detail = (
-        f"difference from fp32 {difference.value:+.4g}, one-sided .{confidence} bounds {limits[0]:+.4g} and "
-        f"{limits[1]:+.4g}, {_counted(difference)}"
+        f"difference from {_other(gate)} {difference.value:+.4g}, one-sided .{confidence} bounds {limits[0]:+.4g} "
+        f"and {limits[1]:+.4g}, {_counted(difference)}"
     )
     if status == "inconclusive":
         detail = f"{_what_decides(difference, gate.alpha, claim)}; {detail}"
     return Verdict(gate.name, status, difference.value, gate.limit, detail, found)
+
+
+def _other(gate: Gate) -> str:
+    return "the accepted run" if gate.asks_accepted else "fp32"
 
 
 @dataclass(frozen=True)

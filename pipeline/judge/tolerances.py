@@ -33,6 +33,7 @@ TOLERANCES: Mapping[Inputs, Tolerance] = {
     "randomised": Tolerance("absolute", 0.02),
     "perturbed": Tolerance("absolute", 0.02),
     "masks": Tolerance("absolute", 0.02),
+    "calibration": Tolerance("absolute", 10.0),  # neither higher nor lower is better
     "threshold": Tolerance("absolute", 0.02),
     "changed": Tolerance("absolute", 0.03),
     "file": Tolerance("relative", 0.02),

@@ -19,6 +19,7 @@ from foundation.run_folder import RunFolder
 from pipeline.judge.comparison import Comparison, compare
 from pipeline.judge.comparison_text import nightly_markdown
 from pipeline.judge.evidence import Evidence, read_evidence
+from pipeline.judge.paired_runs import pair_runs
 from pipeline.judge.tolerances import ComparisonSettings
 from pipeline.night.accepted import Accepted, read_accepted
 from pipeline.night.nights import History, Night, read_history, record_finish, record_start
@@ -99,7 +100,7 @@ def run_nightly(
         try:
             gates_exit_code = run(folder)
             evidence = None if gates_exit_code == ExitCode.USAGE else read_evidence(folder)
-            comparison = compare(accepted.evidence, evidence, settings) if accepted and evidence else None
+            comparison = _compared(accepted, folder, evidence, settings) if accepted and evidence else None
         except Exception as error:
             night = replace(night, finished_utc=iso_utc(clock()), **_how_it_broke(error))
             record_finish(nightly_root, night)
@@ -118,6 +119,11 @@ def run_nightly(
         record_finish(nightly_root, night)
         pruned = _prune(nightly_root, keep)
     return NightlyResult(folder, exit_code, gates_exit_code, comparison, resumed, notes, pruned)
+
+
+def _compared(accepted: Accepted, folder: RunFolder, evidence: Evidence, settings: ComparisonSettings) -> Comparison:
+    pairs = pair_runs(RunFolder(accepted.folder), accepted.evidence.record, folder, evidence.record)
+    return compare(accepted.evidence, evidence, settings, pairs)
 
 
 def worst(codes: Iterable[ExitCode]) -> ExitCode:

@@ -134,12 +134,13 @@ def _timed(
 
 
 def _write_image_by_image(configuration: Configuration, ledger: Ledger, data: PreparedData) -> None:
-    """Write which answers changed, all of them in the ledger, and whose maps are shown.
+    """Write which answers changed, all of them in the ledger, how sure they were, and whose maps are shown.
 
     Those are the maps by the first method that fp32 has maps by.
     """
     from foundation.explanations import Explanations
-    from stages.validate.answers import Predictions
+    from stages.validate.answers import Answers, Predictions
+    from stages.validate.calibration import reliability_document
     from stages.validate.changed_answers import changed_answers
     from stages.validate.changes_ledger import changes_ledger
     from stages.validate.shown_maps import maps_to_show
@@ -152,6 +153,8 @@ def _write_image_by_image(configuration: Configuration, ledger: Ledger, data: Pr
     answers = {name: Predictions.read(name, run.predictions(name)) for name in with_result("validate")}
     fp32 = answers.pop("fp32")
     changes_ledger(fp32, answers, data).write(run.changes_table, run.changes)
+    of_all = [Answers.of(one, data.classes, data.test.groups) for one in (fp32, *answers.values())]
+    write_json(run.reliability, reliability_document(of_all))
     shown = None
     for method in configuration.validation.saliency.methods:
         maps = {name: Explanations.read(name, run.maps(name, method)) for name in with_result(method)}

@@ -21,6 +21,7 @@ from onnx_files.sessions import gives_scores, open_session, predict
 from stages.validate import COMPUTATIONS
 from stages.validate.answer_estimates import Row, difference_of, interval_of, resample, value_of
 from stages.validate.answers import Answers, Predictions
+from stages.validate.calibration import measure_calibration
 from stages.validate.intervals import groups
 from stages.validate.intervals.estimates import Estimate
 from stages.validate.measurements import measured, not_measured
@@ -144,6 +145,7 @@ def measure_accuracy(
         answers = answers.of_present_classes()
     rows = [row for name, metric in METRICS.items() for row in _rows(name, metric, answers)]
     found = _measure(rows, answers, settings, ON_TEST)
+    found += measure_calibration(answers, ON_TEST)
     in_subgroups: list[Measurement] = []
     for subgroup in sorted({name for names in subgroups for name in names}):
         chosen = np.array([subgroup in names for names in subgroups])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from foundation.arrays import read_arrays, write_arrays
 from foundation.errors import UsageError
 from foundation.files import JSON
 from foundation.metrics import Definition, Metric
+from stages.validate.intervals.groups import units_of
 from stages.validate.label_metrics import sigmoid
 from stages.validate.metrics import log_odds, log_softmax
 
@@ -113,6 +115,21 @@ class Answers:
     present: frozenset[int] | None = None
     unscored: frozenset[str] = frozenset()
     sample_name: str = WHOLE_SPLIT
+
+    @classmethod
+    def of(cls, predictions: Predictions, classes: Sequence[str], group_names: Sequence[str]) -> Answers:
+        """Return what a file answered, held against nothing, with the group of each image."""
+        unscored = frozenset() if predictions.scored else frozenset({predictions.variant})
+        return cls(
+            predictions.variant,
+            predictions.logits,
+            predictions.labels,
+            tuple(classes),
+            None,
+            units_of(group_names),
+            min_positives=1,
+            unscored=unscored,
+        )
 
     @property
     def task(self) -> Task:

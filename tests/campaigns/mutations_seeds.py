@@ -354,6 +354,14 @@ def ranges(folder: Path) -> list[bytes]:
     return [(folder / "seed.json").read_bytes()]
 
 
+def operating_points(folder: Path) -> list[bytes]:
+    from stages.validate.operating_points import OperatingPoint, OperatingPoints
+
+    point = OperatingPoint("polyp", -0.5, 0.9, 0.75, 20, 40)
+    OperatingPoints({"polyp": point}, {"ulcer": "too few"}, "f", "d", "a rule").write(folder / "seed.json")
+    return [(folder / "seed.json").read_bytes()]
+
+
 def measured(candidate: Any) -> Any:
     """Return a trial's measurement, the same for every file."""
     from foundation.note_parts import Estimate, MeasuredNote, ScoreNote

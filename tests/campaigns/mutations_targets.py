@@ -283,6 +283,12 @@ def _ranges(path: Path) -> object:
     return found
 
 
+def _operating_points(path: Path) -> object:
+    from stages.validate.operating_points import read_operating_points
+
+    return [point.probability for point in read_operating_points(path).points.values()]
+
+
 def _journal(path: Path) -> object:
     from stages.search.study import TunedSettings, _finished, known_layers, open_study, search
 
@@ -395,6 +401,7 @@ TARGETS: dict[str, Target] = {
     "accepted": Target("accepted.json", seeds.accepted, JSON, _accepted),
     "notes": Target("v.json", seeds.notes, JSON, _notes),
     "ranges": Target("r.json", seeds.ranges, JSON, _ranges),
+    "operating-points": Target("points.json", seeds.operating_points, JSON, _operating_points),
     "journal": Target("v.search.jsonl", seeds.journal, JSON, _journal, dear=True),
     "nights": Target("history.jsonl", seeds.nights, JSON, _nights),
     "predictions": Target("p.npz", seeds.predictions, ZIPPED, _predictions),

@@ -37,6 +37,8 @@ CONTRACT = {
     "lr_positive_at_threshold/CLASS",
     "lr_negative_at_threshold/CLASS",
     "own_threshold/CLASS",
+    "calibration_slope/CLASS",
+    "calibration_intercept/CLASS",
     "robust_accuracy",
     "robust_agreement",
     "size_bytes",
@@ -108,7 +110,7 @@ def test_a_row_explains_itself(name: str, row: Metric) -> None:
     assert name.endswith("_bytes") == (row.unit == "bytes")
     assert name.endswith("_ms") == (row.unit == "ms")
     assert name.endswith("_db") == (row.unit == "dB")
-    assert name.endswith("/CLASS") == (row.inputs in ("class", "threshold"))
+    assert name.endswith("/CLASS") == (row.inputs in ("class", "calibration", "threshold"))
     assert set(row.definitions) <= {"multi_class", "multi_label"}
     assert row.definitions
     assert row.heading
@@ -121,7 +123,7 @@ def test_a_row_explains_itself(name: str, row: Metric) -> None:
 
 
 def test_what_is_computed_is_described_in_the_same_order_and_for_the_same_tasks() -> None:
-    elsewhere = ("file", "timing", "threshold", "changed")
+    elsewhere = ("file", "timing", "calibration", "threshold", "changed")
     described = {name: list(row.definitions) for name, row in METRICS.items() if row.inputs not in elsewhere}
     assert {name: list(computations) for name, computations in COMPUTATIONS.items()} == described
     assert list(COMPUTATIONS) == list(described)

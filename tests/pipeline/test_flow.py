@@ -25,6 +25,7 @@ from pipeline.configuration_file import parse_configuration, read_configuration
 from pipeline.custody.check import check_run
 from pipeline.flow import compile_and_validate, run_one_night, run_until
 from pipeline.judge.evidence import read_evidence
+from pipeline.judge.paired_runs import pair_runs
 from pipeline.machine.environment import describe
 from stages.compilers import COMPILERS
 from stages.quantize.neural_compressor.environment import worker_versions
@@ -141,6 +142,15 @@ def test_one_threshold_is_chosen_with_fp32_and_kept_for_every_file(finished):
     assert {row.remarks["operating_points"] for row in rows} == {points.sha256[:12]}
     page = (run.report / "index.html").read_text()
     assert "Operating point of 3: probability ≥ " in page
+
+
+def test_a_run_paired_with_itself_changed_nowhere(finished):
+    run, _ = finished
+    record = read_record(run)
+    pairs = pair_runs(run, record, run, record)
+    assert pairs.why_not is None
+    assert {variant for _, variant, _ in pairs.differences} == {"fp32", "fp16", "static-int8", "pact-int8"}
+    assert {difference.value for difference in pairs.differences.values()} == {0.0}
 
 
 def test_a_threshold_of_a_class_that_is_none_is_refused(tmp_path):

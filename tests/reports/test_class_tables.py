@@ -48,7 +48,10 @@ def test_labels_come_with_their_images_and_the_rare_ones_by_name(labelled_run: R
     assert facts.data is not None
     positives = dict(zip(facts.record.classes, facts.data.test.labels.sum(axis=0), strict=True))
     tables = {table.key: table for table in class_tables(facts)}
-    assert list(tables) == ["class-auroc", "class-average_precision", "class-sensitivity", "class-specificity"]
+    assert list(tables) == [
+        *("class-auroc", "class-average_precision", "class-sensitivity", "class-specificity"),
+        *("class-calibration_slope", "class-calibration_intercept"),
+    ]
     auroc = {row.name: row for row in tables["class-auroc"].rows}
     assert auroc["Mass"].detail == f"{positives['Mass']}\N{NO-BREAK SPACE}images"
     assert auroc["Edema"].cells[0].reason == "only 6 positive images in the test split; min_positives asks for 10"

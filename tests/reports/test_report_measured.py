@@ -32,7 +32,8 @@ def test_the_report_knows_the_metrics_that_exist() -> None:
         assert (row.table in SALIENCY_TABLES) == (row.inputs in FROM_MAPS), name
         assert (row.table == "classes") == (row.inputs == "class"), name
         assert (row.table == "thresholds") == (row.inputs == "threshold"), name
-        assert (row.table in ("classes", "thresholds")) == name.endswith("/CLASS"), name
+        assert (row.table == "calibration") == (row.inputs == "calibration"), name
+        assert (row.table in ("classes", "calibration", "thresholds")) == name.endswith("/CLASS"), name
 
 
 def test_the_report_knows_the_names_that_the_measurements_carry() -> None:

@@ -41,6 +41,18 @@ def two_sided_p(difference: PairedDifference) -> float | None:
     return 2 * high
 
 
+def one_sided_p(difference: PairedDifference, higher_is_better: bool) -> float | None:
+    """Return the p of a loss: the smallest error rate at which the one-sided bound of a difference shows one.
+
+    Returns:
+        None where the difference has no interval.
+    """
+    both = two_sided_p(difference)
+    if both is None:
+        return None
+    return both / 2 if (difference.value < 0) == higher_is_better and difference.value != 0 else 1.0 - both / 2
+
+
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     """Return p-values corrected for there being several (Holm 1979, Scandinavian Journal of Statistics 6:65).
 

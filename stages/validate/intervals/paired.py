@@ -132,13 +132,17 @@ def paired_areas(first: Area, second: Area, units: Indices) -> PairedDifference:
 def paired_means(first: Floats, second: Floats, units: Indices) -> PairedDifference:
     """Return the difference of two means of one value per image [n], by Student's t over the units."""
     change = first - second
-    error = float(np.sqrt(squared_error((change - change.mean()) / len(change), units)))
-    return _by_error(float(change.mean()), error, "cluster_t", units)
+    return paired_influence(float(change.mean()), (change - change.mean()) / len(change), units)
 
 
 def paired_draws(value: float, first: Floats, second: Floats, units: Indices) -> PairedDifference:
     """Return the difference of two statistics from their values in the same resamples [resamples]."""
     return _by_error(value, bootstrap_error(first - second, len(np.unique(units))), "bootstrap_t", units)
+
+
+def paired_influence(value: float, influence: Floats, units: Indices) -> PairedDifference:
+    """Return the difference of two estimates of the same images from the difference of their influences [n]."""
+    return _by_error(value, float(np.sqrt(squared_error(influence, units))), "cluster_t", units)
 
 
 def bounds(difference: PairedDifference, tail: float) -> Interval | None:

@@ -219,6 +219,9 @@ def test_the_worst_subgroup_must_hold_and_is_named_and_so_are_those_without_a_nu
     assert verdict.gate == "pact-int8: sensitivity/polyp (worst subgroup) ≥ 0.8"
     assert only(gate, *of, measurement(0.79, metric="sensitivity/polyp", subgroup="age: 20–39")).status == "failed"
     assert only(gate, of[0], of[3]).status == only(gate, of[0]).status == "missing"
+    of_sex = gate.model_copy(update={"subgroup": "worst sex"})
+    verdict = only(of_sex, *of, measurement(0.1, metric="sensitivity/polyp", subgroup="age: 20–39"))
+    assert (verdict.value, verdict.gate) == (0.85, "pact-int8: sensitivity/polyp (worst sex subgroup) ≥ 0.8")
 
 
 def test_a_difference_in_the_worst_subgroup_must_be_shown_in_each():

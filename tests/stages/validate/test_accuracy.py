@@ -49,7 +49,7 @@ def test_every_metric_of_the_contract_is_there() -> None:
     logits, labels = logits_and_labels()
     per_class = {
         f"{name}/{c}" for name in ("auroc", "average_precision", "sensitivity", "specificity") for c in CLASSES
-    }
+    } | {f"calibration_{name}/{c}" for name in ("slope", "intercept") for c in CLASSES}
     plain = {"accuracy", "balanced_accuracy", "ece", "brier", "agreement", "logits_sqnr_db"}
     macro = {"auroc_macro", "average_precision_macro"}
     assert set(measure(logits, labels, logits)) == per_class | plain | macro
@@ -329,7 +329,7 @@ def test_ten_thousand_images_take_seconds_and_little_memory() -> None:
     )
     seconds, (_, peak_bytes) = time.process_time() - started, tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert len(rows) == 48
+    assert len(rows) == 68
     assert seconds < 20
     assert peak_bytes < 200e6
 

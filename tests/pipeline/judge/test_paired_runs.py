@@ -1,0 +1,141 @@
+"""Nights by paired tests: answers that flip are no regression, a loss that is real is one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+from small_run import environment, small_record
+
+from calibration_data.prepared import PreparedSplit
+from foundation.errors import ExitCode
+from foundation.measurements import Measurement, PairedDifference, Where
+from foundation.run_folder import RunFolder
+from pipeline.judge.comparison import Comparison, compare
+from pipeline.judge.evidence import Evidence
+from pipeline.judge.gates import Gate, judge
+from pipeline.judge.paired_runs import PairedRuns, pair_runs, paired_differences, paired_with_fp32
+from pipeline.judge.tolerances import ComparisonSettings
+from stages.validate.accuracy import AccuracySettings, measure_accuracy
+from stages.validate.answers import Predictions
+
+CLASSES = ("a", "b")
+SETTINGS = AccuracySettings(resamples=1000)
+ON_TEST = Where(provider="cpu", split="test")
+
+
+def split_of(labels: np.ndarray) -> PreparedSplit:
+    names = tuple(f"image {place}" for place in range(len(labels)))
+    nothing = np.zeros((len(labels), 1, 1), np.bool_)
+    class_of = np.full(len(labels), -1, np.int64)
+    pixels = np.zeros((len(labels), 1, 1, 1), np.uint8)
+    return PreparedSplit(pixels, labels, nothing, nothing[:, 0, 0], class_of, names, names, ((),) * len(names), names)
+
+
+def answered(variant: str, labels: np.ndarray, wrong: list[int]) -> Predictions:
+    sure = 1.0 + np.arange(len(labels)) / len(labels)
+    logits = np.stack([sure, -sure], axis=1) * np.where(labels == 0, 1.0, -1.0)[:, None]
+    logits[wrong] *= -1
+    return Predictions(variant, logits.astype(np.float32), labels, Path())
+
+
+def compared(before: Predictions, after: Predictions, labels: np.ndarray) -> Comparison:
+    test = split_of(labels)
+
+    def evidence(own: Predictions) -> Evidence:
+        rows = measure_accuracy("fp32", own.logits, labels, CLASSES, None, test.groups, test.subgroups, SETTINGS)
+        return Evidence("run", small_record(environment=environment("EPYC"), exit_code=ExitCode.PASSED), tuple(rows))
+
+    pairs = PairedRuns(paired_differences((before, after), test, CLASSES, SETTINGS))
+    return compare(evidence(before), evidence(after), ComparisonSettings(), pairs)
+
+
+def test_answers_that_flip_to_and_fro_are_no_regression() -> None:
+    """Three of a hundred images lost, one gained: two points worse, which chance explains (p = .31 two-sided)."""
+    labels = np.arange(100, dtype=np.int64) % 2
+    found = compared(answered("fp32", labels, [0, 2]), answered("fp32", labels, [2, 4, 6, 8]), labels)
+    (accuracy,) = [one for one in found.differences if one.metric == "accuracy"]
+    assert (accuracy.accepted, accuracy.current, accuracy.status) == (0.98, 0.96, "unchanged")
+    assert accuracy.detail == f"may be chance, p of a loss {norm.sf(2 / np.sqrt(4)):.2g}"
+    assert found.exit_code == ExitCode.PASSED
+
+
+def test_a_loss_that_is_real_is_one() -> None:
+    labels = np.arange(200, dtype=np.int64) % 2
+    found = compared(answered("fp32", labels, [0]), answered("fp32", labels, [0, *range(1, 21)]), labels)
+    status = {one.metric: one.status for one in found.differences}
+    assert status["accuracy"] == status["balanced_accuracy"] == "regressed"
+    (accuracy,) = [one for one in found.differences if one.metric == "accuracy"]
+    assert accuracy.detail == "by more than 0.01, p of a loss < .001"
+    assert found.exit_code == ExitCode.GATE_FAILED
+
+
+def test_a_loss_that_chance_would_give_one_of_many_rows_is_none() -> None:
+    """p = .02 alone is a regression; among five variants of the same metric it is not."""
+    old = [Measurement("accuracy", 0.9, "share", f"v{place}", ON_TEST, 100) for place in range(5)]
+    new = [replace(old[0], value=0.86), *old[1:]]
+    record = small_record(environment=environment("EPYC"), exit_code=ExitCode.PASSED)
+    lost = PairedDifference(-0.04, (-0.08, 0.0), "tango", 100, 100, 0.0, 0.04, 100.0, 100.0)
+    same = replace(lost, value=0.0, lost=0.0)
+    for others, status in ((0, "regressed"), (4, "unchanged")):
+        keys = [("accuracy", f"v{place}", ON_TEST) for place in range(others + 1)]
+        pairs = PairedRuns(dict(zip(keys, [lost, *[same] * others], strict=True)))
+        found = compare(
+            Evidence("a", record, tuple(old)), Evidence("b", record, tuple(new)), ComparisonSettings(), pairs
+        )
+        assert [one.status for one in found.differences if one.variant == "v0"] == [status]
+
+
+def test_why_runs_are_not_paired_is_told(tmp_path: Path) -> None:
+    record = small_record(environment=environment("EPYC"), exit_code=ExitCode.PASSED)
+    pairs = pair_runs(RunFolder(tmp_path / "gone"), record, RunFolder(tmp_path), record)
+    assert pairs.why_not == "The folder of the accepted run gone is gone."
+    one = Measurement("accuracy", 0.9, "share", "fp32", ON_TEST, 100)
+    both = Evidence("run", record, (one,)), Evidence("run", record, (replace(one, value=0.85),))
+    found = compare(*both, ComparisonSettings(), pairs)
+    assert found.statements[-1] == (
+        "Answers are compared by fixed tolerances. The folder of the accepted run gone is gone."
+    )
+    assert found.exit_code == ExitCode.GATE_FAILED
+
+
+def test_agreement_with_fp32_is_paired_over_both_nights() -> None:
+    labels = np.arange(100, dtype=np.int64) % 2
+    fp32s = (answered("fp32", labels, []), answered("fp32", labels, [0]))
+    variants = (answered("int8", labels, [5]), answered("int8", labels, [5, 6, 7]))
+    found = paired_with_fp32(variants, fp32s, split_of(labels).groups, SETTINGS)
+    agreement = found["agreement", "int8", ON_TEST]
+    assert (agreement.value, agreement.lost, agreement.gained) == (pytest.approx(-0.03), pytest.approx(0.03), 0.0)
+    assert found["logits_sqnr_db", "int8", ON_TEST].value < 0
+
+
+# --- gates ---
+
+
+def gate(**changes: object) -> Gate:
+    values = {"metric": "accuracy", "variant": "fp32", "noninferior_to": "accepted", "margin": 0.05, **changes}
+    return Gate.model_validate(values)
+
+
+def test_a_gate_holds_a_variant_against_itself_in_the_accepted_run() -> None:
+    one = Measurement("accuracy", 0.9, "share", "fp32", ON_TEST, 1000)
+    lost = PairedDifference(-0.01, None, "tango", 1000, 1000, 0.0, 0.01, 1000.0, 1000.0)
+    pairs = PairedRuns({("accuracy", "fp32", ON_TEST): lost})
+    (verdict,) = judge([gate()], [one], pairs)
+    assert (verdict.status, verdict.value) == ("passed", -0.01)
+    assert verdict.gate == "fp32: accuracy not inferior to the accepted run by 0.05 (α = 0.05)"
+    assert verdict.detail.startswith("difference from the accepted run -0.01, one-sided .95 bounds")
+    (strict,) = judge([gate(margin=0.01)], [one], pairs)
+    assert strict.status == "inconclusive"
+    (equal,) = judge([gate(noninferior_to=None, equivalent_to="accepted")], [one], pairs)
+    assert equal.status == "passed"
+
+
+def test_without_an_accepted_run_such_a_gate_is_missing_and_says_what_to_do() -> None:
+    one = Measurement("accuracy", 0.9, "share", "fp32", ON_TEST, 1000)
+    (verdict,) = judge([gate()], [one])
+    assert (verdict.status, verdict.value) == ("missing", None)
+    assert verdict.detail == "not compared: No run was accepted yet; `edgeproof accept RUN` accepts one."
