@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from calibration_data.settings import DataSettings
 from foundation.files import JSON, sha256_of_json
 from foundation.measurements import UNINFORMED
+from foundation.metrics import METRICS, row_name
 from foundation.settings import Settings, without_folders, without_paths
 from pipeline.judge.gates import Gate
 from pipeline.judge.tolerances import ComparisonSettings
@@ -21,6 +22,7 @@ from stages.export.torch_model import TorchSettings
 from stages.given.settings import GivenSettings, OnnxSettings
 from stages.network import NETWORKS
 from stages.train.settings import TrainSettings
+from stages.validate.robustness import CHANGE_NAMES
 from stages.validate.settings import ValidateSettings
 
 VARIANT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -161,11 +163,26 @@ def _gates_without_measurement(configuration: Configuration) -> Iterator[str]:
     for number, gate in enumerate(configuration.gates):
         if gate.variant not in known:
             yield f"gates.{number}: a gate names the variant {gate.variant!r}; there are {', '.join(known)}"
+        yield from (f"gates.{number}: {why}" for why in _unasked(gate, configuration.validation))
         if gate.method is not None and gate.method not in methods:
             yield (
                 f"gates.{number}: a gate wants saliency by {gate.method!r}, and validation.saliency.methods has "
                 f"{', '.join(methods)}; add it there"
             )
+
+
+def _unasked(gate: Gate, validation: ValidateSettings) -> Iterator[str]:
+    """Yield why a gate's number will not be there, of those that are measured only where they are asked for."""
+    inputs, points = METRICS[row_name(gate.metric)].inputs, validation.operating_points
+    if inputs == "changed" and validation.robustness is None:
+        yield f"a gate wants {gate.metric}, and validation.robustness is null; set it, `{{}}` for its defaults"
+    if gate.change is not None and gate.change not in CHANGE_NAMES:
+        yield f"a gate names the change {gate.change!r}; there are {', '.join(CHANGE_NAMES)}"
+    if inputs == "threshold" and points is None:
+        yield f"a gate wants {gate.metric}, and validation.operating_points is null; set it, `{{}}` for its defaults"
+    of_class = gate.metric.partition("/")[2]
+    if inputs == "threshold" and points is not None and points.classes and of_class not in points.classes:
+        yield f"a gate wants {gate.metric}, and validation.operating_points.classes has {', '.join(points.classes)}"
 
 
 def _pact_without_training(configuration: Configuration) -> Iterator[str]:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from foundation.measurements import Measurement
 from foundation.metrics import METRICS
 from reports import charts, formats
 from reports.facts import Facts
 from reports.tables import Column, Row, Table, absent, cell
 
 _METRICS = ("robust_accuracy", "robust_agreement")
-_HEADINGS = {
-    "jpeg": "JPEG of quality 25, 18, 15, 10, 7",
-    "blur": "Gaussian blur of 1, 2, 3, 4, 6 px of 224",
-    "noise": "Gaussian noise of 8, 12, 18, 26, 38 % of the range",
-    "brightness": "Brighter by 10, 20, 30, 40, 50 % of the range",
-    "rotation": "Turned by 5, 10, 15, 20, 30 degrees",
-}
-"""What the five strengths of each kind are."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +51,8 @@ def robustness(facts: Facts) -> Robustness | None:
             f"{name} {', '.join(f'{value:.1f}' for value in values)} %" for name, values in lines.items()
         )
         svg = charts.curves(f"robustness-{kind}", lines, "strength", "accuracy, %", f"Accuracy under {kind}: {told}.")
-        drawn.append((_HEADINGS.get(kind, kind), Markup(svg)))
+        heading = _heading([one for (_, _, change), one in found.items() if change in strengths])
+        drawn.append((heading, Markup(svg)))
     tables = []
     for metric in _METRICS:
         rows = []
@@ -71,3 +66,9 @@ def robustness(facts: Facts) -> Robustness | None:
         caption = f"{row.heading} on {formats.count(n, 'image')} made worse"
         tables.append(Table(metric.replace("_", "-"), caption, "Change", columns, tuple(rows), legend))
     return Robustness(tuple(drawn), tuple(tables))
+
+
+def _heading(measured: Sequence[Measurement]) -> str:
+    """Return what the strengths are, as the measurements themselves say: "JPEG quality: 25, 18, 15, 10, 7"."""
+    levels = dict.fromkeys(f"{one.remarks['level']:g}" for one in measured)
+    return f"{measured[0].remarks['change_is']}: {', '.join(levels)}"

@@ -102,7 +102,7 @@ def test_one_file_is_compiled_as_the_readme_says(tmp_path):
     model = write(classifier(), folder.parent / "model.onnx")
     (block,) = [block for block in BLOCKS if "quantize path/to/model.onnx" in block]
     (result,) = [run(command, tmp_path) for command in commands(block)]
-    assert result.returncode == 0 or "It is slower" in result.stdout, result.stderr  # so small a network may be
+    assert result.returncode == int("It is slower" in result.stdout), result.stderr  # so small a network may be
     assert (tmp_path / "small.onnx").stat().st_size < model.stat().st_size
     assert "same class" in result.stdout
     assert "of 10 images" in result.stdout

@@ -119,8 +119,8 @@ def compare(
     Where the answers of both runs to the same images are at hand, a metric of theirs is worse if it is so by more
     than its tolerance and the paired test shows a loss at an error rate of .05, one-sided, corrected by Holm for the
     rows of the same metric (variants, classes, subgroups). Answers that flip to and fro are then no regression, and a
-    loss that is real is one, whatever the number of images. Without them the tolerance alone decides; where both
-    numbers have intervals, these must not meet.
+    loss that is real is one, whatever the number of images. Without them the tolerance alone decides; what
+    depends on single images and is not paired (thresholds, worse images) must besides have intervals that don't meet.
 
     The speed-up over fp32, a ratio within one run, is always compared. So is the speed against the calibration
     kernel, on the same model of processor: it tells a night on which every file got slower from a machine that did.

@@ -69,7 +69,8 @@ def _planned(gate: Gate, discordance: float, reserve: float) -> Planned:
         why = f"{heading}: its scatter is not known before a run; an inconclusive verdict names the images"
         return Planned(gate.name, None, None, why)
     of_class = " of the class" if "/CLASS" in row else ""
-    if gate.margin is not None and row == "agreement":  # every changed answer counts against it
+    # Against fp32 every changed answer counts; against the accepted run the agreement with fp32 goes both ways.
+    if gate.margin is not None and row == "agreement" and not gate.asks_accepted:
         if discordance >= gate.margin:
             return Planned(gate.name, None, None, f"cannot pass if {discordance:.0%} of the answers change")
         needed = [images_for_share(1 - gate.margin, 1 - discordance, gate.alpha, power) for power in (0.8, 0.9)]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -84,6 +84,37 @@ class Stage:
                 "versions": versions_of(_COMPUTING_PACKAGES),
             }
         )
+
+
+def stage_of_answers(
+    kind: str,
+    ledger: Ledger,
+    data: PreparedData,
+    files: tuple[OnnxModel, OnnxModel],
+    settings: Mapping[str, JSON],
+    modules: tuple[str, ...],
+    outputs: tuple[Path, ...],
+) -> Stage:
+    """Return the stage of what a file answers: it belongs to a processor, which may round or saturate in its own way.
+
+    Args:
+        kind: what is asked.
+        ledger: of the run.
+        data: the images.
+        files: fp32 and the file that is asked.
+        settings: what the configuration says about it.
+        modules: as of a stage.
+        outputs: likewise.
+    """
+    fp32, model = files
+    return Stage(
+        kind=kind,
+        subject=model.variant,
+        inputs={"model": model.sha256, "fp32": fp32.sha256, "data": data.sha256},
+        settings={**settings, "processor": asdict(ledger.record.environment.cpu)},
+        modules=modules,
+        outputs=outputs,
+    )
 
 
 @dataclass

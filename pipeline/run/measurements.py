@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ from foundation.measurements import Measurement, read_measurements, write_measur
 from foundation.metrics import METRICS
 from foundation.progress import Observer
 from pipeline.configuration import Configuration
-from pipeline.run.ledger import Ledger, Stage
+from pipeline.run.ledger import Ledger, stage_of_answers
 from pipeline.run.operating import measure_operating_points
 from pipeline.run.robustness import measure_under_change
 from pipeline.run.saliency import Explaining, explain_model
@@ -101,17 +100,14 @@ def _measure_answers(
         write_measurements(path, found)
         return found
 
-    stage = Stage(
-        kind="validate",
-        subject=model.variant,
-        inputs={"model": model.sha256, "fp32": fp32.sha256, "data": data.sha256},
-        # Accuracy belongs to a file on a processor: another one may round or saturate otherwise.
-        settings={
-            "accuracy": settings.model_dump(mode="json"),
-            "processor": asdict(ledger.record.environment.cpu),
-        },
-        modules=("stages.validate.accuracy",),
-        outputs=(path, predictions_path),
+    stage = stage_of_answers(
+        "validate",
+        ledger,
+        data,
+        (fp32, model),
+        {"accuracy": settings.model_dump(mode="json")},
+        ("stages.validate.accuracy",),
+        (path, predictions_path),
     )
     return ledger.perform(stage, compute, partial(read_measurements, path))
 

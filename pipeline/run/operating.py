@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 from foundation.artifacts import OnnxModel
 from foundation.measurements import Measurement, read_measurements, write_measurements
 from pipeline.configuration import Configuration
-from pipeline.run.ledger import Ledger, Stage
+from pipeline.run.ledger import Ledger, stage_of_answers
 
 if TYPE_CHECKING:
     from calibration_data.prepared import PreparedData
     from foundation.run_folder import RunFolder
     from stages.validate.accuracy import AccuracySettings
-    from stages.validate.answers import Answers, Predictions
     from stages.validate.operating_points import OperatingPointSettings
 
 
@@ -34,17 +33,14 @@ def measure_operating_points(
     run, is_baseline = ledger.run, model.variant == fp32.variant
     path = run.root / "validate" / "measured" / "operating" / f"{model.variant}.json"
     predictions = run.validation_predictions(model.variant)
-    stage = Stage(
-        kind="operating",
-        subject=model.variant,
-        inputs={"model": model.sha256, "fp32": fp32.sha256, "data": data.sha256},
-        settings={
-            "operating_points": settings.model_dump(mode="json"),
-            "accuracy": accuracy.model_dump(mode="json"),
-            "processor": asdict(ledger.record.environment.cpu),
-        },
-        modules=("stages.validate.at_threshold", "stages.validate.accuracy"),
-        outputs=(path, predictions, *((run.operating_points,) if is_baseline else ())),
+    stage = stage_of_answers(
+        "operating",
+        ledger,
+        data,
+        (fp32, model),
+        {"operating_points": settings.model_dump(mode="json"), "accuracy": accuracy.model_dump(mode="json")},
+        ("stages.validate.at_threshold", "stages.validate.accuracy"),
+        (path, predictions, *((run.operating_points,) if is_baseline else ())),
     )
     asked = _Asked(run, data, fp32, model, settings, accuracy)
     return ledger.perform(stage, partial(_measure, asked, path), partial(read_measurements, path))
@@ -61,47 +57,24 @@ class _Asked:
     settings: OperatingPointSettings
     accuracy: AccuracySettings
 
-    def answers(
-        self,
-        own: Predictions,
-        groups: Sequence[str],
-        reference: Predictions | None = None,
-        unscored: frozenset[str] = frozenset(),
-    ) -> Answers:
-        """Return answers as metrics take them."""
-        from stages.validate.answers import Answers
-        from stages.validate.intervals.groups import units_of
-
-        return Answers(
-            own.variant,
-            own.logits,
-            own.labels,
-            tuple(self.data.classes),
-            reference.logits if reference else None,
-            units_of(groups),
-            self.accuracy.min_positives,
-            unscored=unscored,
-        )
-
 
 def _measure(asked: _Asked, path: Path) -> Sequence[Measurement]:
     from stages.validate.accuracy import predict_variant
-    from stages.validate.answers import Predictions
+    from stages.validate.answers import Answers, Predictions
     from stages.validate.at_threshold import Bootstrap, measure_at_thresholds
     from stages.validate.operating_points import choose_all, read_operating_points
 
     run, data, variant = asked.run, asked.data, asked.model.variant
     validation = predict_variant(asked.model, data.validation, asked.accuracy, run.validation_predictions(variant))
     own, of_fp32 = (Predictions.read(name, run.predictions(name)) for name in (variant, "fp32"))
-    on_validation = asked.answers(validation, data.validation.groups)
+    on_validation = Answers.of(validation, data.classes, data.validation.groups)
     positive = {name: on_validation.positive(index) for index, name in enumerate(data.classes)}
     is_baseline = variant == asked.fp32.variant
     if is_baseline:
         scores, sha256 = on_validation.scores, asked.fp32.sha256
         choose_all(scores, positive, data.classes, asked.settings, sha256, data.sha256).write(run.operating_points)
-    unscored = frozenset(one.variant for one in (own, of_fp32) if not one.scored)
     found = measure_at_thresholds(
-        asked.answers(own, data.test.groups, None if is_baseline else of_fp32, unscored),
+        Answers.of(own, data.classes, data.test.groups, None if is_baseline else of_fp32),
         (on_validation.scores, positive),
         read_operating_points(run.operating_points),
         asked.settings,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from foundation.artifacts import OnnxModel
 from foundation.measurements import Measurement, read_measurements, write_measurements
 from foundation.progress import Progress
 from pipeline.configuration import Configuration
-from pipeline.run.ledger import Ledger, Stage
+from pipeline.run.ledger import Ledger, stage_of_answers
 
 if TYPE_CHECKING:
     from calibration_data.prepared import PreparedData
@@ -33,17 +32,17 @@ def measure_under_change(
     run, is_baseline = ledger.run, model.variant == fp32.variant
     path = run.root / "validate" / "measured" / "robustness" / f"{model.variant}.json"
     answers = run.answers_under_change(model.variant)
-    stage = Stage(
-        kind="robustness",
-        subject=model.variant,
-        inputs={"model": model.sha256, "fp32": fp32.sha256, "data": data.sha256},
-        settings={
+    stage = stage_of_answers(
+        "robustness",
+        ledger,
+        data,
+        (fp32, model),
+        {
             "robustness": settings.model_dump(mode="json"),
             "accuracy": configuration.validation.accuracy.model_dump(mode="json"),
-            "processor": asdict(ledger.record.environment.cpu),
         },
-        modules=("stages.validate.robustness", "onnx_files.sessions"),
-        outputs=(path, answers),
+        ("stages.validate.robustness", "onnx_files.sessions"),
+        (path, answers),
     )
     reference = None if is_baseline else run.answers_under_change("fp32")
     compute = partial(_measure, configuration, data, model, (path, answers), reference, progress)
@@ -62,9 +61,8 @@ def _measure(
 
     from foundation.arrays import read_arrays, write_arrays
     from onnx_files.sessions import open_session, predict
-    from stages.validate.answers import Answers
+    from stages.validate.answers import Answers, Predictions
     from stages.validate.explained import images_to_explain
-    from stages.validate.intervals.groups import units_of
     from stages.validate.robustness import changed_images, changes, measure_robustness
 
     settings, accuracy = configuration.validation.robustness, configuration.validation.accuracy
@@ -79,11 +77,8 @@ def _measure(
         progress(place + 1, len(changes()))
     path, answers_path = outputs
     write_arrays(answers_path, {"logits": np.stack(logits)})
-    labels = data.test.labels[chosen]
-    groups = [data.test.groups[index] for index in chosen]
-    answers = Answers(
-        model.variant, logits[0], labels, tuple(data.classes), None, units_of(groups), accuracy.min_positives
-    )
+    own = Predictions(model.variant, logits[0], data.test.labels[chosen], answers_path)
+    answers = Answers.of(own, data.classes, [data.test.groups[index] for index in chosen])
     fp32 = None if reference is None else list(read_arrays(reference, ("logits",))[0])
     found = measure_robustness(answers, logits, fp32)
     write_measurements(path, found)

@@ -132,8 +132,8 @@ def _if_telling(faster: Estimate) -> tuple[Estimate | None, str]:
     if high <= MOST_SPREAD * low:
         return faster, ""
     return None, (
-        f"the interval of its speed-up, {low:.2g} to {high:.2g}, spans more than a factor of {MOST_SPREAD:g}; the "
-        "machine was busy with something else"
+        f"the interval of its speed-up, {low:.2g} to {high:.2g}, spans more than a factor of {MOST_SPREAD:g}; is "
+        "the machine busy with something else?"
     )
 
 

@@ -117,18 +117,33 @@ class Answers:
     sample_name: str = WHOLE_SPLIT
 
     @classmethod
-    def of(cls, predictions: Predictions, classes: Sequence[str], group_names: Sequence[str]) -> Answers:
-        """Return what a file answered, held against nothing, with the group of each image."""
-        unscored = frozenset() if predictions.scored else frozenset({predictions.variant})
+    def of(
+        cls,
+        predictions: Predictions,
+        classes: Sequence[str],
+        group_names: Sequence[str],
+        reference: Predictions | None = None,
+        min_positives: int = 1,
+    ) -> Answers:
+        """Return what a file answered, beside fp32's answers where it is held against them.
+
+        Args:
+            predictions: of the file.
+            classes: names of the classes or labels.
+            group_names: n names of what images belong together by.
+            reference: fp32's to the same images.
+            min_positives: as of the class.
+        """
+        both = (predictions, *([reference] if reference else ()))
         return cls(
             predictions.variant,
             predictions.logits,
             predictions.labels,
             tuple(classes),
-            None,
+            reference.logits if reference else None,
             units_of(group_names),
-            min_positives=1,
-            unscored=unscored,
+            min_positives,
+            unscored=frozenset(one.variant for one in both if not one.scored),
         )
 
     @property

@@ -94,20 +94,19 @@ def measure_at_thresholds(
     """
     found: list[Measurement] = []
     for name, reason in points.missing.items():
-        families = [f"{family}_at_threshold/{name}" for family in FAMILIES]
-        found += [not_measured(family, answers.variant, reason, ON_TEST, {}) for family in families]
+        found += _absent(name, answers.variant, reason, ON_TEST)
     for name, point in points.points.items():
         if answers.variant in answers.unscored:
-            why = NO_SCORES.format("the model")
-            found += [
-                not_measured(f"{family}_at_threshold/{name}", answers.variant, why, ON_TEST, {})
-                for family in FAMILIES
-            ]
+            found += _absent(name, answers.variant, NO_SCORES.format("the model"), ON_TEST)
             continue
         found.append(_own_threshold(answers, own_validation, point, settings))
         for per in (None, *(["patient"] if by_patient else [])):
             found += _of_class(answers, point, points, settings, bootstrap, per)
     return found
+
+
+def _absent(of_class: str, variant: str, reason: str, where: Where) -> list[Measurement]:
+    return [not_measured(f"{family}_at_threshold/{of_class}", variant, reason, where, {}) for family in FAMILIES]
 
 
 def _of_class(
@@ -123,8 +122,7 @@ def _of_class(
     where = replace(ON_TEST, per=per)
     if own.positive.all() or not own.positive.any():
         why = f"{answers.sample_name} has {'only' if own.positive.any() else 'no'} images of {point.of_class}"
-        names = [f"{family}_at_threshold/{point.of_class}" for family in FAMILIES]
-        return [not_measured(name, answers.variant, why, where, {}) for name in names]
+        return _absent(point.of_class, answers.variant, why, where)
     reference = None
     if answers.reference_logits is not None and "fp32" not in answers.unscored:
         fp32 = replace(answers, logits=answers.reference_logits, reference_logits=None)

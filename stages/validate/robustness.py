@@ -21,6 +21,7 @@ from stages.validate.measurements import measured
 
 Images = NDArray[np.uint8]
 Logits = NDArray[np.float32]
+Remarks = Mapping[str, str | float]
 
 STRENGTHS = (1, 2, 3, 4, 5)
 _WIDTH_PX = 224
@@ -39,15 +40,13 @@ class Kind:
     """One way in which images get worse.
 
     Attributes:
-        heading: as one reads it.
-        levels: what each of the five strengths means, in `unit`.
-        unit: of the levels.
+        heading: what the levels are, as one reads it.
+        levels: of the five strengths.
         change: (images uint8 [n, c, h, w], level, seed) → images of the same shape.
     """
 
     heading: str
     levels: tuple[float, float, float, float, float]
-    unit: str
     change: Callable[[Images, float, int], Images]
 
 
@@ -92,18 +91,23 @@ def _rounded(values: NDArray[np.floating]) -> Images:
 
 
 KINDS: Mapping[str, Kind] = {
-    "jpeg": Kind("JPEG quality", (25, 18, 15, 10, 7), "", _jpeg),
-    "blur": Kind("Gaussian blur", (1, 2, 3, 4, 6), "px of 224", _blur),
-    "noise": Kind("Gaussian noise", (0.08, 0.12, 0.18, 0.26, 0.38), "of the range", _noise),
-    "brightness": Kind("Brightness", (0.1, 0.2, 0.3, 0.4, 0.5), "of the range", _brightness),
-    "rotation": Kind("Rotation", (5, 10, 15, 20, 30), "degrees", _rotation),
+    "jpeg": Kind("JPEG quality", (25, 18, 15, 10, 7), _jpeg),
+    "blur": Kind("Gaussian blur, px of 224", (1, 2, 3, 4, 6), _blur),
+    "noise": Kind("Gaussian noise, share of the range", (0.08, 0.12, 0.18, 0.26, 0.38), _noise),
+    "brightness": Kind("Brighter by, share of the range", (0.1, 0.2, 0.3, 0.4, 0.5), _brightness),
+    "rotation": Kind("Rotation, degrees", (5, 10, 15, 20, 30), _rotation),
 }
-"""All but the rotation by the strengths of ImageNet-C (Hendrycks and Dietterich 2019, arXiv:1903.12261)."""
+"""All but the rotation by the strengths of ImageNet-C (Hendrycks and Dietterich 2019, arXiv:1903.12261), which makes
+images brighter in HSV's value; here, every channel gets the same."""
 
 
 def changes() -> tuple[tuple[str, Kind, int], ...]:
     """Return each kind at each strength with its name in measurements: "jpeg 3"."""
     return tuple((f"{name} {strength}", kind, strength) for name, kind in KINDS.items() for strength in STRENGTHS)
+
+
+CHANGE_NAMES = tuple(name for name, _, _ in changes())
+"""What a gate may name."""
 
 
 def changed_images(images: Images, kind: Kind, strength: int, seed: int) -> Images:
@@ -129,28 +133,29 @@ def measure_robustness(
         reference: fp32's; None for fp32 itself.
     """
     found: list[Measurement] = []
-    for place, (name, _, _) in enumerate(changes()):
+    for place, (name, kind, strength) in enumerate(changes()):
         where = Where(provider="cpu", split="test", change=name)
+        told: Remarks = {"change_is": kind.heading, "level": kind.levels[strength - 1]}
         fp32 = None if reference is None else reference[place]
-        found.append(_accuracy(replace(answers, logits=logits[place], reference_logits=fp32), where))
+        found.append(_accuracy(replace(answers, logits=logits[place], reference_logits=fp32), where, told))
         if fp32 is not None:
             function = decisions.agreement if answers.task == "multi_class" else decisions.label_agreement
             same = Decisions(function(logits[place], fp32, None), answers.units)
-            found.append(_share("robust_agreement", answers.variant, same, where))
+            found.append(_share("robust_agreement", answers.variant, same, where, told))
     return found
 
 
-def _accuracy(answers: Answers, where: Where) -> Measurement:
+def _accuracy(answers: Answers, where: Where, told: Remarks) -> Measurement:
     function = decisions.accuracy if answers.task == "multi_class" else decisions.label_accuracy
     own = Decisions(function(answers.logits, answers.labels, None), answers.units)
-    one = _share("robust_accuracy", answers.variant, own, where)
+    one = _share("robust_accuracy", answers.variant, own, where, told)
     if answers.reference_logits is None:
         return one
     fp32 = Decisions(function(answers.reference_logits, answers.labels, None), answers.units)
     return replace(one, difference=paired_shares(own, fp32))
 
 
-def _share(metric: str, variant: str, of: Decisions, where: Where) -> Measurement:
-    remarks = {"no_interval": of.too_few} if of.too_few else {}
+def _share(metric: str, variant: str, of: Decisions, where: Where, told: Remarks) -> Measurement:
+    remarks = {**told, "no_interval": of.too_few} if of.too_few else told
     n = of.values.shape[-1]
     return measured(metric, variant, Estimate(float(of.shares.mean()), share_interval(of), n), where, remarks)

@@ -129,6 +129,33 @@ def test_a_mistake_is_one_sentence_that_names_the_key_and_the_mend(read, text, m
     assert str(caught.value).startswith(("c.yaml", "/"))
 
 
+@pytest.mark.parametrize(
+    ("validation", "gate", "message"),
+    [
+        (
+            "{}",
+            "metric: robust_accuracy",
+            r"gates\.1: a gate wants robust_accuracy, and validation\.robustness is null",
+        ),
+        (
+            "{robustness: {}}",
+            "metric: robust_accuracy, change: jpeg 9",
+            r"the change 'jpeg 9'; there are jpeg 1, jpeg 2",
+        ),
+        ("{}", "metric: ppv_at_threshold/3", r"wants ppv_at_threshold/3, and validation\.operating_points is null"),
+        (
+            "{operating_points: {classes: ['4']}}",
+            "metric: ppv_at_threshold/3",
+            r"wants ppv_at_threshold/3, and validation\.operating_points\.classes has 4",
+        ),
+    ],
+)
+def test_a_gate_on_what_is_not_asked_for_is_refused_before_the_run(read, validation, gate, message):
+    text = f"{SMALL}  - {{{gate}, variant: fp32, at_least: 0.5}}\nvalidation: {validation}\n"
+    with pytest.raises(UsageError, match=message):
+        read(text)
+
+
 def test_files_that_are_no_configuration(tmp_path):
     with pytest.raises(UsageError, match=r"no such file.*edgeproof init"):
         read_configuration(tmp_path / "missing.yaml")
