@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -111,6 +112,8 @@ def measure_saliency(
         computation = COMPUTATIONS.get(name, {}).get(explained.task)
         if computation is None or metric.inputs not in FROM_MAPS:
             continue
+        if name == "pointing_game" and settings.pointing_tolerance_px:
+            computation = _within(computation, settings.pointing_tolerance_px)
         counted, reason = _sample(metric, variant, explained, against)
         if reason:
             rows.append(not_measured(name, variant, reason, where, {}))
@@ -165,6 +168,12 @@ def probability_of(session: InferenceSession, task: Task, batch_size: int) -> Pr
 def _where(method: str) -> Where:
     """Return where maps by a method are measured."""
     return Where(provider="cpu", split="test", method=method)
+
+
+def _within(computation: Computation, tolerance_px: int) -> Computation:
+    """Return the pointing game with a tolerance, which its remarks state."""
+    function = partial(computation.function, tolerance_px=tolerance_px)
+    return replace(computation, function=function, remarks={**computation.remarks, "tolerance_px": tolerance_px})
 
 
 def _of_maps_alone(metric: Metric) -> bool:

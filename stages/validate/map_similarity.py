@@ -82,11 +82,22 @@ def top_overlap(maps: Maps, reference_maps: Maps) -> Floats:
     return cast("Floats", np.where(_is_constant(maps) | _is_constant(reference_maps), 0.0, shared))
 
 
-def pointing_hits(maps: Maps, masks: Masks) -> Floats:
+def pointing_hits(maps: Maps, masks: Masks, tolerance_px: int = 0) -> Floats:
     """Return 1 where a map's maximum lies inside the mask and 0 where it doesn't, float64 [m] (Zhang et al. 2018).
 
     Where several pixels share the maximum, the share of them that lies inside: a plateau has no first pixel.
+
+    Args:
+        maps: [m, height, width].
+        masks: bool [m, height, width].
+        tolerance_px: the Euclidean distance from the mask that still counts as inside; the paper's is 15.
     """
+    from scipy.ndimage import distance_transform_edt
+
+    if tolerance_px:
+        # An empty mask is near nothing; the transform has no distance to give there.
+        near = [mask.any() & (distance_transform_edt(~mask) <= tolerance_px) for mask in masks]
+        masks = np.stack(near)
     highest = maps == maps.max(axis=(1, 2), keepdims=True)
     return cast("Floats", (highest & masks).sum(axis=(1, 2)) / highest.sum(axis=(1, 2)))
 

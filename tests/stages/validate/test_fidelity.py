@@ -274,3 +274,16 @@ def test_sparseness_stands_beside_fp32s_with_the_difference_of_the_same_images()
     assert row.difference is not None
     assert row.difference.value == pytest.approx(1 - 1 / 256)
     assert scores(one, images, variant="fp32")["sparseness"].value == pytest.approx(1 - 1 / 256)
+
+
+def test_the_pointing_games_tolerance_is_a_setting_that_its_remarks_state() -> None:
+    maps = np.zeros((12, 16, 16), np.float32)
+    maps[:, 5, 10] = 1  # the mask ends with column 7
+    found = {}
+    for tolerance in (0, 2, 3):
+        settings = SaliencySettings(resamples=1000, pointing_tolerance_px=tolerance)
+        against = Counterparts(half_sure, BLACK)
+        rows = measure_saliency("fp16", maps, explained_with(left_half(12)), against, "occlusion", settings)
+        row = next(row for row in rows if row.metric == "pointing_game")
+        found[tolerance] = (row.value, row.remarks.get("tolerance_px"))
+    assert found == {0: (0.0, None), 2: (0.0, 2), 3: (1.0, 3)}

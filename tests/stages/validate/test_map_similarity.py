@@ -181,3 +181,12 @@ def test_sparseness_is_half_the_mean_difference_of_two_pixels_over_their_mean() 
     flat = np.stack([np.zeros((14, 14)), np.full((14, 14), -3.0), np.zeros((14, 14))]).astype(np.float32)
     flat[2, 3, 4] = -7
     assert map_similarity.sparseness(flat) == pytest.approx([0.0, 0.0, 1 - 1 / 196])
+
+
+def test_pointing_counts_what_lies_within_the_tolerance() -> None:
+    """From (0, 0) the maximum at (3, 4) is 5 pixels away; of two that share it, at 5 and √41, half is near."""
+    maps, masks = np.zeros((3, 8, 8), np.float32), np.zeros((3, 8, 8), bool)
+    maps[:, 3, 4] = maps[1, 4, 5] = 1
+    masks[:2, 0, 0] = True
+    assert map_similarity.pointing_hits(maps, masks, 4).tolist() == [0.0, 0.0, 0.0]
+    assert map_similarity.pointing_hits(maps, masks, 5).tolist() == [1.0, 0.5, 0.0]
