@@ -13,7 +13,7 @@ from reports.measured import SALIENCY_TABLES, find, legend_of, method_name, reas
 from reports.tables import Cell, Column, Row, Table, cell
 from reports.variant_tables import against_baseline, variant_row
 
-GROUPS: tuple[TableName, ...] = ("likeness", "faithfulness", "in_mask")
+GROUPS: tuple[TableName, ...] = ("likeness", "faithfulness", "in_mask", "shape")
 """The parts of a method's table, in their order."""
 SIZES = ("small", "medium", "large")
 SUBGROUPS = tuple(f"{size} lesions" for size in SIZES)
@@ -53,6 +53,7 @@ def _method_table(facts: Facts, method: str | None, *, first: bool, last: bool) 
         "likeness": f"Likeness to {BASELINE}'s map",
         "faithfulness": "Faithfulness",
         "in_mask": f"Meeting the {LESION[facts.task]}",
+        "shape": "The map alone",
     }
     # Not every data set has masks.
     shown: list[TableName] = [group for group in GROUPS if group == "likeness" or _any(whole, group)]
@@ -79,7 +80,7 @@ def _legend(facts: Facts, shown: Sequence[TableName], measured: Sequence[Measure
     parts = [legend_of(facts, rows_of(group, facts.task)) for group in shown]
     if "in_mask" not in shown:
         reasons = dict.fromkeys(reason_of(m) for m in measured if stands_in(m, "in_mask"))
-        parts.append(f"Pointing game, mass and IoU are not measured: {'; '.join(reasons)}." if reasons else "")
+        parts.append(f"How maps meet masks is not measured: {'; '.join(reasons)}." if reasons else "")
     parts.append(f"{EXPLAINED[facts.task]} Read each number against those of the maps that know nothing.")
     return " ".join(part for part in parts if part)
 

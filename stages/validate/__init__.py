@@ -33,8 +33,9 @@ class Computation:
         function: float64 [b] per row of weights, or [m] per map. By the `inputs` of the metric it takes: "labels":
             (logits, labels, weights); "class" and "class_mean": (logits, labels, class index, weights), and the mean
             over the classes is the metric; "reference": (logits, fp32's logits, weights); "maps": (maps, fp32's
-            maps); "randomised": (maps, maps of random weights); "perturbed": (the file's probability of a class,
-            images, maps, classes, fill), as `deletion.deletion_auc`; "masks": (maps, masks).
+            maps), or (maps) where the metric isn't `against_fp32`; "randomised": (maps, maps of random weights);
+            "perturbed": (the file's probability of a class, images, maps, classes, fill), as
+            `deletion.deletion_auc`; "masks": (maps, masks), NaN where the mask leaves it undefined.
         interval: how its 95 % interval is found, see `stages.validate.intervals`: "share" for the mean of shares of
             right decisions; "mean" for the mean of one value per image; "auroc" for areas under the ROC curve;
             "bootstrap" for anything else. None where there is no sound interval.
@@ -126,4 +127,7 @@ COMPUTATIONS: Mapping[str, Mapping[Task, Computation]] = {
     },
     "mass_in_mask": _for_both(map_similarity.mass_in_mask, "logit"),
     "iou_at_mask_area": _for_both(map_similarity.iou_at_mask_area, "logit"),
+    "pixel_auroc": _for_both(map_similarity.pixel_auroc, "logit"),
+    "topk_in_mask": _for_both(map_similarity.topk_in_mask, "logit", {"k": "a tenth of the pixels"}),
+    "sparseness": _for_both(map_similarity.sparseness, "logit"),
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from calibration_data.prepared import PreparedSplit, Task
 from foundation.files import JSON
 from foundation.measurements import Measurement, PairedDifference, Where
-from foundation.metrics import METRICS, Inputs
+from foundation.metrics import METRICS, Inputs, Metric
 from onnx_files.sessions import gives_scores, predict
 from stages.validate import COMPUTATIONS, Computation
 from stages.validate.answers import NO_SCORES, probabilities
@@ -38,6 +39,7 @@ Indices = NDArray[np.int64]
 
 FROM_MAPS: tuple[Inputs, ...] = ("maps", "randomised", "perturbed", "masks")
 """The `inputs` of the rows that are measured here."""
+UNDEFINED = "every mask covers its whole image, so that none has pixels on either side"
 
 
 @dataclass(frozen=True)
@@ -110,16 +112,23 @@ def measure_saliency(
         computation = COMPUTATIONS.get(name, {}).get(explained.task)
         if computation is None or metric.inputs not in FROM_MAPS:
             continue
-        counted, reason = _sample(metric.inputs, variant, explained, against)
+        if name == "pointing_game" and settings.pointing_tolerance_px:
+            computation = _within(computation, settings.pointing_tolerance_px)
+        counted, reason = _sample(metric, variant, explained, against)
         if reason:
             rows.append(not_measured(name, variant, reason, where, {}))
             continue
-        values = _values(metric.inputs, computation, maps, explained, against, counted)
+        values = _values(metric, computation, maps, explained, against, counted)
+        defined = np.isfinite(values)
+        if not defined.any():
+            rows.append(not_measured(name, variant, UNDEFINED, where, {}))
+            continue
+        counted[counted] = defined
         fp32s = None
-        if metric.inputs == "masks" and against.reference is not None:
-            fp32s = _values(metric.inputs, computation, against.reference, explained, against, counted)
+        if against.reference is not None and (metric.inputs == "masks" or _of_maps_alone(metric)):
+            fp32s = _values(metric, computation, against.reference, explained, against, counted)
         groups = tuple(explained.groups[index] for index in np.flatnonzero(counted).tolist())
-        scored = _Scored(name, variant, computation, values, fp32s, groups)
+        scored = _Scored(name, variant, computation, values[defined], fp32s, groups)
         rows.append(_mean(scored, where, {}, settings))
         if metric.inputs == "masks":
             rows += _by_size(scored, explained.masks[counted], where, settings)
@@ -161,11 +170,22 @@ def _where(method: str) -> Where:
     return Where(provider="cpu", split="test", method=method)
 
 
-def _sample(inputs: Inputs, variant: str, explained: ExplainedImages, against: Counterparts) -> tuple[Masks, str]:
+def _within(computation: Computation, tolerance_px: int) -> Computation:
+    """Return the pointing game with a tolerance, which its remarks state."""
+    function = partial(computation.function, tolerance_px=tolerance_px)
+    return replace(computation, function=function, remarks={**computation.remarks, "tolerance_px": tolerance_px})
+
+
+def _of_maps_alone(metric: Metric) -> bool:
+    """Return whether a metric needs nothing beside the maps."""
+    return metric.inputs == "maps" and not metric.against_fp32
+
+
+def _sample(metric: Metric, variant: str, explained: ExplainedImages, against: Counterparts) -> tuple[Masks, str]:
     """Return which images a kind of metric counts, bool [m], and why it counts none."""
     every = np.ones(len(explained.targets), dtype=np.bool_)
-    match inputs:
-        case "maps":
+    match metric.inputs:
+        case "maps" if metric.against_fp32:
             return every, f"{variant} is the reference itself" if against.reference is None else ""
         case "perturbed" if against.probability is None:
             return every, NO_SCORES.format("the model")
@@ -184,7 +204,7 @@ def _sample(inputs: Inputs, variant: str, explained: ExplainedImages, against: C
 
 
 def _values(
-    inputs: Inputs,
+    metric: Metric,
     computation: Computation,
     maps: Maps,
     explained: ExplainedImages,
@@ -193,14 +213,16 @@ def _values(
 ) -> NDArray[np.float64]:
     """Return a metric's value for each counted map, float64."""
     chosen = maps[counted]
-    match inputs:
+    match metric.inputs:
         case "perturbed":
             images, targets = explained.images[counted], explained.targets[counted]
             return computation.function(against.probability, images, chosen, targets, against.fill)
         case "masks":
             return computation.function(chosen, explained.masks[counted])
+        case "maps" if _of_maps_alone(metric):
+            return computation.function(chosen)
         case _:
-            other = against.reference if inputs == "maps" else against.randomised
+            other = against.reference if metric.inputs == "maps" else against.randomised
             assert other is not None  # `_sample` gives a reason where there is none
             return computation.function(chosen, other[counted])
 

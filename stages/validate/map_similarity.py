@@ -1,4 +1,4 @@
-"""How alike two saliency maps are, and how a map meets a mask: one number per image.
+"""How alike two saliency maps are, and how a map meets a mask, and how concentrated it is: one number per image.
 
 Maps are [m, height, width], higher = more important. A constant map orders no pixels; where one of a pair is
 constant, rank correlation and overlap are 0 rather than undefined.
@@ -82,11 +82,22 @@ def top_overlap(maps: Maps, reference_maps: Maps) -> Floats:
     return cast("Floats", np.where(_is_constant(maps) | _is_constant(reference_maps), 0.0, shared))
 
 
-def pointing_hits(maps: Maps, masks: Masks) -> Floats:
+def pointing_hits(maps: Maps, masks: Masks, tolerance_px: int = 0) -> Floats:
     """Return 1 where a map's maximum lies inside the mask and 0 where it doesn't, float64 [m] (Zhang et al. 2018).
 
     Where several pixels share the maximum, the share of them that lies inside: a plateau has no first pixel.
+
+    Args:
+        maps: [m, height, width].
+        masks: bool [m, height, width].
+        tolerance_px: the Euclidean distance from the mask that still counts as inside; the paper's is 15.
     """
+    from scipy.ndimage import distance_transform_edt
+
+    if tolerance_px:
+        # An empty mask is near nothing; the transform has no distance to give there.
+        near = [mask.any() & (distance_transform_edt(~mask) <= tolerance_px) for mask in masks]
+        masks = np.stack(near)
     highest = maps == maps.max(axis=(1, 2), keepdims=True)
     return cast("Floats", (highest & masks).sum(axis=(1, 2)) / highest.sum(axis=(1, 2)))
 
@@ -111,14 +122,50 @@ def iou_at_mask_area(maps: Maps, masks: Masks) -> Floats:
         maps: [m, height, width].
         masks: bool [m, height, width]; an empty one scores 0.
     """
-    flat, inside = maps.reshape(len(maps), -1), masks.reshape(len(masks), -1)
-    area = inside.sum(axis=1)
-    lowest_place = np.maximum(flat.shape[1] - area, 0).clip(max=flat.shape[1] - 1)
-    threshold = np.take_along_axis(np.sort(flat, axis=1), lowest_place[:, None], axis=1)
-    above, tied = flat > threshold, flat == threshold
-    share_of_tied = (area - above.sum(axis=1)) / tied.sum(axis=1)
-    hit = (above & inside).sum(axis=1) + share_of_tied * (tied & inside).sum(axis=1)
+    area = masks.sum(axis=(1, 2))
+    hit = _inside_of_highest(maps, masks, area)
     return cast("Floats", hit / np.maximum(2 * area - hit, 1.0))
+
+
+def topk_in_mask(maps: Maps, masks: Masks) -> Floats:
+    """Return the share of a map's k highest pixels that lies inside the mask, k = ⌈10 % of the pixels⌉, float64 [m].
+
+    The top-k intersection of Theiner et al. 2021 (arXiv 2104.14995). A mask of fewer than k pixels cannot be hit by
+    all of them, so its best value is its area over k. Pixels that share the k-th value count as in
+    `iou_at_mask_area`.
+    """
+    count = int(np.ceil(TOP_SHARE * maps[0].size))
+    return _inside_of_highest(maps, masks, np.full(len(maps), count)) / count
+
+
+def pixel_auroc(maps: Maps, masks: Masks) -> Floats:
+    """Return the area under the ROC curve of a map's pixels for those of the mask, float64 [m].
+
+    The probability that a pixel inside ranks above one outside, equal ones counting half (Mann and Whitney 1947).
+    NaN where the mask is empty or holds every pixel.
+    """
+    from scipy.stats import rankdata
+
+    ranks = rankdata(maps.reshape(len(maps), -1), axis=1, method="average")
+    inside = masks.reshape(len(masks), -1)
+    area = inside.sum(axis=1)
+    pairs = area * (inside.shape[1] - area)
+    above = np.where(inside, ranks, 0.0).sum(axis=1) - area * (area + 1) / 2
+    return cast("Floats", np.where(pairs > 0, above / np.maximum(pairs, 1), np.nan))
+
+
+def sparseness(maps: Maps) -> Floats:
+    """Return the Gini index of a map's magnitudes, float64 [m]; 0 of a constant map, 0 everywhere or not.
+
+    Chalasani et al. 2020 (ICML, arXiv 1810.06583), section 3, after Hurley and Rickard 2009: with the magnitudes in
+    ascending order, 1 − 2 Σ v₍ₖ₎ / ‖v‖₁ · (d − k + ½) / d. A single pixel of d gives 1 − 1/d.
+    """
+    magnitudes = np.sort(np.abs(maps.reshape(len(maps), -1).astype(np.float64)), axis=1)
+    d = magnitudes.shape[1]
+    total = magnitudes.sum(axis=1)
+    weighted = (magnitudes * (d - np.arange(1, d + 1) + 0.5)).sum(axis=1) / d
+    index = np.where(total > 0, 1 - 2 * weighted / np.where(total > 0, total, 1.0), 0.0)
+    return cast("Floats", np.clip(index, 0.0, 1.0))
 
 
 def magnitude_spearman(maps: Maps, other_maps: Maps) -> Floats:
@@ -140,3 +187,16 @@ def normalised(maps: Maps) -> Floats:
 
 def _is_constant(maps: Maps) -> Masks:
     return cast("Masks", maps.max(axis=(1, 2)) == maps.min(axis=(1, 2)))
+
+
+def _inside_of_highest(maps: Maps, masks: Masks, count: NDArray[np.int64]) -> Floats:
+    """Return how many of a map's highest pixels, int64 [m] of them, lie inside the mask, float64 [m].
+
+    Where several pixels share the last value, each counts as the share of them that there is room for.
+    """
+    flat, inside = maps.reshape(len(maps), -1), masks.reshape(len(masks), -1)
+    lowest_place = np.maximum(flat.shape[1] - count, 0).clip(max=flat.shape[1] - 1)
+    threshold = np.take_along_axis(np.sort(flat, axis=1), lowest_place[:, None], axis=1)
+    above, tied = flat > threshold, flat == threshold
+    share_of_tied = (count - above.sum(axis=1)) / tied.sum(axis=1)
+    return cast("Floats", (above & inside).sum(axis=1) + share_of_tied * (tied & inside).sum(axis=1))

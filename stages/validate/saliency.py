@@ -35,6 +35,9 @@ class SaliencySettings(MapSettings):
         description="how the maps are made; the first one's are shown and stand in the overview",
     )
     images: int = Field(64, ge=1, le=10_000, description="test images to explain, spread over the classes")
+    pointing_tolerance_px: int = Field(
+        0, ge=0, le=1000, description="pixels from the mask within which the pointing game counts a maximum as a hit"
+    )
     resamples: int = Field(2000, ge=1000, le=100_000, description="bootstrap resamples behind an interval")
     seed: int = Field(
         0,

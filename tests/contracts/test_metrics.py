@@ -61,6 +61,9 @@ CONTRACT = {
     "pointing_game",
     "mass_in_mask",
     "iou_at_mask_area",
+    "pixel_auroc",
+    "topk_in_mask",
+    "sparseness",
 }
 
 
@@ -87,6 +90,8 @@ def outcome(row: Metric, function: Function, task: Task, skilled: bool) -> np.nd
             return function(logits, truth, 1, ones)
         case "reference":
             return function(logits, perfect, ones)
+        case "maps" if not row.against_fp32:
+            return function(maps**3 if skilled else maps)
         case "maps":
             return function(maps if skilled else -maps, maps)
         case "randomised":

@@ -64,7 +64,7 @@ def test_a_run_without_masks_says_why_it_has_no_columns_for_them() -> None:
     )
     (table,) = saliency_tables(Facts(small_record(), measurements=measured))
     assert [column.heading for column in table.columns][3:] == ["Deletion AUC", "Insertion AUC"]
-    assert f"Pointing game, mass and IoU are not measured: {reason}." in table.legend
+    assert f"How maps meet masks is not measured: {reason}." in table.legend
 
 
 def test_too_few_masks_make_no_table_by_size() -> None:

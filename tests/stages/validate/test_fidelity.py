@@ -11,6 +11,7 @@ from scipy.stats import binomtest, bootstrap
 from calibration_data.prepared import PreparedSplit
 from foundation.artifacts import OnnxModel
 from foundation.measurements import Measurement, Where
+from foundation.metrics import METRICS
 from onnx_files.sessions import open_session, predict
 from stages.validate.fidelity import (
     Counterparts,
@@ -215,7 +216,7 @@ def test_a_map_that_misses_only_small_lesions_shows_it() -> None:
         assert row.where.method == "gradient"
         assert rows["iou_at_mask_area", f"{name} lesions"].value == pytest.approx(share / (2 - share))
     assert rows["mass_in_mask", "medium lesions"].remarks["mask_share"] == "above 1.56 %, at most 14.06 %"
-    assert {metric for metric, _ in rows} == {"pointing_game", "mass_in_mask", "iou_at_mask_area"}
+    assert {metric for metric, _ in rows} == {name for name, row in METRICS.items() if row.inputs == "masks"}
 
 
 def test_sizes_count_whole_patients_too() -> None:
@@ -252,3 +253,37 @@ def test_a_file_without_maps_lacks_every_number_that_maps_give() -> None:
     assert [row.metric for row in rows] == list(measured)
     assert {row.remarks["reason"] for row in rows} == {"no rule for Einsum"}
     assert {row.where.method for row in rows} == {"gradient"}
+
+
+def test_what_a_mask_leaves_undefined_does_not_count() -> None:
+    maps, masks = random_maps(0, (4, 16, 16), 4, 2), left_half(4)
+    masks[0] = True
+    rows = scores(maps, explained_with(masks))
+    assert (rows["pixel_auroc"].n, rows["iou_at_mask_area"].n) == (3, 4)
+    nowhere = scores(maps, explained_with(np.ones_like(masks)))["pixel_auroc"]
+    assert (nowhere.value, "covers its whole image" in str(nowhere.reason)) == (None, True)
+
+
+def test_sparseness_stands_beside_fp32s_with_the_difference_of_the_same_images() -> None:
+    """A map of one pixel against a flat one: 1 − 1/256 − 0 on every image; fp32 itself has a value too."""
+    one = np.zeros((12, 16, 16), np.float32)
+    one[:, 3, 3] = 1
+    images = explained_with(left_half(12))
+    row = scores(one, images, reference=np.ones_like(one))["sparseness"]
+    assert row.value == pytest.approx(1 - 1 / 256)
+    assert row.difference is not None
+    assert row.difference.value == pytest.approx(1 - 1 / 256)
+    assert scores(one, images, variant="fp32")["sparseness"].value == pytest.approx(1 - 1 / 256)
+
+
+def test_the_pointing_games_tolerance_is_a_setting_that_its_remarks_state() -> None:
+    maps = np.zeros((12, 16, 16), np.float32)
+    maps[:, 5, 10] = 1  # the mask ends with column 7
+    found = {}
+    for tolerance in (0, 2, 3):
+        settings = SaliencySettings(resamples=1000, pointing_tolerance_px=tolerance)
+        against = Counterparts(half_sure, BLACK)
+        rows = measure_saliency("fp16", maps, explained_with(left_half(12)), against, "occlusion", settings)
+        row = next(row for row in rows if row.metric == "pointing_game")
+        found[tolerance] = (row.value, row.remarks.get("tolerance_px"))
+    assert found == {0: (0.0, None), 2: (0.0, 2), 3: (1.0, 3)}

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
-from sklearn.metrics import jaccard_score
+from sklearn.metrics import jaccard_score, roc_auc_score
 
 from stages.validate import map_similarity
 
@@ -147,3 +147,46 @@ def test_a_turned_sign_is_no_other_map() -> None:
     assert map_similarity.magnitude_spearman(maps, -maps) == pytest.approx(np.ones(3))
     expected = [spearmanr(abs(a).ravel(), abs(b).ravel()).statistic for a, b in zip(maps, stack(8), strict=True)]
     assert map_similarity.magnitude_spearman(maps, stack(8)) == pytest.approx(expected)
+
+
+@given(st.integers(0, 1000), st.integers(1, 195))
+def test_pixel_auroc_agrees_with_scikit_learn_also_at_ties(seed: int, area: int) -> None:
+    maps = stack(seed, m=1)
+    masks = (np.random.default_rng(seed).permutation(196) < area).reshape(1, 14, 14)
+    expected = roc_auc_score(masks.ravel(), maps.ravel())
+    assert map_similarity.pixel_auroc(maps, masks)[0] == pytest.approx(expected)
+
+
+def test_pixel_auroc_needs_pixels_on_either_side() -> None:
+    maps, masks = stack(9, m=3), np.zeros((3, 14, 14), bool)
+    masks[1] = masks[2, 0] = True
+    assert np.isnan(map_similarity.pixel_auroc(maps, masks)).tolist() == [True, True, False]
+    assert map_similarity.pixel_auroc(np.zeros_like(maps), masks)[2] == 0.5
+
+
+def test_topk_by_hand() -> None:
+    """Of 20 pixels the top two: one is hit, both are, and of five that share two places two are inside: ⅖."""
+    maps, masks = np.zeros((3, 4, 5), np.float32), np.zeros((3, 4, 5), bool)
+    maps[:2, 0, :3], maps[2, 1] = [5, 4, 3], 1
+    masks[0, 0, 1:] = masks[1, 0] = masks[2, 1, :2] = True
+    assert map_similarity.topk_in_mask(maps, masks) == pytest.approx([0.5, 1.0, 0.4])
+
+
+def test_sparseness_is_half_the_mean_difference_of_two_pixels_over_their_mean() -> None:
+    """Gini's own definition, from every pair of pixels; by hand a single pixel of 196 gives 1 − 1/196."""
+    maps = stack(10)
+    magnitudes = np.abs(maps.reshape(3, -1).astype(np.float64))
+    pairs = np.abs(magnitudes[:, :, None] - magnitudes[:, None, :]).mean(axis=(1, 2))
+    assert map_similarity.sparseness(maps) == pytest.approx(pairs / (2 * magnitudes.mean(axis=1)))
+    flat = np.stack([np.zeros((14, 14)), np.full((14, 14), -3.0), np.zeros((14, 14))]).astype(np.float32)
+    flat[2, 3, 4] = -7
+    assert map_similarity.sparseness(flat) == pytest.approx([0.0, 0.0, 1 - 1 / 196])
+
+
+def test_pointing_counts_what_lies_within_the_tolerance() -> None:
+    """From (0, 0) the maximum at (3, 4) is 5 pixels away; of two that share it, at 5 and √41, half is near."""
+    maps, masks = np.zeros((3, 8, 8), np.float32), np.zeros((3, 8, 8), bool)
+    maps[:, 3, 4] = maps[1, 4, 5] = 1
+    masks[:2, 0, 0] = True
+    assert map_similarity.pointing_hits(maps, masks, 4).tolist() == [0.0, 0.0, 0.0]
+    assert map_similarity.pointing_hits(maps, masks, 5).tolist() == [1.0, 0.5, 0.0]
