@@ -17,8 +17,11 @@ Inputs = Literal[
     "reference",
     "maps",
     "randomised",
+    "cascade",
     "perturbed",
     "masks",
+    "noise",
+    "path",
     "calibration",
     "threshold",
     "changed",
@@ -35,6 +38,7 @@ TableName = Literal[
     "in_mask",
     "shape",
     "sanity",
+    "cascade",
     "calibration",
     "thresholds",
     "robustness",
@@ -68,6 +72,8 @@ class Metric:
             the mean over the classes; "reference": logits and fp32's logits; "maps": maps, and fp32's maps too where
             the metric is `against_fp32`; "randomised": maps and those of the same file with weights that know
             nothing; "perturbed": the file's answers to images that lose or gain pixels; "masks": maps and masks;
+            "cascade": maps and those of the same file whose topmost layers know nothing; "noise": maps, and those of
+            noisy copies of the images; "path": maps, and what they should add up to;
             "calibration": the line of the truth on the log-odds, see `stages.validate.calibration`; "threshold":
             answers at thresholds that were chosen with fp32, see `stages.validate.at_threshold`; "changed": answers
             to images that were made worse, see `stages.validate.robustness`. "file" and "timing" are measured.

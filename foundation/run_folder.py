@@ -73,6 +73,10 @@ class RunFolder:
         folder = {"occlusion": "saliency", "gradient": "gradients"}.get(method, method)
         return self.root / "validate" / folder / f"{variant}.npz"
 
+    def map_values(self, variant: str, method: str) -> Path:
+        """Return the path of what every map of a variant by a method is worth, metric by metric."""
+        return self.root / "validate" / "map_values" / f"{variant}.{method}.npz"
+
     @property
     def measurements(self) -> Path:
         """Every measurement, latency included."""

@@ -19,7 +19,13 @@ SALIENCY_METRICS: Mapping[str, Metric] = {
         "fp32's weights are put in a random order, layer by layer, and the maps of both files compared: the mean "
         "over the images of the rank correlation of the maps' magnitudes; low is good. A method that stays near 1 "
         "shows the image and not what the network learned. Random map and centre prior are held against the same "
-        "maps: what a map scores that knows neither. Intervals are those of the images, for one such order.")),
+        "maps: what a map scores that knows neither. Each image counts with its mean over several such orders, and "
+        "intervals are those of the images.")),
+    "cascade_spearman": Metric("correlation", False, "cascade", "cascade", "Cascading sanity check", for_both(
+        "rank correlation of the saliency maps' magnitudes with those of the same file after the weights of its "
+        "topmost layers were put in a random order",
+        "From the answer down, the weights of one layer after another are put in a random order and stay so. A map "
+        "that shows what the network learned leaves the real one behind early.")),
     "deletion_auc": Metric("probability", False, "perturbed", "faithfulness", "Deletion AUC", for_both(
         "mean probability of the explained class while the most salient pixels go first",
         "Deletion AUC, low is good, and insertion AUC, high is good: mean probability that the file itself gives the "
@@ -82,4 +88,10 @@ SALIENCY_METRICS: Mapping[str, Metric] = {
         "Gini index of the map's magnitudes: 0 where every pixel counts alike, near 1 where a single one does",
         "Sparseness: Gini index of the map's magnitudes, 0 to 1. It says how concentrated a map is, not whether it "
         "is right."), "probability"),
+    "max_sensitivity": Metric("ratio", False, "noise", "shape", "Max-sensitivity", for_both(
+        "largest change of a map under noise of a few gray values, over the map's own size",
+        "Max-sensitivity, low is good: how far a map moves under noise that no one sees, over its own size.")),
+    "completeness_error": Metric("logits", False, "path", "shape", "Completeness error", for_both(
+        "difference between what a map adds up to and what the logit gains over an image of the mean colour",
+        "Completeness error, low is good: by how many logits a map misses what it should add up to.")),
 }  # fmt: skip

@@ -9,7 +9,7 @@ from foundation.measurements import Measurement
 from foundation.metrics import DECIDING_METRICS, METRICS, Metric, TableName, row_of, rows_of
 from reports.facts import Facts
 
-SALIENCY_TABLES: tuple[TableName, ...] = ("likeness", "faithfulness", "in_mask", "shape", "sanity")
+SALIENCY_TABLES: tuple[TableName, ...] = ("likeness", "faithfulness", "in_mask", "shape", "sanity", "cascade")
 """The tables, or parts of one, in which metrics of saliency maps stand."""
 
 METHOD_NAMES = {

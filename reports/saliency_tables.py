@@ -6,11 +6,20 @@ from collections.abc import Mapping, Sequence
 
 from calibration_data.prepared import Task
 from foundation.measurements import CENTRE_PRIOR, RANDOM_MAP, UNINFORMED, Measurement
-from foundation.metrics import TableName, rows_of
+from foundation.metrics import Metric, TableName, rows_of
 from reports import formats
 from reports.facts import BASELINE, Facts
-from reports.measured import SALIENCY_TABLES, find, legend_of, method_name, reason_of, saliency_methods, stands_in
-from reports.tables import Cell, Column, Row, Table, cell
+from reports.measured import (
+    SALIENCY_TABLES,
+    columns_of,
+    find,
+    legend_of,
+    method_name,
+    reason_of,
+    saliency_methods,
+    stands_in,
+)
+from reports.tables import Cell, Column, Row, Table, absent, cell
 from reports.variant_tables import against_baseline, variant_row
 
 GROUPS: tuple[TableName, ...] = ("likeness", "faithfulness", "in_mask", "shape")
@@ -43,7 +52,7 @@ def saliency_tables(facts: Facts) -> tuple[Table, ...]:
         _method_table(facts, method, first=index == 0, last=index + 1 == len(methods))
         for index, method in enumerate(methods)
     ]
-    return (*tables, *_size_tables(facts, methods), *_sanity_tables(facts, methods))
+    return (*tables, *_size_tables(facts, methods), *_sanity_tables(facts, methods), *_cascade_tables(facts, methods))
 
 
 def _method_table(facts: Facts, method: str | None, *, first: bool, last: bool) -> Table:
@@ -57,7 +66,7 @@ def _method_table(facts: Facts, method: str | None, *, first: bool, last: bool) 
     }
     # Not every data set has masks.
     shown: list[TableName] = [group for group in GROUPS if group == "likeness" or _any(whole, group)]
-    metrics = {group: rows_of(group, facts.task) for group in shown}
+    metrics = {group: _rows_of(facts, group) for group in shown}
     columns = tuple(Column(row.heading, headings[group]) for group in shown for row in metrics[group].values())
     names = [name for group in shown for name in metrics[group]]
     rows = []
@@ -76,8 +85,15 @@ def _method_table(facts: Facts, method: str | None, *, first: bool, last: bool) 
     )
 
 
+def _rows_of(facts: Facts, group: TableName) -> Mapping[str, Metric]:
+    """Return the columns of a group; of what a map is alone, those that the run was asked for."""
+    return columns_of(facts, group) if group == "shape" else rows_of(group, facts.task)
+
+
 def _legend(facts: Facts, shown: Sequence[TableName], measured: Sequence[Measurement]) -> str:
-    parts = [legend_of(facts, rows_of(group, facts.task)) for group in shown]
+    parts = [legend_of(facts, _rows_of(facts, group)) for group in shown]
+    tolerances = {m.remarks["tolerance_px"] for m in measured if "tolerance_px" in m.remarks}
+    parts += [f"The pointing game counts a peak within {px} px of the {LESION[facts.task]} too." for px in tolerances]
     if "in_mask" not in shown:
         reasons = dict.fromkeys(reason_of(m) for m in measured if stands_in(m, "in_mask"))
         parts.append(f"How maps meet masks is not measured: {'; '.join(reasons)}." if reasons else "")
@@ -150,6 +166,33 @@ def _sanity_tables(facts: Facts, methods: Sequence[str | None]) -> tuple[Table, 
             )
         )
     return tuple(tables)
+
+
+def _cascade_tables(facts: Facts, methods: Sequence[str | None]) -> tuple[Table, ...]:
+    """Return the table of the weights that become random from the answer down; none where it was not asked for."""
+    found = {
+        (m.where.change, m.where.method): m
+        for m in facts.measurements
+        if stands_in(m, "cascade") and m.variant == BASELINE and m.where.change
+    }
+    steps = tuple(dict.fromkeys(str(step) for step, _ in found))
+    asked = tuple(method for method in methods if any((step, method) in found for step in steps))
+    if not asked:
+        return ()
+    ((_, row),) = rows_of("cascade", facts.task).items()
+    rows = tuple(
+        Row(
+            step,
+            tuple(
+                cell(found[step, method]) if (step, method) in found else absent("the method has no such maps")
+                for method in asked
+            ),
+        )
+        for step in steps
+    )
+    columns = tuple(Column(method_name(method) if method else "maps") for method in asked)
+    caption = f"{row.heading}: likeness to the maps of random weights"
+    return (Table("saliency-cascade", caption, "Random weights", columns, rows, row.definitions[facts.task].legend),)
 
 
 def _variants(facts: Facts, measured: Sequence[Measurement], *, every: bool) -> tuple[str, ...]:

@@ -31,6 +31,9 @@ TOLERANCES: Mapping[Inputs, Tolerance] = {
     "reference": Tolerance("absolute", 0.01),
     "maps": Tolerance("absolute", 0.02),
     "randomised": Tolerance("absolute", 0.02),
+    "cascade": Tolerance("absolute", 0.05),
+    "noise": Tolerance("relative", 0.25),
+    "path": Tolerance("relative", 0.5),
     "perturbed": Tolerance("absolute", 0.02),
     "masks": Tolerance("absolute", 0.02),
     "calibration": Tolerance("absolute", 10.0),  # neither higher nor lower is better
@@ -49,6 +52,7 @@ METRIC_TOLERANCES: Mapping[str, Tolerance] = {
     "lr_positive_at_threshold/CLASS": Tolerance("relative", 0.25),
     "lr_negative_at_threshold/CLASS": Tolerance("relative", 0.25),
     "own_threshold/CLASS": Tolerance("absolute", 1.0),  # neither higher nor lower is better
+    "sparseness": Tolerance("absolute", 1.0),  # likewise
 }
 """The default of a metric that needs its own."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration_data.prepared import PreparedData
-    from stages.validate.fidelity import Counterparts, ExplainedImages
+    from stages.validate.counterparts import Counterparts, ExplainedImages
     from stages.validate.maps.methods import ExplainedFiles, Explainer
     from stages.validate.saliency import SaliencySettings
 
@@ -159,11 +159,12 @@ def _explain_by(task: Explaining, method: str, files: ExplainedFiles) -> Sequenc
     """
     run, settings, model = task.ledger.run, task.settings, task.model
     path = run.root / "validate" / "measured" / f"{model.variant}.{method}.json"
-    maps_path = run.maps(model.variant, method)
+    maps_path, values_path = run.maps(model.variant, method), run.map_values(model.variant, method)
 
     def compute() -> Sequence[Measurement]:
         from foundation.explanations import Explanations
         from stages.validate.fidelity import measure_saliency
+        from stages.validate.map_values import write_map_values
         from stages.validate.maps.methods import open_method
         from stages.validate.saliency import explain
 
@@ -171,10 +172,12 @@ def _explain_by(task: Explaining, method: str, files: ExplainedFiles) -> Sequenc
         explainer = open_method(method, files, images.task, settings)
         maps = explain(explainer, images.images, images.targets, settings.batch_size, task.progress)
         Explanations(model.variant, maps, index, images.targets, maps_path).write()
-        against = _counterparts(task, method, images)
-        found = measure_saliency(model.variant, maps, images, against, method, settings)
+        against = _counterparts(task, explainer, images)
+        scored = measure_saliency(model.variant, maps, images, against, method, settings)
+        write_map_values(values_path, scored.values)
+        found = [*scored.rows]
         if task.is_baseline:
-            found += _uninformed(explainer, maps, images, against, settings)
+            found += _uninformed(explainer, maps, images, replace(against, fp32s=scored.values), settings)
         write_measurements(path, found)
         return found
 
@@ -192,7 +195,7 @@ def _explain_by(task: Explaining, method: str, files: ExplainedFiles) -> Sequenc
             "processor": asdict(task.ledger.record.environment.cpu),
         },
         modules=("stages.validate.fidelity", "stages.validate.maps.methods", "stages.saliency_twin.drawing"),
-        outputs=(path, maps_path),
+        outputs=(path, maps_path, values_path),
     )
     return task.ledger.perform(stage, compute, partial(read_measurements, path))
 
@@ -200,8 +203,8 @@ def _explain_by(task: Explaining, method: str, files: ExplainedFiles) -> Sequenc
 def _explained(task: Explaining) -> tuple[NDArray[np.int64], ExplainedImages]:
     """Return which test images are explained, and what is known of them; the same for every variant."""
     from stages.validate.answers import Predictions
+    from stages.validate.counterparts import ExplainedImages
     from stages.validate.explained import explained_classes, images_to_explain
-    from stages.validate.fidelity import ExplainedImages
 
     test, settings = task.data.test, task.settings
     answers = Predictions.read("fp32", task.ledger.run.predictions("fp32")).logits
@@ -210,29 +213,67 @@ def _explained(task: Explaining) -> tuple[NDArray[np.int64], ExplainedImages]:
     return index, ExplainedImages.of(test, index, targets, task.data.task)
 
 
-def _counterparts(task: Explaining, method: str, images: ExplainedImages) -> Counterparts:
+def _counterparts(task: Explaining, explainer: Explainer, images: ExplainedImages) -> Counterparts:
     """Return what a file's maps are held against: fp32's, those of random weights, and the file's own answers."""
     from foundation.explanations import Explanations
     from onnx_files.sessions import open_session
-    from stages.validate.fidelity import Counterparts, probability_of
+    from stages.validate.counterparts import Counterparts
+    from stages.validate.deletion import blurred
+    from stages.validate.fidelity import probability_of
+    from stages.validate.map_values import read_map_values
     from stages.validate.maps.queries import mean_colour
 
-    session = open_session(task.model.path, "cpu", task.settings.threads)
-    probability = probability_of(session, images.task, task.settings.batch_size)
-    fill = mean_colour(session)
+    run, settings, method = task.ledger.run, task.settings, explainer.method
+    session = open_session(task.model.path, "cpu", settings.threads)
+    fill = mean_colour(session)[:, None, None]
+    against = Counterparts(
+        probability_of(session, images.task, settings.batch_size),
+        fill,
+        blurred(images.images) if settings.insertion_start == "blur" else fill,
+        noisy=partial(_noisy_maps, task, explainer, images) if settings.sensitivity_samples else None,
+        gains=explainer.gains(images.images, images.targets),
+    )
     if not task.is_baseline:
-        reference = Explanations.read("fp32", task.ledger.run.maps("fp32", method)).maps
-        return Counterparts(probability, fill, reference)
+        reference = Explanations.read("fp32", run.maps("fp32", method)).maps
+        return replace(against, reference=reference, fp32s=read_map_values(run.map_values("fp32", method)))
     try:
-        return Counterparts(probability, fill, randomised=_randomised_maps(task, method, images))
+        seeds = range(settings.seed, settings.seed + settings.sanity_draws)
+        randomised = [_randomised_maps(task, method, images, seed, None) for seed in seeds]
+        return replace(against, randomised=randomised, cascade=_cascade(task, method, images))
     except DiskError:
         raise
     except (StageError, UsageError) as error:
-        return Counterparts(probability, fill, why_not_randomised=f"fp32 with random weights: {error}")
+        return replace(against, why_not_randomised=f"fp32 with random weights: {error}")
 
 
-def _randomised_maps(task: Explaining, method: str, images: ExplainedImages) -> NDArray[np.float32]:
-    """Return the maps by a method of fp32 after its weights were put in a random order.
+def _noisy_maps(task: Explaining, explainer: Explainer, images: ExplainedImages) -> Iterator[NDArray[np.float32]]:
+    """Yield the maps of each noisy copy of the images."""
+    from stages.validate.map_stability import noisy_copies
+    from stages.validate.saliency import explain
+
+    settings = task.settings
+    copies = noisy_copies(images.images, settings.sensitivity_samples, settings.sensitivity_radius, settings.seed)
+    for copy in copies:
+        yield explain(explainer, copy, images.targets, settings.batch_size, task.progress)
+
+
+def _cascade(task: Explaining, method: str, images: ExplainedImages) -> dict[str, NDArray[np.float32]]:
+    """Return the maps of fp32 whose topmost layers know nothing, step by step down to the first layer."""
+    from stages.validate.randomised import weighted_layers
+
+    steps, layers = task.settings.sanity_cascade, weighted_layers(task.fp32.path)
+    # Each step takes at least one layer more than the one before it.
+    topmost = sorted({-(-layers * step // steps) for step in range(1, steps + 1)}) if steps else []
+    return {
+        f"top {count} of {layers} layers": _randomised_maps(task, method, images, task.settings.seed, count)
+        for count in topmost
+    }
+
+
+def _randomised_maps(
+    task: Explaining, method: str, images: ExplainedImages, seed: int, topmost: int | None
+) -> NDArray[np.float32]:
+    """Return the maps by a method of fp32 after the weights of its topmost layers were put in a random order.
 
     Raises:
         StageError: it answers with NaN or infinity.
@@ -244,7 +285,7 @@ def _randomised_maps(task: Explaining, method: str, images: ExplainedImages) -> 
 
     with _folder_for_a_while(task.ledger.run.root / "validate" / "randomised") as folder:
         path = folder / "fp32.onnx"
-        write_randomised(task.fp32.path, path, task.settings.seed)
+        write_randomised(task.fp32.path, path, seed, topmost)
         kind = SALIENCY_METHODS[method].runs_on
         twin = _write_twin(path, kind) if kind != "model" else None
         files = ExplainedFiles(path, twin if kind == "twin" else None, twin if kind == "grad_cam" else None)
@@ -270,16 +311,15 @@ def _uninformed(
     settings: SaliencySettings,
 ) -> list[Measurement]:
     """Return what maps that know nothing score: noise as coarse as the method's maps, and a spot in the centre."""
-    from dataclasses import replace
-
     from stages.validate.fidelity import measure_saliency
     from stages.validate.maps.baselines import centre_prior
 
-    beside = replace(against, reference=maps)
+    # They answer to no file and no image, so that noise and a sum have nothing to say of them.
+    beside = replace(against, reference=maps, noisy=None, gains=None)
     shape = (maps.shape[0], maps.shape[1], maps.shape[2])
     know_nothing = {RANDOM_MAP: explainer.random_maps(shape, settings.seed), CENTRE_PRIOR: centre_prior(shape)}
     return [
         row
         for name, of_name in know_nothing.items()
-        for row in measure_saliency(name, of_name, images, beside, explainer.method, settings)
+        for row in measure_saliency(name, of_name, images, beside, explainer.method, settings).rows
     ]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.validate import decisions, deletion, label_metrics, map_similarity, metrics
+from stages.validate import decisions, deletion, label_metrics, map_similarity, map_stability, metrics
 from stages.validate.intervals.estimates import ScaleName
 
 if TYPE_CHECKING:
@@ -33,9 +33,10 @@ class Computation:
         function: float64 [b] per row of weights, or [m] per map. By the `inputs` of the metric it takes: "labels":
             (logits, labels, weights); "class" and "class_mean": (logits, labels, class index, weights), and the mean
             over the classes is the metric; "reference": (logits, fp32's logits, weights); "maps": (maps, fp32's
-            maps), or (maps) where the metric isn't `against_fp32`; "randomised": (maps, maps of random weights);
-            "perturbed": (the file's probability of a class, images, maps, classes, fill), as
-            `deletion.deletion_auc`; "masks": (maps, masks), NaN where the mask leaves it undefined.
+            maps), or (maps) where the metric isn't `against_fp32`; "randomised" and
+            "cascade": (maps, maps of random weights); "perturbed": (the file's probability of a class, images, maps,
+            classes, fill), as `deletion.deletion_auc`; "masks": (maps, masks), NaN where the mask leaves it
+            undefined; "noise": (maps, those of each noisy copy); "path": (maps, what they should add up to).
         interval: how its 95 % interval is found, see `stages.validate.intervals`: "share" for the mean of shares of
             right decisions; "mean" for the mean of one value per image; "auroc" for areas under the ROC curve;
             "bootstrap" for anything else. None where there is no sound interval.
@@ -67,7 +68,8 @@ _ECE: Remarks = {
     "binning": "equal-width",
     "no_interval": "its bias is as large as its scatter",
 }
-_RANDOMISED: Remarks = {"randomised": "weights of every layer permuted", "draws": 1}
+_RANDOMISED: Remarks = {"randomised": "weights of every layer permuted"}
+_CASCADE: Remarks = {"randomised": "weights of the topmost layers permuted", "draws": 1}
 _PERTURBED: Remarks = {"steps": deletion.STEPS, "fill": "mean colour"}
 
 COMPUTATIONS: Mapping[str, Mapping[Task, Computation]] = {
@@ -120,6 +122,7 @@ COMPUTATIONS: Mapping[str, Mapping[Task, Computation]] = {
     "saliency_ssim": _for_both(map_similarity.structural_similarity, "fisher_z"),
     "saliency_top10_overlap": _for_both(map_similarity.top_overlap, "logit"),
     "sanity_spearman": _for_both(map_similarity.magnitude_spearman, "fisher_z", _RANDOMISED),
+    "cascade_spearman": _for_both(map_similarity.magnitude_spearman, "fisher_z", _CASCADE),
     "deletion_auc": _for_both(deletion.deletion_auc, "logit", _PERTURBED),
     "insertion_auc": _for_both(deletion.insertion_auc, "logit", _PERTURBED),
     "pointing_game": {
@@ -130,4 +133,6 @@ COMPUTATIONS: Mapping[str, Mapping[Task, Computation]] = {
     "pixel_auroc": _for_both(map_similarity.pixel_auroc, "logit"),
     "topk_in_mask": _for_both(map_similarity.topk_in_mask, "logit", {"k": "a tenth of the pixels"}),
     "sparseness": _for_both(map_similarity.sparseness, "logit"),
+    "max_sensitivity": _for_both(map_stability.max_sensitivity, "log"),
+    "completeness_error": _for_both(map_stability.completeness_error, "log"),
 }

@@ -6,7 +6,7 @@ masks, there by lesion size too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,13 +14,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration_data.prepared import PreparedSplit, Task
+from calibration_data.prepared import Task
 from foundation.files import JSON
 from foundation.measurements import Measurement, PairedDifference, Where
-from foundation.metrics import METRICS, Inputs, Metric
+from foundation.metrics import METRICS, Inputs
 from onnx_files.sessions import gives_scores, predict
 from stages.validate import COMPUTATIONS, Computation
-from stages.validate.answers import NO_SCORES, probabilities
+from stages.validate.answers import probabilities
+from stages.validate.counterparts import (
+    DIED,
+    Counterparts,
+    ExplainedImages,
+    counted_images,
+    is_asked,
+    values_of,
+    values_of_draws,
+)
 from stages.validate.deletion import Probability
 from stages.validate.intervals import groups as of_groups
 from stages.validate.intervals import means, paired, proportions
@@ -34,58 +43,30 @@ if TYPE_CHECKING:
 
 Images = NDArray[np.uint8]
 Maps = NDArray[np.float32]
-Masks = NDArray[np.bool_]
 Indices = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
-FROM_MAPS: tuple[Inputs, ...] = ("maps", "randomised", "perturbed", "masks")
+FROM_MAPS: tuple[Inputs, ...] = ("maps", "randomised", "cascade", "perturbed", "masks", "noise", "path")
 """The `inputs` of the rows that are measured here."""
-UNDEFINED = "every mask covers its whole image, so that none has pixels on either side"
+IF_ASKED: tuple[Inputs, ...] = ("cascade", "noise", "path")
+"""Those of them that a run has only where its configuration asks for them."""
+UNDEFINED: Mapping[Inputs, str] = {
+    "masks": "every mask covers its whole image, so that none has pixels on either side",
+    "noise": "every map is 0 everywhere",
+}
 
 
 @dataclass(frozen=True)
-class ExplainedImages:
-    """The images that the maps explain, and what is known of them.
+class Scored:
+    """What maps are worth.
 
     Attributes:
-        images: uint8 [m, channels, h, w].
-        targets: int64 [m], the class that is explained.
-        masks: bool [m, h, w], True on the lesion.
-        has_mask: bool [m].
-        groups: m names of what images belong together by; intervals come from resamples of whole groups.
-        task: the kind of task.
+        rows: every measurement.
+        values: by metric the value of each map, float64 [m]; NaN where an image does not count.
     """
 
-    images: Images
-    targets: Indices
-    masks: Masks
-    has_mask: Masks
-    groups: tuple[str, ...]
-    task: Task
-
-    @classmethod
-    def of(cls, data: PreparedSplit, index: Indices, targets: Indices, task: Task) -> ExplainedImages:
-        """Return the images of a split at the indices [m], with the classes [m] that are explained."""
-        groups = tuple(data.groups[position] for position in index)
-        return cls(data.images[index], targets, data.masks[index], data.has_mask[index], groups, task)
-
-
-@dataclass(frozen=True)
-class Counterparts:
-    """What maps are held against.
-
-    Attributes:
-        probability: the answers of the file that the maps explain; None where it gives the number of a class alone.
-        fill: uint8 [channels], what a pixel becomes that is taken away.
-        reference: fp32's maps of the same images, float32 [m, h, w]; None for fp32 itself.
-        randomised: maps of fp32 with random weights, likewise; None where there are none.
-        why_not_randomised: the reason for None.
-    """
-
-    probability: Probability | None
-    fill: Images
-    reference: Maps | None = None
-    randomised: Maps | None = None
-    why_not_randomised: str = "the sanity check is made of fp32"
+    rows: Sequence[Measurement]
+    values: Mapping[str, Floats]
 
 
 def measure_saliency(
@@ -95,7 +76,7 @@ def measure_saliency(
     against: Counterparts,
     method: str,
     settings: SaliencySettings,
-) -> list[Measurement]:
+) -> Scored:
     """Return every row of `METRICS` that is computed from maps.
 
     Args:
@@ -107,32 +88,35 @@ def measure_saliency(
         settings: resamples and seed.
     """
     where = _where(method)
-    rows = []
+    rows: list[Measurement] = []
+    values: dict[str, Floats] = {}
     for name, metric in METRICS.items():
         computation = COMPUTATIONS.get(name, {}).get(explained.task)
-        if computation is None or metric.inputs not in FROM_MAPS:
+        if computation is None or metric.inputs not in FROM_MAPS or not is_asked(metric, against):
             continue
-        if name == "pointing_game" and settings.pointing_tolerance_px:
-            computation = _within(computation, settings.pointing_tolerance_px)
-        counted, reason = _sample(metric, variant, explained, against)
+        computation = _as_asked(name, computation, against, settings)
+        if metric.inputs == "cascade":
+            rows += _cascade(name, variant, computation, maps, explained, against, where, settings)
+            continue
+        counted, reason = counted_images(metric, variant, explained, against)
         if reason:
             rows.append(not_measured(name, variant, reason, where, {}))
             continue
-        values = _values(metric, computation, maps, explained, against, counted)
-        defined = np.isfinite(values)
-        if not defined.any():
-            rows.append(not_measured(name, variant, UNDEFINED, where, {}))
+        found = np.full(len(maps), np.nan)
+        found[counted] = values_of(metric, computation, maps, explained, against, counted)
+        values[name] = found
+        one = _of_values(name, variant, computation, found, against.fp32s.get(name), explained.groups)
+        if one is None:
+            rows.append(not_measured(name, variant, UNDEFINED[metric.inputs], where, {}))
             continue
-        counted[counted] = defined
-        fp32s = None
-        if against.reference is not None and (metric.inputs == "masks" or _of_maps_alone(metric)):
-            fp32s = _values(metric, computation, against.reference, explained, against, counted)
-        groups = tuple(explained.groups[index] for index in np.flatnonzero(counted).tolist())
-        scored = _Scored(name, variant, computation, values[defined], fp32s, groups)
-        rows.append(_mean(scored, where, {}, settings))
+        told: dict[str, JSON] = {}
+        if metric.inputs == "randomised":
+            of_draws = values_of_draws(computation, maps, against, counted).mean(axis=1)
+            told["of_draws"] = [round(float(value), 4) for value in of_draws]
+        rows.append(_mean(one, where, told, settings))
         if metric.inputs == "masks":
-            rows += _by_size(scored, explained.masks[counted], where, settings)
-    return rows
+            rows += _by_size(one, explained.masks[np.isfinite(found)], where, settings)
+    return Scored(rows, values)
 
 
 def unmeasured_saliency(variant: str, reason: str, task: Task, method: str) -> list[Measurement]:
@@ -140,7 +124,7 @@ def unmeasured_saliency(variant: str, reason: str, task: Task, method: str) -> l
     return [
         not_measured(name, variant, reason, _where(method), {})
         for name, metric in METRICS.items()
-        if task in metric.definitions and metric.inputs in FROM_MAPS
+        if task in metric.definitions and metric.inputs in FROM_MAPS and metric.inputs not in IF_ASKED
     ]
 
 
@@ -170,65 +154,47 @@ def _where(method: str) -> Where:
     return Where(provider="cpu", split="test", method=method)
 
 
-def _within(computation: Computation, tolerance_px: int) -> Computation:
-    """Return the pointing game with a tolerance, which its remarks state."""
-    function = partial(computation.function, tolerance_px=tolerance_px)
-    return replace(computation, function=function, remarks={**computation.remarks, "tolerance_px": tolerance_px})
+def _as_asked(name: str, computation: Computation, against: Counterparts, settings: SaliencySettings) -> Computation:
+    """Return the computation as the settings ask for it, which its remarks state."""
+    function, remarks = computation.function, dict(computation.remarks)
+    if name == "pointing_game" and settings.pointing_tolerance_px:
+        function = partial(function, tolerance_px=settings.pointing_tolerance_px)
+        remarks["tolerance_px"] = settings.pointing_tolerance_px
+    if name == "insertion_auc" and settings.insertion_start == "blur":
+        remarks = {key: value for key, value in remarks.items() if key != "fill"} | {"start": "the blurred image"}
+    if name == "sanity_spearman":
+        remarks["draws"] = len(against.randomised)
+    if name == "max_sensitivity":
+        remarks |= {"samples": settings.sensitivity_samples, "radius": settings.sensitivity_radius}
+    if name == "completeness_error":
+        remarks["steps"] = settings.integration_steps
+    return replace(computation, function=function, remarks=remarks)
 
 
-def _of_maps_alone(metric: Metric) -> bool:
-    """Return whether a metric needs nothing beside the maps."""
-    return metric.inputs == "maps" and not metric.against_fp32
-
-
-def _sample(metric: Metric, variant: str, explained: ExplainedImages, against: Counterparts) -> tuple[Masks, str]:
-    """Return which images a kind of metric counts, bool [m], and why it counts none."""
-    every = np.ones(len(explained.targets), dtype=np.bool_)
-    match metric.inputs:
-        case "maps" if metric.against_fp32:
-            return every, f"{variant} is the reference itself" if against.reference is None else ""
-        case "perturbed" if against.probability is None:
-            return every, NO_SCORES.format("the model")
-        case "randomised" if against.randomised is None:
-            return every, against.why_not_randomised
-        case "randomised":
-            assert against.randomised is not None  # mypy does not see it in the guard above
-            # A constant map, of a network that died with its weights, would pass for one that changed.
-            varies = np.ptp(against.randomised, axis=(1, 2)) > 0
-            return varies, "" if varies.any() else "with random weights no map varies: the network answers nothing"
-        case "masks":
-            usable = explained.has_mask & explained.masks.any(axis=(1, 2))
-            return usable, "" if usable.any() else "none of the explained images has a mask"
-        case _:
-            return every, ""
-
-
-def _values(
-    metric: Metric,
+def _cascade(
+    name: str,
+    variant: str,
     computation: Computation,
     maps: Maps,
     explained: ExplainedImages,
     against: Counterparts,
-    counted: Masks,
-) -> NDArray[np.float64]:
-    """Return a metric's value for each counted map, float64."""
-    chosen = maps[counted]
-    match metric.inputs:
-        case "perturbed":
-            images, targets = explained.images[counted], explained.targets[counted]
-            return computation.function(against.probability, images, chosen, targets, against.fill)
-        case "masks":
-            return computation.function(chosen, explained.masks[counted])
-        case "maps" if _of_maps_alone(metric):
-            return computation.function(chosen)
-        case _:
-            other = against.reference if metric.inputs == "maps" else against.randomised
-            assert other is not None  # `_sample` gives a reason where there is none
-            return computation.function(chosen, other[counted])
+    where: Where,
+    settings: SaliencySettings,
+) -> list[Measurement]:
+    """Return one row for each step down the layers; an image whose random map is constant does not count there."""
+    rows = []
+    for step, of_step in against.cascade.items():
+        at_step = replace(where, change=step)
+        values = np.where(np.ptp(of_step, axis=(1, 2)) > 0, computation.function(maps, of_step), np.nan)
+        one = _of_values(name, variant, computation, values, None, explained.groups)
+        rows.append(
+            not_measured(name, variant, DIED, at_step, {}) if one is None else _mean(one, at_step, {}, settings)
+        )
+    return rows
 
 
 @dataclass(frozen=True)
-class _Scored:
+class _Values:
     """A metric's values, one per map.
 
     Attributes:
@@ -243,19 +209,31 @@ class _Scored:
     name: str
     variant: str
     computation: Computation
-    values: NDArray[np.float64]
-    fp32s: NDArray[np.float64] | None
+    values: Floats
+    fp32s: Floats | None
     groups: tuple[str, ...]
 
-    def of_images(self, members: NDArray[np.bool_]) -> _Scored:
+    def of_images(self, members: NDArray[np.bool_]) -> _Values:
         """Return the values of some of the images, bool [m]."""
         fp32s = None if self.fp32s is None else self.fp32s[members]
         groups = tuple(self.groups[index] for index in np.flatnonzero(members).tolist())
         return replace(self, values=self.values[members], fp32s=fp32s, groups=groups)
 
 
+def _of_values(
+    name: str, variant: str, computation: Computation, values: Floats, fp32s: Floats | None, groups: tuple[str, ...]
+) -> _Values | None:
+    """Return the values of the images that count; None where none does."""
+    counted = np.isfinite(values)
+    if not counted.any():
+        return None
+    # A pair needs both: where one of fp32's maps has no value, the difference would be of other images.
+    paired_with = fp32s if fp32s is not None and np.isfinite(fp32s[counted]).all() else None
+    return _Values(name, variant, computation, values, paired_with, groups).of_images(counted)
+
+
 def _by_size(
-    scored: _Scored, masks: NDArray[np.bool_], where: Where, settings: SaliencySettings
+    scored: _Values, masks: NDArray[np.bool_], where: Where, settings: SaliencySettings
 ) -> list[Measurement]:
     """Return the metric of small, medium and large lesions, as subgroups; a size with too few masks says so."""
     rows = []
@@ -269,7 +247,7 @@ def _by_size(
     return rows
 
 
-def _mean(scored: _Scored, where: Where, remarks: Mapping[str, JSON], settings: SaliencySettings) -> Measurement:
+def _mean(scored: _Values, where: Where, remarks: Mapping[str, JSON], settings: SaliencySettings) -> Measurement:
     """Return the mean of one value per map with the interval that the table names, and its difference from fp32's."""
     units = of_groups.units_of(scored.groups)
     described = {**scored.computation.remarks, **remarks}
@@ -288,7 +266,7 @@ def _mean(scored: _Scored, where: Where, remarks: Mapping[str, JSON], settings: 
     return replace(found, difference=_difference(scored, units))
 
 
-def _difference(scored: _Scored, units: Indices) -> PairedDifference | None:
+def _difference(scored: _Values, units: Indices) -> PairedDifference | None:
     if scored.fp32s is None:
         return None
     if scored.computation.interval == "share":

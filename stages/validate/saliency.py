@@ -38,6 +38,26 @@ class SaliencySettings(MapSettings):
     pointing_tolerance_px: int = Field(
         0, ge=0, le=1000, description="pixels from the mask within which the pointing game counts a maximum as a hit"
     )
+    insertion_start: Literal["mean", "blur"] = Field(
+        "mean", description="what insertion begins with: the mean colour, or the blurred image"
+    )
+    sanity_draws: int = Field(
+        5,
+        ge=1,
+        le=100,
+        description="random orders of fp32's weights behind the sanity check, a map of each image each",
+    )
+    sanity_cascade: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="steps in which fp32's weights become random from the answer down, a map of each image each; 0: "
+        "not made",
+    )
+    sensitivity_samples: int = Field(
+        0, ge=0, le=1000, description="noisy copies of each image for max-sensitivity, a map each; 0: not measured"
+    )
+    sensitivity_radius: int = Field(5, ge=1, le=255, description="how far the noise may move a pixel, in gray values")
     resamples: int = Field(2000, ge=1000, le=100_000, description="bootstrap resamples behind an interval")
     seed: int = Field(
         0,

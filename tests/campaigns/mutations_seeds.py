@@ -413,6 +413,13 @@ def explanations(folder: Path) -> list[bytes]:
     return [(folder / "seed.npz").read_bytes()]
 
 
+def map_values(folder: Path) -> list[bytes]:
+    from stages.validate.map_values import write_map_values
+
+    write_map_values(folder / "seed.npz", {"sparseness": np.ones(3), "deletion_auc": np.array([0.5, np.nan, 0.1])})
+    return [(folder / "seed.npz").read_bytes()]
+
+
 def configurations(folder: Path) -> list[bytes]:
     root = Path(__file__).resolve().parents[2]
     return [

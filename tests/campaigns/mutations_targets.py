@@ -316,6 +316,12 @@ def _explanations(path: Path) -> object:
     return Explanations.read("v", path)
 
 
+def _map_values(path: Path) -> object:
+    from stages.validate.map_values import read_map_values
+
+    return read_map_values(path)
+
+
 def _configuration(path: Path) -> object:
     from pipeline.configuration_file import read_configuration
 
@@ -406,6 +412,7 @@ TARGETS: dict[str, Target] = {
     "nights": Target("history.jsonl", seeds.nights, JSON, _nights),
     "predictions": Target("p.npz", seeds.predictions, ZIPPED, _predictions),
     "explanations": Target("e.npz", seeds.explanations, ZIPPED, _explanations),
+    "map-values": Target("m.npz", seeds.map_values, ZIPPED, _map_values),
 }
 WHOLE: dict[str, Target] = {
     "onnx-whole": Target("model.onnx", seeds.onnx_models, ONNX, _onnx_whole, dear=True),

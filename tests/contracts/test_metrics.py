@@ -64,6 +64,9 @@ CONTRACT = {
     "pixel_auroc",
     "topk_in_mask",
     "sparseness",
+    "cascade_spearman",
+    "max_sensitivity",
+    "completeness_error",
 }
 
 
@@ -94,8 +97,12 @@ def outcome(row: Metric, function: Function, task: Task, skilled: bool) -> np.nd
             return function(maps**3 if skilled else maps)
         case "maps":
             return function(maps if skilled else -maps, maps)
-        case "randomised":
+        case "randomised" | "cascade":
             return function(maps, rng.standard_normal(maps.shape) if skilled else maps)
+        case "noise":
+            return function(maps, [maps + (0.01 if skilled else 1.0) * np.float32(sign) for sign in (1, -1)])
+        case "path":
+            return function(maps, maps.sum(axis=(1, 2)) + (0.01 if skilled else 1.0))
         case "perturbed":
             images, targets = np.full((5, 1, 12, 12), 255, np.uint8), np.zeros(5, np.int64)
             dark = np.zeros(1, np.uint8)

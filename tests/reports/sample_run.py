@@ -36,7 +36,8 @@ from foundation.record import (
 from foundation.run_folder import RunFolder
 from stages.validate.answers import Predictions
 from stages.validate.changed_answers import changed_answers
-from stages.validate.fidelity import Counterparts, ExplainedImages, measure_saliency
+from stages.validate.counterparts import Counterparts, ExplainedImages
+from stages.validate.fidelity import measure_saliency
 from stages.validate.maps.baselines import centre_prior
 from stages.validate.saliency import SaliencySettings
 from stages.validate.shown_maps import maps_to_show
@@ -275,15 +276,19 @@ def saliency_rows(maps: dict[str, NDArray[np.float32]], explained: ExplainedImag
     def smooth() -> NDArray[np.float32]:
         return np.stack([gaussian_filter(rng.standard_normal((SIZE, SIZE)), 5) for _ in masks]).astype(np.float32)
 
-    against = Counterparts(probability, np.full(explained.images.shape[1], 70, np.uint8))
+    fill = np.full((explained.images.shape[1], 1, 1), 70, np.uint8)
+    against = Counterparts(probability, fill, fill)
     shape = (len(masks), SIZE, SIZE)
     rows: list[Measurement] = []
+    fp32s: Mapping[str, NDArray[np.float64]] = {}
     for variant, of_variant in {**maps, RANDOM_MAP: smooth(), CENTRE_PRIOR: centre_prior(shape)}.items():
-        others = {} if variant in VARIANTS[1:] else {"randomised": maps["fp32"] * 0.2 + smooth()}
+        others = {} if variant in VARIANTS[1:] else {"randomised": [maps["fp32"] * 0.2 + smooth()]}
         reference = None if variant == "fp32" else maps["fp32"]
-        held = replace(against, reference=reference, **others)
+        held = replace(against, reference=reference, fp32s={} if variant == "fp32" else fp32s, **others)
         settings = SaliencySettings(resamples=1000)
-        rows += measure_saliency(variant, of_variant, explained, held, "occlusion", settings)
+        scored = measure_saliency(variant, of_variant, explained, held, "occlusion", settings)
+        fp32s = scored.values if variant == "fp32" else fp32s
+        rows += scored.rows
     return rows
 
 

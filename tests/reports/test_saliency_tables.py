@@ -83,3 +83,23 @@ def test_a_new_metric_of_maps_is_a_column_of_its_group(monkeypatch: pytest.Monke
     assert [column.heading for column in table.columns if column.group == "Faithfulness"][-1] == "Novelty"
     assert table.rows[0].cells[-1].text == "50.0\N{NARROW NO-BREAK SPACE}%"
     assert "Novelty: how new." in table.legend
+
+
+def test_the_cascade_stands_step_by_step_for_the_methods_that_made_it() -> None:
+    measured = [
+        Measurement("cascade_spearman", value, "correlation", "fp32", Where(method="gradient", change=step))
+        for step, value in (("top 1 of 4 layers", 0.5), ("top 4 of 4 layers", 0.125))
+    ]
+    measured.append(Measurement("saliency_ssim", 0.5, "similarity", "fp16", Where(method="occlusion")))
+    tables = saliency_tables(Facts(small_record(), measurements=tuple(measured)))
+    (cascade,) = (table for table in tables if table.key == "saliency-cascade")
+    assert [row.name for row in cascade.rows] == ["top 1 of 4 layers", "top 4 of 4 layers"]
+    assert [[cell.text for cell in row.cells] for row in cascade.rows] == [["0.500"], ["0.125"]]
+    assert [column.heading for column in cascade.columns] == ["gradient"]
+
+
+def test_a_tolerance_of_the_pointing_game_is_told() -> None:
+    where = Where(method="gradient")
+    measured = Measurement("pointing_game", 0.5, "share", "fp16", where, remarks={"tolerance_px": 3})
+    (table,) = saliency_tables(Facts(small_record(), measurements=(measured,)))
+    assert "The pointing game counts a peak within 3 px of the lesion too." in table.legend

@@ -127,6 +127,20 @@ def integrated_gradients_maps(twin: Twin, images: Images, targets: Indices, step
     return maps
 
 
+def logit_gains(twin: Twin, images: Images, targets: Indices) -> NDArray[np.float64]:
+    """Return logit(x) − logit(x₀), what the maps of integrated gradients should add up to, float64 [n].
+
+    Args:
+        twin: of the file to explain.
+        images: uint8 [n, channels, height, width].
+        targets: int64 [n], the class to explain.
+    """
+    inputs = twin.inputs_of(images)
+    baseline = np.broadcast_to(twin.zero, inputs.shape)
+    at_image, at_baseline = (twin.logits(np.ascontiguousarray(at), targets) for at in (inputs, baseline))
+    return np.asarray(at_image.astype(np.float64) - at_baseline)
+
+
 def grad_cam_maps(grad_cam: Twin, images: Images, targets: Indices) -> Maps:
     """Return Grad-CAM's coarse map, drawn bilinearly at the image's size.
 

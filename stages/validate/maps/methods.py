@@ -109,6 +109,12 @@ class Explainer:
             )
         return maps
 
+    def gains(self, images: Images, targets: Indices) -> NDArray[np.float64] | None:
+        """Return what the map of each image should add up to, float64 [n]; None where the method promises nothing."""
+        if self.method != "integrated_gradients":
+            return None
+        return gradients.logit_gains(Twin(self.session, self.settings.batch_size), images, targets)
+
     def random_maps(self, shape: tuple[int, int, int], seed: int) -> Maps:
         """Return maps [n, h, w] that know nothing, as coarse as this method's: what chance scores beside it."""
         patch, stride = self._row.resolution(self.session, min(shape[1:]), self.settings)

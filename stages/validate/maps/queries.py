@@ -93,6 +93,21 @@ class Twin:
         Raises:
             StageError: a value is NaN or infinite.
         """
+        found = self._output("saliency", inputs, targets)
+        if not np.isfinite(found).all():
+            raise StageError(
+                "expected a finite gradient, found NaN or infinity. The file's numbers overflow; leave more of it in "
+                "float, or explain it by occlusion."
+            )
+        return found
+
+    def logits(self, inputs: Floats, targets: Indices) -> Floats:
+        """Return the targets' logits, float32 [n], of inputs as in `saliency`."""
+        of_all = self._output(self.session.get_outputs()[0].name, inputs, targets)
+        chosen: Floats = of_all[np.arange(len(targets)), targets]
+        return chosen
+
+    def _output(self, output: str, inputs: Floats, targets: Indices) -> Floats:
         if self.preprocessing.input_type == "uint8":
             ready: NDArray[Any] = np.clip(np.rint(inputs), 0, 255).astype(np.uint8)
         else:
@@ -103,14 +118,8 @@ class Twin:
             feed = {name: ready[start : start + batch], TARGET: targets[start : start + batch]}
             if _is_fixed(self.session):
                 feed = {key: _padded(value, batch) for key, value in feed.items()}
-            parts.append(self.session.run(["saliency"], feed)[0])
-        found = np.concatenate(parts)[: len(inputs)]
-        if not np.isfinite(found).all():
-            raise StageError(
-                "expected a finite gradient, found NaN or infinity. The file's numbers overflow; leave more of it in "
-                "float, or explain it by occlusion."
-            )
-        return cast("Floats", found)
+            parts.append(self.session.run([output], feed)[0])
+        return cast("Floats", np.concatenate(parts)[: len(inputs)])
 
 
 def _is_fixed(session: InferenceSession) -> bool:

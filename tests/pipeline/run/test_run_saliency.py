@@ -17,7 +17,7 @@ from stages.saliency_twin import twin_file
 
 ROOT = Path(__file__).resolve().parents[3]
 METHODS = ("integrated_gradients", "gradient", "rise", "grad_cam")
-FROM_EVERY_FILE = {"deletion_auc", "insertion_auc"}
+FROM_EVERY_FILE = {"deletion_auc", "insertion_auc", "sparseness"}
 AGAINST_FP32 = {"saliency_spearman", "saliency_ssim", "saliency_top10_overlap"}
 
 
@@ -35,6 +35,10 @@ def configuration(methods, **changes):
                 "methods": methods,
                 "rise_masks": 40,
                 "integration_steps": 4,
+                "sanity_draws": 2,
+                "sanity_cascade": 2,
+                "sensitivity_samples": 2,
+                "insertion_start": "blur",
             },
             "latency": {"rounds": 5, "time_budget_s": 0.0, "queries_per_round": 8, "warmup_queries": 1},
         },
@@ -66,10 +70,13 @@ def test_every_method_gives_every_number_of_every_file_and_of_the_maps_that_know
     for row in rows_of(run, method):
         if row.value is not None:
             found.setdefault(row.variant, set()).add(row.metric)
-    uninformed = FROM_EVERY_FILE | AGAINST_FP32 | {"sanity_spearman"}
+    uninformed = FROM_EVERY_FILE | AGAINST_FP32 | {"sanity_spearman", "cascade_spearman"}
+    # Integrated gradients alone promise a sum, and maps that know nothing answer to no noise.
+    of_file = FROM_EVERY_FILE | {"max_sensitivity"}
+    of_file |= {"completeness_error"} if method == "integrated_gradients" else set()
     assert found == {
-        "fp32": FROM_EVERY_FILE | {"sanity_spearman"},
-        "dynamic-int8": FROM_EVERY_FILE | AGAINST_FP32,
+        "fp32": of_file | {"sanity_spearman", "cascade_spearman"},
+        "dynamic-int8": of_file | AGAINST_FP32,
         "random-map": uninformed,
         "centre-prior": uninformed,
     }
@@ -86,6 +93,26 @@ def test_a_random_map_knows_less_than_the_files_own(explained):
     assert value["deletion_auc", "fp32"] < value["deletion_auc", "random-map"]
     assert value["insertion_auc", "fp32"] > value["insertion_auc", "random-map"]
     assert value["sanity_spearman", "random-map"] == pytest.approx(0, abs=0.1)
+
+
+def test_the_cascade_ends_with_every_layer_and_the_draws_are_told(explained):
+    rows = rows_of(explained[0], "gradient")
+    steps = [row.where.change for row in rows if (row.metric, row.variant) == ("cascade_spearman", "fp32")]
+    first, last = (step.split() for step in steps)
+    assert 0 < int(first[1]) < int(first[3]) == int(last[1]) == int(last[3])
+    sanity = next(row for row in rows if (row.metric, row.variant) == ("sanity_spearman", "fp32"))
+    assert sanity.remarks["draws"] == len(sanity.remarks["of_draws"]) == 2
+    assert sanity.value == pytest.approx(np.mean(sanity.remarks["of_draws"]), abs=1e-4)
+    page = (explained[0].report / "index.html").read_text()
+    assert "Cascading sanity check" in page
+    assert "Max-sensitivity" in page
+
+
+def test_maps_are_paired_with_fp32s_where_they_answer_to_their_own_file(explained):
+    rows = {row.variant: row for row in rows_of(explained[0], "rise") if row.metric == "deletion_auc"}
+    row, fp32 = rows["dynamic-int8"], rows["fp32"]
+    assert row.difference.value == pytest.approx(row.value - fp32.value, abs=1e-9)
+    assert row.difference.n == 10
 
 
 def test_the_first_method_is_the_one_that_is_shown(explained):

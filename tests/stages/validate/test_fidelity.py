@@ -13,13 +13,8 @@ from foundation.artifacts import OnnxModel
 from foundation.measurements import Measurement, Where
 from foundation.metrics import METRICS
 from onnx_files.sessions import open_session, predict
-from stages.validate.fidelity import (
-    Counterparts,
-    ExplainedImages,
-    measure_saliency,
-    probability_of,
-    unmeasured_saliency,
-)
+from stages.validate.counterparts import Counterparts, ExplainedImages
+from stages.validate.fidelity import measure_saliency, probability_of, unmeasured_saliency
 from stages.validate.lesion_size import LEAST_MASKS
 from stages.validate.maps.baselines import random_maps
 from stages.validate.maps.methods import ExplainedFiles, open_method
@@ -51,8 +46,8 @@ def scores(
     maps: np.ndarray, images: ExplainedImages, variant: str = "fp16", **against: object
 ) -> dict[str, Measurement]:
     """Return the measurements of all images by their metric."""
-    counterparts = Counterparts(**{"probability": half_sure, "fill": BLACK, **against})
-    rows = measure_saliency(variant, maps, images, counterparts, "occlusion", SETTINGS)
+    counterparts = Counterparts(**{"probability": half_sure, "fill": BLACK, "start": BLACK, **against})
+    rows = measure_saliency(variant, maps, images, counterparts, "occlusion", SETTINGS).rows
     return {row.metric: row for row in rows if row.where.subgroup is None}
 
 
@@ -79,7 +74,7 @@ def test_the_map_of_a_model_that_reads_one_corner(
     maps = open_method("occlusion", ExplainedFiles(corner_model.path), "multi_class", SETTINGS)(
         images.images, images.targets
     )
-    rows = scores(maps, images, reference=maps, randomised=-maps)
+    rows = scores(maps, images, reference=maps, randomised=[-maps])
     assert rows["pointing_game"].value == 1.0
     assert rows["pointing_game"].n == 12
     # Patch 2, stride 1. Along one axis a patch at 0, 1, 2, 3 hides 2, 2, 1, 0 pixels of the corner, so the pixels get
@@ -108,7 +103,7 @@ def test_deletion_and_insertion_of_the_corner_from_the_shipped_file_itself(corne
     images = explained_with(np.zeros((2, 8, 8), bool))
     maps = np.zeros((2, 8, 8), np.float32)
     maps[:, :3, :3] = 1
-    rows = scores(maps, images, probability=probability_of(session, "multi_class", 4), fill=fill)
+    rows = scores(maps, images, probability=probability_of(session, "multi_class", 4), fill=fill, start=fill)
     bright, dark = ((value / 255 - 0.5) / 0.25 for value in (255, 128))
     gone = np.minimum(9, [round(64 * step / 20) for step in range(21)])
     deleted = expit(2 * (bright * (9 - gone) + dark * gone))
@@ -161,8 +156,8 @@ def test_a_network_that_died_with_its_weights_proves_nothing() -> None:
     randomised = random_maps(1, (4, 8, 8), 3, 1)
     randomised[1] = 0
     images = explained_with(np.zeros((4, 8, 8), bool))
-    assert scores(maps, images, randomised=randomised)["sanity_spearman"].n == 3
-    dead = scores(maps, images, randomised=np.zeros_like(maps))["sanity_spearman"]
+    assert scores(maps, images, randomised=[randomised])["sanity_spearman"].n == 3
+    dead = scores(maps, images, randomised=[np.zeros_like(maps)])["sanity_spearman"]
     assert dead.value is None
     assert "answers nothing" in str(dead.remarks["reason"])
 
@@ -170,8 +165,8 @@ def test_a_network_that_died_with_its_weights_proves_nothing() -> None:
 def test_a_map_that_does_not_see_the_weights_fails_the_sanity_check() -> None:
     maps, other = (random_maps(seed, (200, 16, 16), 1, 1) for seed in (0, 1))
     images = explained_with(left_half(200))
-    assert scores(maps, images, randomised=maps)["sanity_spearman"].value == pytest.approx(1.0)
-    assert scores(maps, images, randomised=other)["sanity_spearman"].value == pytest.approx(0.0, abs=0.01)
+    assert scores(maps, images, randomised=[maps])["sanity_spearman"].value == pytest.approx(1.0)
+    assert scores(maps, images, randomised=[other])["sanity_spearman"].value == pytest.approx(0.0, abs=0.01)
 
 
 def test_identical_maps_claim_no_certainty() -> None:
@@ -201,7 +196,7 @@ def squares(sides: list[int], size: int = 16) -> np.ndarray:
 
 
 def by_size(maps: np.ndarray, images: ExplainedImages) -> dict[tuple[str, str], Measurement]:
-    rows = measure_saliency("fp16", maps, images, Counterparts(half_sure, BLACK), "gradient", SETTINGS)
+    rows = measure_saliency("fp16", maps, images, Counterparts(half_sure, BLACK, BLACK), "gradient", SETTINGS).rows
     return {(row.metric, row.where.subgroup): row for row in rows if row.where.subgroup is not None}
 
 
@@ -250,7 +245,7 @@ def test_a_file_without_maps_lacks_every_number_that_maps_give() -> None:
     rows = unmeasured_saliency("inc-int8", "no rule for Einsum", "multi_label", "gradient")
     images = explained_with(left_half(2), task="multi_label")
     measured = scores(random_maps(0, (2, 16, 16), 1, 1), images)
-    assert [row.metric for row in rows] == list(measured)
+    assert [row.metric for row in rows] == list(measured)  # what only some runs ask for is in neither
     assert {row.remarks["reason"] for row in rows} == {"no rule for Einsum"}
     assert {row.where.method for row in rows} == {"gradient"}
 
@@ -269,7 +264,8 @@ def test_sparseness_stands_beside_fp32s_with_the_difference_of_the_same_images()
     one = np.zeros((12, 16, 16), np.float32)
     one[:, 3, 3] = 1
     images = explained_with(left_half(12))
-    row = scores(one, images, reference=np.ones_like(one))["sparseness"]
+    flat = np.ones_like(one)
+    row = scores(one, images, reference=flat, fp32s={"sparseness": np.zeros(12)})["sparseness"]
     assert row.value == pytest.approx(1 - 1 / 256)
     assert row.difference is not None
     assert row.difference.value == pytest.approx(1 - 1 / 256)
@@ -282,8 +278,77 @@ def test_the_pointing_games_tolerance_is_a_setting_that_its_remarks_state() -> N
     found = {}
     for tolerance in (0, 2, 3):
         settings = SaliencySettings(resamples=1000, pointing_tolerance_px=tolerance)
-        against = Counterparts(half_sure, BLACK)
-        rows = measure_saliency("fp16", maps, explained_with(left_half(12)), against, "occlusion", settings)
+        against = Counterparts(half_sure, BLACK, BLACK)
+        rows = measure_saliency("fp16", maps, explained_with(left_half(12)), against, "occlusion", settings).rows
         row = next(row for row in rows if row.metric == "pointing_game")
         found[tolerance] = (row.value, row.remarks.get("tolerance_px"))
     assert found == {0: (0.0, None), 2: (0.0, 2), 3: (1.0, 3)}
+
+
+def test_every_metric_of_single_maps_is_paired_with_fp32s_image_by_image() -> None:
+    maps, reference = random_maps(0, (20, 16, 16), 4, 2), random_maps(1, (20, 16, 16), 4, 2)
+    images = explained_with(left_half(20))
+    settings = {"probability": half_sure, "fill": BLACK, "start": BLACK}
+    fp32 = measure_saliency("fp32", reference, images, Counterparts(**settings), "occlusion", SETTINGS)
+    against = Counterparts(**settings, reference=reference, fp32s=fp32.values)
+    found = measure_saliency("fp16", maps, images, against, "occlusion", SETTINGS)
+    rows = {row.metric: row for row in found.rows if row.where.subgroup is None}
+    for metric in ("mass_in_mask", "iou_at_mask_area", "pixel_auroc", "topk_in_mask", "sparseness", "deletion_auc"):
+        difference = rows[metric].difference
+        assert difference is not None
+        assert difference.value == pytest.approx((found.values[metric] - fp32.values[metric]).mean(), abs=1e-9)
+        assert difference.n == 20
+    assert rows["saliency_spearman"].difference is None  # a comparison already
+
+
+def test_several_random_orders_count_as_their_mean_and_each_is_told() -> None:
+    maps = random_maps(0, (12, 16, 16), 4, 2)
+    images = explained_with(left_half(12))
+    row = scores(maps, images, randomised=[maps, -maps, random_maps(5, (12, 16, 16), 4, 2)])["sanity_spearman"]
+    of_draws = row.remarks["of_draws"]
+    assert row.remarks["draws"] == 3
+    assert of_draws[:2] == [1.0, 1.0]  # a turned sign is no other map
+    assert row.value == pytest.approx(np.mean(of_draws), abs=1e-4)
+
+
+def test_a_cascade_has_a_row_for_each_step_and_leaves_out_maps_that_died() -> None:
+    maps = random_maps(0, (12, 16, 16), 4, 2)
+    half_dead = random_maps(5, (12, 16, 16), 4, 2)
+    half_dead[:6] = 0
+    cascade = {"top 1 of 3 layers": maps, "top 2 of 3 layers": half_dead, "top 3 of 3 layers": np.zeros_like(maps)}
+    against = Counterparts(half_sure, BLACK, BLACK, cascade=cascade)
+    scored = measure_saliency("fp32", maps, explained_with(left_half(12)), against, "occlusion", SETTINGS)
+    rows = {row.where.change: row for row in scored.rows if row.metric == "cascade_spearman"}
+    assert list(rows) == list(cascade)
+    assert (rows["top 1 of 3 layers"].value, rows["top 1 of 3 layers"].n) == (1.0, 12)
+    assert rows["top 2 of 3 layers"].n == 6
+    assert rows["top 3 of 3 layers"].value is None
+
+
+def test_noise_and_sums_are_measured_where_they_are_asked_for_alone() -> None:
+    maps = random_maps(0, (12, 16, 16), 4, 2)
+    images = explained_with(left_half(12))
+    assert not {"max_sensitivity", "completeness_error", "cascade_spearman"} & set(scores(maps, images))
+    gains = maps.sum(axis=(1, 2), dtype=np.float64) + 0.25
+    rows = scores(maps, images, noisy=lambda: iter([maps * 1.5, maps * 0.9]), gains=gains)
+    assert rows["max_sensitivity"].value == pytest.approx(0.5)
+    assert rows["completeness_error"].value == pytest.approx(0.25, rel=1e-4)
+
+
+def test_insertion_takes_the_start_and_deletion_the_fill() -> None:
+    seen: list[float] = []
+
+    def look(images: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        seen.append(float(images.mean()))
+        return np.full(len(images), 0.5)
+
+    start = np.full((12, 1, 16, 16), 99, np.uint8)
+    settings = SaliencySettings(resamples=1000, insertion_start="blur")
+    against = Counterparts(look, BLACK, start)
+    scored = measure_saliency(
+        "fp16", random_maps(0, (12, 16, 16), 4, 2), explained_with(left_half(12)), against, "occlusion", settings
+    )
+    assert (seen[0], seen[20]) == (255.0, 0.0)
+    assert (seen[21], seen[41]) == (99.0, 255.0)
+    rows = {row.metric: row for row in scored.rows}
+    assert rows["insertion_auc"].remarks == {"steps": 20, "start": "the blurred image"}

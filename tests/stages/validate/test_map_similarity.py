@@ -190,3 +190,42 @@ def test_pointing_counts_what_lies_within_the_tolerance() -> None:
     masks[:2, 0, 0] = True
     assert map_similarity.pointing_hits(maps, masks, 4).tolist() == [0.0, 0.0, 0.0]
     assert map_similarity.pointing_hits(maps, masks, 5).tolist() == [1.0, 0.5, 0.0]
+
+
+def test_what_meets_masks_and_the_sparseness_are_those_of_quantus() -> None:
+    """Numbers of Quantus 0.6.0 (without its normalisation; `abs` of mass and sparseness, k = 26 of the top-k)."""
+    rng = np.random.default_rng(20)
+    maps, masks = rng.standard_normal((6, 16, 16)).round(3), np.zeros((6, 16, 16), bool)
+    for index in range(6):
+        row, column, height, width = *rng.integers(0, 8, 2), *rng.integers(3, 8, 2)
+        masks[index, row : row + height, column : column + width] = True
+        maps[index][masks[index]] += 0.8
+    maps = maps.round(3).astype(np.float32)
+    assert masks.sum() == 142
+    iou = map_similarity.iou_at_mask_area(maps, masks)
+    found = {
+        "PointingGame": map_similarity.pointing_hits(maps, masks),
+        "RelevanceMassAccuracy": map_similarity.mass_in_mask(np.abs(maps), masks),
+        "RelevanceRankAccuracy": 2 * iou / (1 + iou),  # IoU at the mask's area is h / (2 − h)
+        "AUC": map_similarity.pixel_auroc(maps, masks),
+        "TopKIntersection": map_similarity.topk_in_mask(maps, masks),
+        "Sparseness": map_similarity.sparseness(maps),
+    }
+    quantus = {
+        "PointingGame": [1.0, 1.0, 0.0, 1.0, 1.0, 0.0],
+        "RelevanceMassAccuracy": [0.104148, 0.134449, 0.109252, 0.173862, 0.075195, 0.051486],
+        "RelevanceRankAccuracy": [0.214286, 0.28, 0.2, 0.285714, 0.111111, 0.222222],
+        "AUC": [0.680686, 0.690216, 0.662712, 0.628783, 0.623716, 0.80027],
+        "TopKIntersection": [0.230769, 0.269231, 0.153846, 0.269231, 0.153846, 0.115385],
+        "Sparseness": [0.421218, 0.419297, 0.417946, 0.414449, 0.416009, 0.41521],
+    }
+    for name, values in quantus.items():
+        assert found[name] == pytest.approx(values, abs=2e-6), name
+
+
+def test_a_plateau_is_a_hit_for_quantus_and_a_share_of_one_here() -> None:
+    """Quantus 0.6.0 gives 1.0 where any of the pixels that share the maximum lies inside, as often by chance."""
+    maps, mask = np.zeros((1, 4, 4), np.float32), np.zeros((1, 4, 4), bool)
+    maps[0, 0] = 1
+    mask[0, 0, 0] = True
+    assert map_similarity.pointing_hits(maps, mask) == [0.25]

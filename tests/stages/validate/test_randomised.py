@@ -11,7 +11,7 @@ from onnx import numpy_helper
 from foundation.artifacts import OnnxModel
 from foundation.errors import StageError
 from onnx_files.sessions import open_session, predict, session_preprocessing
-from stages.validate.randomised import write_randomised
+from stages.validate.randomised import weighted_layers, write_randomised
 
 
 def tensors(path: Path) -> dict[str, np.ndarray]:
@@ -56,3 +56,22 @@ def test_a_file_without_float_weights_is_refused(corner_model: OnnxModel, tmp_pa
     with pytest.raises(StageError, match=r"corner\.onnx: expected float weights of Conv.*float export"):
         write_randomised(corner_model.path, tmp_path / "random.onnx", 0)
     assert not (tmp_path / "random.onnx").exists()
+
+
+def test_a_cascade_begins_at_the_answer_and_builds_on_itself(
+    make_model: Callable[..., OnnxModel], tmp_path: Path
+) -> None:
+    source = make_model(channels=3).path
+    assert weighted_layers(source) == 2
+    steps = []
+    for topmost in (1, 2, None):
+        path = tmp_path / f"{topmost}.onnx"
+        write_randomised(source, path, seed=3, topmost=topmost)
+        steps.append(tensors(path))
+    before, (head, both, everything) = tensors(source), steps
+    assert (head["head"] != before["head"]).any()
+    assert (head["kernel"] == before["kernel"]).all()
+    for name in ("kernel", "kernel_bias", "head", "head_bias"):
+        assert (both[name] == everything[name]).all()
+    assert (both["head"] == head["head"]).all()
+    assert (both["kernel"] != before["kernel"]).any()

@@ -86,6 +86,17 @@ def test_integrated_gradients_add_up_to_the_logits_change(classifier):
 
 
 @both_inputs
+def test_what_the_map_should_add_up_to_is_the_logits_gain_over_the_mean_colour(classifier, input_type):
+    files, reference = classifier(input_type)
+    # A uint8 file cannot take 127.5, and numpy rounds to the even 128.
+    zero = np.full_like(IMAGES, 127.5 if input_type == "float32" else 128, dtype=np.float64)
+    with torch.no_grad():
+        change = reference.logits(reference.normal(IMAGES)) - reference.logits(reference.normal(zero))
+    expected = change.numpy()[np.arange(3), TARGETS]
+    assert gradients.logit_gains(twin_of(files, 2), IMAGES, TARGETS) == pytest.approx(expected, abs=1e-5)
+
+
+@both_inputs
 @pytest.mark.parametrize("batch_size", [16, 7])
 def test_integrated_gradients_follow_the_straight_path_from_the_mean_colour(classifier, input_type, batch_size):
     files, reference = classifier(input_type)
