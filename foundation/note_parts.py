@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from foundation.measurements import PairedDifference
 from foundation.settings import Settings
 
 Calibration = Literal["minmax", "percentile", "entropy", "mse"]
@@ -141,12 +142,15 @@ class ScoreNote(Settings):
         logits_sqnr_db: energy of the float file's logits over that of the deviation from them, in dB.
         saliency_spearman: rank correlation of the gradient maps with the float file's; None where its answers alone
             rule a file out.
+        evidence: name of each limit → what its bound follows from at any error rate: how the agreement differs from
+            that of the same file, the accuracy from the float file's, and Fisher's z of the correlation from 0.
     """
 
     accuracy_drop: Estimate | None
     agreement: Estimate
     logits_sqnr_db: Estimate
     saliency_spearman: Estimate | None
+    evidence: Mapping[str, PairedDifference] = Field(default_factory=dict)
 
 
 class SensitivityNote(Settings):
@@ -188,7 +192,8 @@ class MeasuredNote(Settings):
         score: what it keeps of the float file.
         speedup: the float file's latency over this one's; more is better. None where it was not measured.
         size_bytes: of the file.
-        margins: name of each limit that was looked at → how far the file is inside it; below 0 it is broken.
+        margins: name of each limit that was looked at → how far the bound that the images show is inside it; below 0
+            the limit is not shown to be kept.
         reason: why speed, or maps and speed, were not measured.
     """
 
@@ -211,7 +216,7 @@ class MeasuredNote(Settings):
 
     @property
     def misses(self) -> Mapping[str, float]:
-        """Name of each limit that is broken → by how much, above 0."""
+        """Name of each limit that is not shown to be kept → by how much, above 0."""
         return {name: -margin for name, margin in self.margins.items() if margin < 0}
 
 

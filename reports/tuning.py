@@ -73,10 +73,12 @@ def search_section(variant: str, limits: Mapping[str, JSON], notes: TunedNotes) 
     within = [point for point in measured if point.found.within_limits]
     labelled = any(point.found.score.accuracy_drop is not None for point in measured)
     sentence = (
-        f"{formats.count(len(trials), 'file')} compiled, {len(measured)} measured, {len(within)} within the limits: "
+        f"{formats.count(len(trials), 'file')} compiled, {len(measured)} measured, {len(within)} shown to keep the "
+        "limits: "
         + (f"accuracy at most {formats.percent(limits['accuracy_drop'])} below fp32's, " if labelled else "")
         + f"agreement at least {formats.percent(limits['agreement'])}, "
-        f"ρ of the gradient maps at least {formats.plain(limits['saliency_spearman'])}, all on validation images. "
+        f"ρ of the gradient maps at least {formats.plain(limits['saliency_spearman'])}, all on validation images, by "
+        f"one-sided bounds at {formats.percent(limits['alpha'])} for {limits['trials']} files together. "
         + (
             f"As none keeps them all, the nearest was taken: it misses {missed(notes.misses)}."
             if notes.misses

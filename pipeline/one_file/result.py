@@ -14,6 +14,8 @@ from pipeline.one_file.agreement import Agreement
 from pipeline.one_file.speed import Speed
 from reports.formats import interval, with_unit
 from reports.limits import missed
+from stages.search.limits import images_needed
+from stages.search.study import TunedSettings
 
 LEAST_AGREEMENT = 0.95
 """Share of the float file's classes below which a file counts as worse, beyond chance."""
@@ -87,9 +89,21 @@ class CompiledFile:
             return []
         loosen = " and ".join(f"--{name.replace('_', '-')} (now {limits[name]})" for name in notes.misses)
         return [
-            f"No file keeps every limit: the best misses {missed(notes.misses)}. "
-            f"Give more --trials, loosen {loosen}, or take it with --accept-worse."
+            f"No file is shown to keep every limit, at an error rate of {limits['alpha']:.0%} for all files "
+            f"together: the best misses {missed(notes.misses)}. {self._too_few_to_show()}"
+            f"Give more --images, more --trials, loosen {loosen}, or take it with --accept-worse."
         ]
+
+    def _too_few_to_show(self) -> str:
+        """Return how many images would show the limit on agreement, where these show it of no file at all."""
+        settings = TunedSettings.model_validate(self.compiled.settings)
+        needed = images_needed(settings.agreement, settings)
+        if self.scored_images >= needed:
+            return ""
+        return (
+            f"Of {self.scored_images} images to score on, not even all with the float file's answer would show an "
+            f"agreement of {settings.agreement:g}; {needed} would. "
+        )
 
     def as_json(self) -> dict[str, JSON]:
         """Return what `--json` prints."""

@@ -119,7 +119,7 @@ def _search(notes: TunedNotes, limits: Mapping[str, JSON]) -> Iterator[tuple[str
     yield "chosen", f"ranges by {chosen.calibration}, {' and '.join(chosen.repairs) or 'no recovery'}"
     within = sum(trial.within_limits for trial in trials)
     kept = f"same class ≥ {percent(limits['agreement'])}, saliency ≥ {plain(limits['saliency_spearman'])}"
-    yield "search", f"{count(len(trials), 'file')} tried, {within} within the limits ({kept})"
+    yield "search", f"{count(len(trials), 'file')} tried, {within} shown to keep the limits ({kept})"
 
 
 def _estimate(found: Estimate, unit: str) -> str:

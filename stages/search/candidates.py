@@ -16,6 +16,7 @@ from onnx_files.image_input import preprocessing_of
 from onnx_files.judged_output import explained_tensor
 from onnx_files.reading import read_model
 from stages.saliency_twin.twin_file import twin_path
+from stages.search.limits import is_ruled_out, margins
 from stages.search.study import TunedSettings
 
 if TYPE_CHECKING:
@@ -59,16 +60,15 @@ class Candidates:
         Unless the whole is asked for, what its answers rule out gets neither twin nor timing, and what its maps rule
         out gets no timing: these take most of a trial's time, and would change no choice.
         """
-        from stages.search.score import score_answers, score_maps, speedup
+        from stages.search.score import score_answers, speedup, with_maps
 
         model = self.compile(static)
         with self._about(model):
             found = score_answers(self.reference, model.path)
-            if not whole and _is_ruled_out(found, self.settings):
+            if not whole and is_ruled_out(found, self.settings, RULED_OUT_BY):
                 return self._measured(model, found, None, f"its answers break a limit by more than {RULED_OUT_BY:g}")
-            maps = score_maps(self.reference, write_twin(model.path, twin_path(model.path), self.data))
-        found = found.model_copy(update={"saliency_spearman": maps})
-        if not whole and _is_ruled_out(found, self.settings):
+            found = with_maps(found, self.reference, write_twin(model.path, twin_path(model.path), self.data))
+        if not whole and is_ruled_out(found, self.settings, RULED_OUT_BY):
             return self._measured(model, found, None, f"its maps break a limit by more than {RULED_OUT_BY:g}")
         image, rounds = self.data.validation.images[0], self.settings.latency_rounds
         faster = speedup(self.fp32.path, model.path, image, rounds)
@@ -79,7 +79,7 @@ class Candidates:
             score=found,
             speedup=faster,
             size_bytes=model.size_bytes,
-            margins=_margins(found, self.settings),
+            margins=margins(found, self.settings),
             reason=reason,
         )
 
@@ -122,10 +122,6 @@ def write_twin(path: Path, output: Path, data: PreparedData) -> Path:
     return output
 
 
-def _is_ruled_out(found: ScoreNote, settings: TunedSettings) -> bool:
-    return min(_margins(found, settings).values()) < -RULED_OUT_BY
-
-
 def _if_telling(faster: Estimate) -> tuple[Estimate | None, str]:
     """Return a speed-up and no reason, or none and why: an interval that says nothing would decide by chance."""
     low, high = faster.ci95 or (faster.value, faster.value)
@@ -135,12 +131,3 @@ def _if_telling(faster: Estimate) -> tuple[Estimate | None, str]:
         f"the interval of its speed-up, {low:.2g} to {high:.2g}, spans more than a factor of {MOST_SPREAD:g}; is "
         "the machine busy with something else?"
     )
-
-
-def _margins(found: ScoreNote, settings: TunedSettings) -> dict[str, float]:
-    margins = {"agreement": found.agreement.value - settings.agreement}
-    if found.saliency_spearman is not None:
-        margins["saliency_spearman"] = found.saliency_spearman.value - settings.saliency_spearman
-    if found.accuracy_drop is not None:
-        margins["accuracy_drop"] = settings.accuracy_drop - found.accuracy_drop.value
-    return margins

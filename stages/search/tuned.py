@@ -1,9 +1,9 @@
 """The tuned variant: layers ranked by what quantizing each alone costs, then the search within limits.
 
 Candidates are scored on validation images, as a user of the method would; the test split is never looked at. A limit
-is held against the point estimate. Where no file keeps them all, the nearest is written and its notes say what it
-misses. Latency decides, so two searches may end with different files; one search, once recorded, is reused like every
-other stage.
+is kept where the images show it, see `limits`. Where no file keeps them all, the nearest is written and its notes say
+what it misses. Latency decides, so two searches may end with different files; one search, once recorded, is reused
+like every other stage.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from foundation.notes import StaticNotes, TunedNotes
 from foundation.progress import Progress
 from stages.saliency_twin.twin_file import twin_path
 from stages.search.candidates import Candidates, write_twin
+from stages.search.limits import held_again
 from stages.search.study import TunedSettings, best_trial, known_layers, open_study, remember_layer, search, tried
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ def tune(
             deadline,
         )
         trials, best = chosen(
-            trials, lambda candidate: candidates.measure(_static(candidate, ranking, settings), True)
+            held_again(trials, settings),
+            lambda candidate: candidates.measure(_static(candidate, ranking, settings), True),
         )
         compiled = candidates.compile(_static(best.candidate, ranking, settings), final=True)
         trial_path.rename(path)

@@ -159,7 +159,7 @@ def bounds(difference: PairedDifference, tail: float) -> Interval | None:
         return difference.value - half, difference.value + half
     evidence = (difference.gained, difference.lost, difference.effective_n, difference.least_effective_n)
     gained, lost, most, least = (part or 0.0 for part in evidence)
-    if most == least == difference.n == difference.units:
+    if most == least and difference.n == difference.units == round(most, 6):  # of one stratum, up to its rounding
         return tango_interval(gained * most, lost * most, most, tail)
     correction = degrees_correction(difference.units, tail)
     most, least = most * correction, least * correction

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -17,6 +18,7 @@ from stages.quantize.methods.static import StaticSettings, quantize_static
 from stages.search.candidates import write_twin
 from stages.search.study import TunedSettings
 from stages.search.tuned import tune
+from stages.validate.intervals.paired import tango_interval
 
 SETTINGS = TunedSettings(
     accuracy_drop=1.0,
@@ -167,9 +169,9 @@ def test_progress_counts_layers_and_trials(tuned: OnnxModel, steps: list[tuple[i
 def test_of_limits_that_nothing_keeps_the_record_says_by_how_much_they_are_missed(fp32: OnnxModel, tmp_path: Path):
     strict = SETTINGS.model_copy(update={"saliency_spearman": 1.0, "trials": 2})
     told = tune(fp32, "tuned", strict, DATA, tmp_path / "tuned.onnx", "b", lambda done, total: None)
-    likeness = [trial.measured.score.saliency_spearman.value for trial in told.notes.search]
-    assert told.notes.misses == {"saliency_spearman": pytest.approx(1 - max(likeness))}
-    assert told.notes.chosen == told.notes.search[likeness.index(max(likeness))].candidate
+    shown = [1 + trial.measured.margins["saliency_spearman"] for trial in told.notes.search]
+    assert told.notes.misses == {"saliency_spearman": pytest.approx(1 - max(shown))}
+    assert told.notes.chosen == told.notes.search[shown.index(max(shown))].candidate
     assert OnnxModel.read(tmp_path / "tuned.onnx").notes.misses == told.notes.misses
 
 
@@ -182,7 +184,13 @@ def test_what_rules_a_file_out_saves_its_twin_and_its_timing(
 
     def far_off(reference, path):
         of = answered(reference, path)
-        return of.model_copy(update={"agreement": of.agreement.model_copy(update={"value": 0.5})})
+        half = replace(of.evidence["agreement"], value=-0.5, lost=0.5)
+        return of.model_copy(
+            update={
+                "agreement": of.agreement.model_copy(update={"value": 0.5}),
+                "evidence": {**of.evidence, "agreement": half},
+            }
+        )
 
     strict = SETTINGS.model_copy(update={"agreement": 0.9, "trials": 2, "accuracy_drop": 1.0})
     monkeypatch.setattr(score, "score_answers", far_off)
@@ -190,7 +198,8 @@ def test_what_rules_a_file_out_saves_its_twin_and_its_timing(
     monkeypatch.setattr(score, "speedup", lambda *files: timed.append(files) or Estimate(value=2, ci95=(1, 3.5), n=5))
     told = tune(fp32, "tuned", strict, DATA, tmp_path / "tuned.onnx", "f", lambda done, total: None)
     best, other = sorted(told.notes.search, key=lambda found: found.candidate != told.notes.chosen)
-    assert told.notes.misses == {"agreement": pytest.approx(0.4)}
+    # 20 images, half of them lost, one side at 0.05 / 2.
+    assert told.notes.misses == {"agreement": pytest.approx(-0.1 - tango_interval(0, 10, 20, 0.025)[0])}
     assert other.measured.score.saliency_spearman is None
     assert other.measured.reason == "its answers break a limit by more than 0.05"
     assert len(timed) == 1
