@@ -144,6 +144,8 @@ METRICS: Mapping[str, Metric] = {
     "robust_agreement": Metric("share", True, "changed", "robustness", "Agreement with fp32", for_both(
         "share of the answers to images that were made worse which are fp32's"), against_fp32=True),
     "size_bytes": Metric("bytes", False, "file", "files", "Size", for_both("size of the ONNX file")),
+    "size_against_fp32": Metric("ratio", False, "file", "files", "Size, × fp32", for_both(
+        "size of the ONNX file over fp32's"), against_fp32=True),
     "latency_p50_ms": Metric("ms", False, "timing", "latency", "p50", for_both(
         "half of the queries are answered within this time",
         "p50, p90 and p99: half, nine tenths and 99 of 100 calls were at least this fast.")),

@@ -19,7 +19,7 @@ from reports.measured import (
 from reports.tables import REFERENCE, Cell, Column, Row, Table, absent, cell, speedup_cell
 
 MOST_LATENCY_COLUMNS = 10
-_SIZE_COLUMNS = (Column(METRICS["size_bytes"].heading), Column("Size, × fp32"))
+_SIZE_COLUMNS = (Column(METRICS["size_bytes"].heading), Column(METRICS["size_against_fp32"].heading))
 
 
 def at_a_glance(facts: Facts) -> Table:
@@ -31,7 +31,7 @@ def at_a_glance(facts: Facts) -> Table:
     for variant in facts.variant_names:
         cells = (
             _size(facts, variant),
-            _ratio(facts, variant),
+            against_baseline(facts, "size_against_fp32", variant),
             cell(find(facts, deciding.metric, variant)),
             against_baseline(facts, "agreement", variant),
             against_baseline(facts, "saliency_spearman", variant, saliency_method=methods[0] if methods else None),
@@ -64,7 +64,7 @@ def accuracy_table(facts: Facts) -> Table:
             variant,
             (
                 _size(facts, variant),
-                _ratio(facts, variant),
+                against_baseline(facts, "size_against_fp32", variant),
                 *(against_baseline(facts, metric, variant) for metric in metrics),
             ),
         )
@@ -168,15 +168,6 @@ def _size(facts: Facts, variant: str) -> Cell:
     if size_bytes is None:
         return absent("no file was compiled")
     return Cell(formats.size(size_bytes))
-
-
-def _ratio(facts: Facts, variant: str) -> Cell:
-    if variant == BASELINE:
-        return REFERENCE
-    size_bytes, baseline_bytes = _size_bytes(facts, variant), _size_bytes(facts, BASELINE)
-    if size_bytes is None or not baseline_bytes:
-        return absent("no file was compiled")
-    return Cell(formats.significant(size_bytes / baseline_bytes, 2))
 
 
 def _size_bytes(facts: Facts, variant: str) -> int | None:

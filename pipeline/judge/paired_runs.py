@@ -92,6 +92,7 @@ def paired_differences(
         settings: of the bootstrap.
     """
     from stages.validate.accuracy import measure_accuracy
+    from stages.validate.subgroups import subgroups_of
 
     before, after = answers
     measured = measure_accuracy(
@@ -101,7 +102,7 @@ def paired_differences(
         classes,
         before.logits,
         test.groups,
-        test.subgroups,
+        subgroups_of(test),
         settings,
         present_only=True,
         unscored=frozenset(() if before.scored and after.scored else (after.variant, "fp32")),

@@ -73,6 +73,7 @@ def _measure_answers(
     """
     from stages.validate.accuracy import measure_accuracy, measure_size, predict_variant
     from stages.validate.answers import Predictions
+    from stages.validate.subgroups import subgroups_of
 
     run, settings = ledger.run, configuration.validation.accuracy
     is_baseline = model.variant == fp32.variant
@@ -83,7 +84,7 @@ def _measure_answers(
         predictions = predict_variant(model, data.test, settings, predictions_path)
         fp32s = predictions if is_baseline else Predictions.read("fp32", run.predictions("fp32"))
         found = [
-            measure_size(model),
+            *measure_size(model, fp32),
             *measure_accuracy(
                 model.variant,
                 predictions.logits,
@@ -91,7 +92,7 @@ def _measure_answers(
                 data.classes,
                 None if is_baseline else fp32s.logits,
                 data.test.groups,
-                data.test.subgroups,
+                subgroups_of(data.test),
                 settings,
                 present_only=configuration.model.train is None,
                 unscored=frozenset(one.variant for one in (predictions, fp32s) if not one.scored),

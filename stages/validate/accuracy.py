@@ -83,9 +83,13 @@ def predict_variant(model: OnnxModel, data: PreparedSplit, settings: AccuracySet
     return predictions
 
 
-def measure_size(model: OnnxModel) -> Measurement:
-    """Return the size of the shipped file."""
-    return Measurement("size_bytes", float(model.size_bytes), METRICS["size_bytes"].unit, model.variant)
+def measure_size(model: OnnxModel, fp32: OnnxModel) -> list[Measurement]:
+    """Return the size of the shipped file; of all but fp32 itself also over fp32's."""
+    size = Measurement("size_bytes", float(model.size_bytes), METRICS["size_bytes"].unit, model.variant)
+    if model.variant == fp32.variant:
+        return [size]
+    over_fp32s = model.size_bytes / fp32.size_bytes
+    return [size, Measurement("size_against_fp32", over_fp32s, METRICS["size_against_fp32"].unit, model.variant)]
 
 
 def measure_accuracy(

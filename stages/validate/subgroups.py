@@ -1,12 +1,29 @@
-"""What compression changed in each subgroup, told with the chance in mind that one of several looks bad by chance."""
+"""Which subgroups there are, and what compression changed in each: one of several looks bad by chance."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
+from calibration_data.prepared import PreparedSplit
 from foundation.measurements import Measurement
 from stages.validate.intervals.multiple import holm, two_sided_p
+from stages.validate.lesion_size import lesion_sizes
+
+
+def subgroups_of(split: PreparedSplit) -> tuple[tuple[str, ...], ...]:
+    """Return what each image of a split belongs to: what its source says, and where it has a mask the lesion's size.
+
+    The sizes, "lesion: small", are thirds of the split's own masks.
+    """
+    shown = np.flatnonzero(np.asarray(split.has_mask) & split.masks.any(axis=(1, 2)))
+    sizes: dict[int, tuple[str, ...]] = {}
+    for size in lesion_sizes(split.masks[shown]) if len(shown) else ():
+        for index in shown[size.members].tolist():
+            sizes[index] = () if size.reason else (f"lesion: {size.name.split()[0]}",)
+    return tuple((*names, *sizes.get(index, ())) for index, names in enumerate(split.subgroups))
 
 
 def holm_corrected(measurements: Sequence[Measurement]) -> list[Measurement]:

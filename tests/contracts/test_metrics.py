@@ -42,6 +42,7 @@ CONTRACT = {
     "robust_accuracy",
     "robust_agreement",
     "size_bytes",
+    "size_against_fp32",
     "latency_p50_ms",
     "latency_p90_ms",
     "latency_p99_ms",

@@ -252,6 +252,8 @@ def _add_answers(
     found.add("ece", 0.031 + 0.004 * index, "share", variant)
     found.add("brier", 0.21 + 0.01 * index, "squared distance", variant, 0.03)
     found.add("size_bytes", SIZES[index], "bytes", variant, None, Where(), n=None)
+    if index:
+        found.add("size_against_fp32", SIZES[index] / SIZES[0], "ratio", variant, None, Where(), n=None)
 
 
 def _add_likeness(found: Measured, variant: str, logits: NDArray[np.float32], reference: NDArray[np.float32]) -> None:

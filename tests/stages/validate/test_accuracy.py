@@ -311,9 +311,12 @@ def test_damaged_predictions_are_named(tmp_path: Path) -> None:
 
 
 def test_size_is_the_files(make_model: Callable[..., OnnxModel]) -> None:
-    model = make_model()
-    row = measure_size(model)
+    model, other = make_model("fp32", channels=3), make_model("fp16")
+    (row,) = measure_size(model, model)
     assert (row.value, row.unit) == (len(model.path.read_bytes()), "bytes")
+    _, over = measure_size(other, model)
+    assert (over.metric, over.variant) == ("size_against_fp32", "fp16")
+    assert over.value == len(other.path.read_bytes()) / len(model.path.read_bytes()) < 1
 
 
 @pytest.mark.long

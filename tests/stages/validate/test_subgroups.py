@@ -2,19 +2,43 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.special import softmax
 from scipy.stats import norm, ttest_rel
 from sklearn.metrics import roc_auc_score
 
+from calibration_data.prepared import PreparedSplit
 from foundation.measurements import PairedDifference
 from stages.validate.accuracy import AccuracySettings, measure_accuracy
 from stages.validate.intervals.multiple import holm, two_sided_p
 from stages.validate.intervals.paired import paired_means
+from stages.validate.subgroups import subgroups_of
 
 CLASSES = ("polyp", "mucosa", "ulcer")
 SETTINGS = AccuracySettings(resamples=1000)
+
+
+def test_lesions_of_a_size_are_a_subgroup_where_there_are_ten(make_split: Callable[..., PreparedSplit]) -> None:
+    """32 masks of 1 to 32 pixels, four images without one, and a source that knows of dim images."""
+    split = make_split(n=36)
+    masks = np.zeros((36, 8, 8), bool)
+    for index in range(32):
+        masks[index].ravel()[: index + 1] = True
+    has = np.arange(36) < 34  # two masks are empty
+    known = tuple(("dim",) if index % 2 else () for index in range(36))
+    found = subgroups_of(replace(split, masks=masks, has_mask=has, subgroups=known))
+    assert found[0] == ("lesion: small",)
+    assert found[31] == ("dim", "lesion: large")
+    assert found[32:] == ((), ("dim",), (), ("dim",))
+    counts = Counter(name for names in found for name in names)
+    assert counts == {"dim": 18, "lesion: small": 11, "lesion: medium": 11, "lesion: large": 10}
+    few = replace(split, masks=masks, has_mask=np.arange(36) < 20, subgroups=known)
+    assert subgroups_of(few) == known
 
 
 def test_a_subgroup_has_the_measures_of_its_classes_from_ten_images_on() -> None:
