@@ -178,12 +178,12 @@ def _onnx_twin(path: Path) -> object:
 
 def _onnx_whole(path: Path) -> object:
     """Take a float file in as a run does: the child, and what the parent does with what the child left."""
-    from stages.given.float_file import take_float_file
+    from stages.given.float_file import read_given_file, write_float_file
     from stages.given.settings import OnnxSettings
 
     takes_pixels = b"zero" in path.read_bytes()  # the seed with an input of uint8
     settings = OnnxSettings(path=path) if takes_pixels else OnnxSettings(path=path, mean=(0.5,), std=(0.5,))
-    return take_float_file(settings, (8, 8), path.with_name("taken.onnx"), lambda key: key)
+    return write_float_file(read_given_file(settings, (8, 8), lambda key: key), path.with_name("taken.onnx"))
 
 
 def _twin_whole(path: Path) -> object:

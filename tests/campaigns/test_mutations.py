@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from campaigns.mutations import Place, content_of, run
-from campaigns.mutations_targets import TARGETS
+from campaigns.mutations_targets import TARGETS, WHOLE
 
 MUTANTS, DEAR_MUTANTS, SEED = 60, 25, 1
 FINDS = sorted((Path(__file__).parent / "regressions").glob("*.bin"))
@@ -40,6 +40,13 @@ def test_damaged_models_leave_a_guarded_process_alive_and_small(name):
     assert outcome.kinds.total() == DEAR_MUTANTS
     assert outcome.kinds["sentence"] > DEAR_MUTANTS // 2
     assert outcome.peak_mb < 2000
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_damaged_models_go_through_the_real_child(name):
+    outcome = run(name, SEED, 0, 3)
+    assert outcome.clean
+    assert outcome.kinds.total() == 3
 
 
 @pytest.mark.parametrize("find", FINDS, ids=lambda path: path.stem)

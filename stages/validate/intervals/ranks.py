@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.validate.intervals.estimates import TAIL, Interval, interval_on_scale, t_quantile
-from stages.validate.intervals.groups import sums_by_unit
-from stages.validate.intervals.proportions import wilson_interval
+from stages.validate.intervals.groups import come_in_groups, sums_by_unit
+from stages.validate.intervals.proportions import degrees_correction, wilson_interval
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -25,12 +25,14 @@ class Area:
         value: the area.
         influence: float64 [n]; the squared sums over units add up to the variance.
         rarer: units that hold the rarer of the two classes; of several areas the fewest.
+        rarer_images: images of it, likewise.
         perfect: lower bound where the sample separates the classes, see `auroc_interval`.
     """
 
     value: float
     influence: Floats
     rarer: int
+    rarer_images: int
     perfect: float
 
 
@@ -56,7 +58,8 @@ def area_of(scores: Floats, positive: Flags, units: Indices) -> Area:
         correction = count / (count - 1) if count > 1 else np.nan
         influence[chosen] = (components - value) / len(components) * np.sqrt(correction)
         held.append(count)
-    return Area(value, influence, min(held), wilson_interval(min(held), min(held))[0])
+    images = min(len(above), len(below))
+    return Area(value, influence, min(held), images, wilson_interval(min(held), min(held))[0])
 
 
 def mean_area(areas: Sequence[Area]) -> Area:
@@ -64,7 +67,8 @@ def mean_area(areas: Sequence[Area]) -> Area:
     value = float(np.mean([area.value for area in areas]))
     influence = np.mean([area.influence for area in areas], axis=0)
     perfect = float(np.mean([area.perfect for area in areas]))
-    return Area(value, influence, min(area.rarer for area in areas), perfect)
+    rarer, images = min(area.rarer for area in areas), min(area.rarer_images for area in areas)
+    return Area(value, influence, rarer, images, perfect)
 
 
 def area_error(influence: Floats, units: Indices) -> float:
@@ -79,6 +83,11 @@ def auroc_interval(area: Area, units: Indices) -> Interval | None:
     Klose 1957, Annals of Mathematical Statistics 28:933), so Wilson's bound of m in m holds. Of m − 1 degrees,
     because a class of few images tells its scatter inexactly, however many there are of the others.
 
+    Near 1 few images are ranked wrong, often all of one patient, and where that patient is not in the sample hardly
+    any scatter is left. So with groups the lower bound is at most the one of a sample that separates the classes, of as
+    many images as the grouped ones are worth: fewer by the design effect, the variance between units over that of
+    independent images, and by the degrees of freedom (see `proportions.share_interval`).
+
     Returns:
         None where one image or group alone has, or lacks, the class.
     """
@@ -86,7 +95,13 @@ def auroc_interval(area: Area, units: Indices) -> Interval | None:
         return None
     if area.value == 1.0:
         return area.perfect, 1.0
-    return interval_on_scale(area.value, area_error(area.influence, units), t_quantile(TAIL, area.rarer - 1), "logit")
+    error = area_error(area.influence, units)
+    found = interval_on_scale(area.value, error, t_quantile(TAIL, area.rarer - 1), "logit")
+    if found is None or not come_in_groups(units):
+        return found
+    effect = max(1.0, error**2 / float(np.square(area.influence).sum()))
+    worth = area.rarer_images / effect * degrees_correction(area.rarer, TAIL)
+    return min(found[0], wilson_interval(worth, worth)[0]), found[1]
 
 
 def _mean_rank(ordered: Floats, values: Floats) -> Floats:
