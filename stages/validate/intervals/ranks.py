@@ -84,8 +84,8 @@ def auroc_interval(area: Area, units: Indices) -> Interval | None:
     because a class of few images tells its scatter inexactly, however many there are of the others.
 
     Near 1 few images are ranked wrong, often all of one patient, and where that patient is not in the sample hardly
-    any scatter is left. So with groups the lower bound is at most the one of a sample that separates the classes, of as
-    many images as the grouped ones are worth: fewer by the design effect, the variance between units over that of
+    any scatter is left. So with groups the lower bound is at most the one of a sample that separates the classes, of
+    as many images as the grouped ones are worth: fewer by the design effect, the variance between units over that of
     independent images, and by the degrees of freedom (see `proportions.share_interval`).
 
     Returns:
