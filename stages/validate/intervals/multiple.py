@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from foundation.measurements import PairedDifference
-from stages.validate.intervals.paired import bounds
+from stages.validate.intervals.paired import tail_at_zero
 
-_SMALLEST_TAIL = 1e-9
+_SMALLEST_P = 2e-9
 
 
 def two_sided_p(difference: PairedDifference) -> float | None:
@@ -20,25 +20,10 @@ def two_sided_p(difference: PairedDifference) -> float | None:
     Returns:
         None where the difference has no interval; 0 stands for less than 2e-9.
     """
-    if difference.no_interval is not None:
+    tail = tail_at_zero(difference)
+    if tail is None:
         return None
-
-    def excludes_zero(tail: float) -> bool:
-        found = bounds(difference, tail)
-        return found is not None and not found[0] <= 0.0 <= found[1]
-
-    if difference.value == 0.0 or not excludes_zero(0.5 - _SMALLEST_TAIL):
-        return 1.0
-    low, high = _SMALLEST_TAIL, 0.5 - _SMALLEST_TAIL  # 0 lies inside at `low`, outside at `high`
-    if excludes_zero(low):
-        return 0.0
-    for _ in range(50):
-        middle = (low + high) / 2
-        if excludes_zero(middle):
-            high = middle
-        else:
-            low = middle
-    return 2 * high
+    return 2 * tail if 2 * tail >= _SMALLEST_P else 0.0
 
 
 def one_sided_p(difference: PairedDifference, higher_is_better: bool) -> float | None:

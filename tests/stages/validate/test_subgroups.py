@@ -11,7 +11,8 @@ from sklearn.metrics import roc_auc_score
 from foundation.measurements import PairedDifference
 from stages.validate.accuracy import AccuracySettings, measure_accuracy
 from stages.validate.intervals.multiple import holm, two_sided_p
-from stages.validate.intervals.paired import paired_means
+from stages.validate.intervals.paired import bounds, paired_means, paired_shares, tail_at_zero
+from stages.validate.intervals.proportions import Decisions
 
 CLASSES = ("polyp", "mucosa", "ulcer")
 SETTINGS = AccuracySettings(resamples=1000)
@@ -77,3 +78,21 @@ def test_the_p_of_a_difference_is_that_of_its_own_interval() -> None:
     changed = PairedDifference(-0.05, None, "tango", 100, 100, 0.02, 0.07, 100.0, 100.0)
     assert two_sided_p(changed) == pytest.approx(2 * norm.sf(5 / 3), rel=1e-6)
     assert two_sided_p(PairedDifference(0.0, None, "tango", 9, 3, no_interval="too few")) is None
+
+
+@pytest.mark.parametrize("units", [500, 60])
+@pytest.mark.parametrize("strata", [1, 4])
+def test_a_difference_is_just_shown_at_the_tail_of_no_difference(units: int, strata: int) -> None:
+    """Of independent images, of patients, and of a mean over classes."""
+    rng = np.random.default_rng(units)
+    of_class, unit = rng.integers(0, strata, 500), np.arange(500) % units
+    asked = np.where(np.arange(strata)[:, None, None] == of_class, 1.0, np.nan)
+    after, before = (Decisions(asked * (rng.random(500) < share), unit) for share in (0.85, 0.92))
+    found = paired_shares(after, before)
+    tail = tail_at_zero(found)
+    assert tail is not None
+    assert 0 < tail < 0.05
+    a_bit_less, a_bit_more = (bounds(found, tail * factor) for factor in (0.999, 1.001))
+    assert a_bit_less is not None
+    assert a_bit_more is not None
+    assert a_bit_more[1] < 0 < a_bit_less[1]
