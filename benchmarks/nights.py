@@ -2,6 +2,7 @@
 
     python benchmarks/nights.py --nights 200               # every table
     python benchmarks/nights.py --nights 200 --only power  # one of power, files, patients, exact
+    python benchmarks/nights.py --without-scores           # files that give a class alone: a tenth of the time
 
 Each night goes through the product's own functions: two runs' answers to the same images are paired by
 `pipeline.judge.paired_runs` and judged by `pipeline.judge.comparison`. Answers are drawn. Losses are drawn too, image
@@ -58,12 +59,14 @@ class Images:
         per_patient: images of each patient; its images are of one class.
         icc: intraclass correlation of the answers, the flips and the losses of a patient, 0 to 1.
         files: their names, "fp32" first.
+        are_scored: whether files give scores; what takes them is measured only then, and takes most of the time.
     """
 
     count: int
     per_patient: int = 1
     icc: float = 0.0
     files: tuple[str, ...] = THREE
+    are_scored: bool = True
 
 
 def split_of(labels: NDArray[np.int64], patients: Sequence[str]) -> PreparedSplit:
@@ -169,7 +172,9 @@ def night(images: Images, losses: Sequence[float], seed: int) -> dict[float, dic
 
     def run(files: Mapping[str, NDArray[np.float32]], share: float) -> dict[str, Predictions]:
         changed = {name: flipped(logits, share, rng.random(draws)[source]) for name, logits in files.items()}
-        return {name: Predictions(name, logits, labels, Path()) for name, logits in changed.items()}
+        return {
+            name: Predictions(name, logits, labels, Path(), images.are_scored) for name, logits in changed.items()
+        }
 
     # The files differ from each other by a hundredth of the answers; and each night flips its own answers of a
     # file, so that two nights differ by twice as many.
@@ -337,13 +342,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nights", type=int, default=200, help="of each row")
     parser.add_argument("--only", choices=("power", "files", "patients", "exact"), help="one of the tables")
+    parser.add_argument("--without-scores", action="store_true", help="only the rows that take no scores")
     asked = parser.parse_args()
-    if asked.only in (None, "power"):
-        print_nights([Images(count) for count in (224, 500, 1000)], LOSSES, asked.nights)
-    if asked.only in (None, "files"):
-        print_nights([Images(224, files=TEN)], (0.0, 0.03), asked.nights)
-    if asked.only in (None, "patients"):
-        print_nights([Images(count, 4, 0.5) for count in (224, 1000)], (0.0, 0.03, 0.05), asked.nights)
+    tables = {
+        "power": ([Images(count) for count in (224, 500, 1000)], LOSSES),
+        "files": ([Images(224, files=TEN)], (0.0, 0.03)),
+        "patients": ([Images(count, 4, 0.5) for count in (224, 1000)], (0.0, 0.03, 0.05)),
+    }
+    for name, (cases, losses) in tables.items():
+        if asked.only in (None, name):
+            print_nights([replace(one, are_scored=not asked.without_scores) for one in cases], losses, asked.nights)
     if asked.only in (None, "exact"):
         print_exact()
 
