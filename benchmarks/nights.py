@@ -1,7 +1,7 @@
 """How often a night is red: answers that flip to and fro, and a loss that is real. Speed has `nights_times.py`.
 
     python benchmarks/nights.py --nights 200               # every table
-    python benchmarks/nights.py --nights 200 --only power  # one of power, files, patients, exact
+    python benchmarks/nights.py --nights 200 --only power  # power, files, flips, patients or exact
     python benchmarks/nights.py --without-scores           # files that give a class alone: a tenth of the time
 
 Each night goes through the product's own functions: two runs' answers to the same images are paired by
@@ -40,7 +40,7 @@ from stages.validate.intervals.proportions import wilson_interval
 CLASSES = ("a", "b", "c", "d")
 SETTINGS = AccuracySettings(resamples=1000)
 FLIPS = 0.004
-"""Share of a file's answers that differ from one night to the next by chance."""
+"""Share of the answers that another rounding changes."""
 LOSSES = (0.0, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05)
 """True losses of accuracy, as shares of all images."""
 LOSSY = "int8"
@@ -59,6 +59,8 @@ class Images:
         per_patient: images of each patient; its images are of one class.
         icc: intraclass correlation of the answers, the flips and the losses of a patient, 0 to 1.
         files: their names, "fp32" first.
+        rounding: how far a file's logits lie from fp32's, as a share of the scatter of a logit.
+        flips: share of a file's answers that differ from one night to the next by chance.
         are_scored: whether files give scores; what takes them is measured only then, and takes most of the time.
     """
 
@@ -66,6 +68,8 @@ class Images:
     per_patient: int = 1
     icc: float = 0.0
     files: tuple[str, ...] = THREE
+    rounding: float = 0.0
+    flips: float = FLIPS
     are_scored: bool = True
 
 
@@ -162,7 +166,7 @@ def night(images: Images, losses: Sequence[float], seed: int) -> dict[float, dic
         losses: of `LOSSY`, as shares of all images.
         seed: of the night.
     """
-    rng = np.random.default_rng(seed)
+    rng, errors = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     patients = [f"patient {place // images.per_patient}" for place in range(images.count)]
     units = units_of(patients)
     labels = units % len(CLASSES)
@@ -179,7 +183,9 @@ def night(images: Images, losses: Sequence[float], seed: int) -> dict[float, dic
     # The files differ from each other by a hundredth of the answers; and each night flips its own answers of a
     # file, so that two nights differ by twice as many.
     files = {name: one.logits for name, one in run(dict.fromkeys(images.files, own), 0.01).items()}
-    before, after = run(files, FLIPS / 2), run(files, FLIPS / 2)
+    for name in images.files[1:]:
+        files[name] = files[name] + np.float32(images.rounding) * errors.standard_normal(own.shape, np.float32)
+    before, after = run(files, images.flips / 2), run(files, images.flips / 2)
     uniform = rng.random(draws)[source]
 
     def changes(name: str, now: Predictions) -> dict[Key, PairedDifference]:
@@ -242,8 +248,10 @@ def print_nights(cases: Sequence[Images], losses: Sequence[float], nights: int) 
         losses: as shares of all images.
         nights: how many of each.
     """
-    print("\n| images | patients | files | true loss, points | red by its accuracy | red by any row | by tolerance |")
-    print("| ---: | ---: | ---: | ---: | --- | --- | --- |")
+    print(
+        "\n| images | patients | files | flips, % | loss, points | red by its accuracy | by any row | by tolerance |"
+    )
+    print("| ---: | ---: | ---: | ---: | ---: | --- | --- | --- |")
     for images in cases:
         found: dict[float, list[tuple[bool, bool, bool]]] = {loss: [] for loss in losses}
         for seed in range(nights):
@@ -254,7 +262,8 @@ def print_nights(cases: Sequence[Images], losses: Sequence[float], nights: int) 
         patients = images.count // images.per_patient if images.per_patient > 1 else "–"
         for loss, reds in found.items():
             shares = " | ".join(share(kind) for kind in zip(*reds, strict=True))
-            print(f"| {images.count} | {patients} | {len(images.files)} | {100 * loss:g} | {shares} |", flush=True)
+            asked = f"{images.count} | {patients} | {len(images.files)} | {100 * images.flips:g}"
+            print(f"| {asked} | {100 * loss:g} | {shares} |", flush=True)
 
 
 def exact_power(n: int, loss: float, alpha: float, is_randomised: bool) -> float:
@@ -341,13 +350,14 @@ def main() -> None:
     """Print the share of red nights for each case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nights", type=int, default=200, help="of each row")
-    parser.add_argument("--only", choices=("power", "files", "patients", "exact"), help="one of the tables")
+    parser.add_argument("--only", choices=("power", "files", "flips", "patients", "exact"), help="one of the tables")
     parser.add_argument("--without-scores", action="store_true", help="only the rows that take no scores")
     asked = parser.parse_args()
     tables = {
         "power": ([Images(count) for count in (224, 500, 1000)], LOSSES),
         "files": ([Images(224, files=TEN)], (0.0, 0.03)),
-        "patients": ([Images(count, 4, 0.5) for count in (224, 1000)], (0.0, 0.03, 0.05)),
+        "flips": ([Images(224, flips=5 * FLIPS)], (0.0, 0.03)),
+        "patients": ([Images(count, 4, 0.5, rounding=0.03) for count in (224, 1000)], (0.0, 0.03, 0.05)),
     }
     for name, (cases, losses) in tables.items():
         if asked.only in (None, name):
