@@ -78,6 +78,19 @@ def mcnemar_exact(gained: int, lost: int) -> float:
     return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
+def mcnemar_mid_p(lost: int, changed: int) -> float:
+    """Return the one-sided mid-p of McNemar's test: of so many changed pairs each is lost or gained by chance.
+
+    Args:
+        lost: 0 to changed.
+        changed: pairs.
+    """
+    from scipy.special import bdtrc
+
+    more, at_least = bdtrc(lost, changed, 0.5), bdtrc(lost - 1, changed, 0.5) if lost else 1.0
+    return float(more + at_least) / 2
+
+
 def paired_shares(first: Decisions, second: Decisions) -> PairedDifference:
     """Return the difference of two files' shares of right decisions.
 

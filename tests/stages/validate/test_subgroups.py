@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.special import softmax
-from scipy.stats import norm, ttest_rel
+from scipy.stats import binom, norm, ttest_rel
 from sklearn.metrics import roc_auc_score
 
 from foundation.measurements import PairedDifference
 from stages.validate.accuracy import AccuracySettings, measure_accuracy
-from stages.validate.intervals.multiple import holm, two_sided_p
+from stages.validate.intervals.multiple import holm, loss_p, one_sided_p, two_sided_p
 from stages.validate.intervals.paired import bounds, paired_means, paired_shares, tail_at_zero
 from stages.validate.intervals.proportions import Decisions
 
@@ -67,6 +69,24 @@ def test_what_changed_in_a_subgroup_is_corrected_for_the_other_subgroups() -> No
 def test_holm_multiplies_by_how_many_are_left_and_never_falls() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx((0.03, 0.06, 0.06))  # R's p.adjust(…, "holm")
     assert holm([]) == ()
+
+
+def test_holm_does_not_count_what_could_not_be_as_small() -> None:
+    assert holm([0.03, 0.5, 0.04], [0.01, 0.5, 0.04]) == pytest.approx((0.03, 0.5, 0.04))
+    assert holm([0.03, 0.5, 0.04], [0.01, 0.03, 0.04]) == pytest.approx((0.06, 0.5, 0.08))
+
+
+@pytest.mark.parametrize(("lost", "gained"), [(4, 0), (3, 1), (0, 0), (0, 3), (2, 2)])
+def test_the_p_of_a_loss_of_independent_answers_is_mcnemars_mid_p(lost: int, gained: int) -> None:
+    after, before = np.ones(50), np.ones(50)
+    after[:lost], before[lost : lost + gained] = 0.0, 0.0
+    first, second = (Decisions(one[None, None], np.arange(50)) for one in (after, before))
+    changed = lost + gained
+    wanted = binom.sf(lost, changed, 0.5) + binom.pmf(lost, changed, 0.5) / 2
+    assert loss_p(paired_shares(first, second), True) == (pytest.approx(wanted), 0.5 ** (changed + 1))
+    in_pairs = (replace(one, units=np.arange(50) // 2) for one in (first, second))
+    clustered = paired_shares(*in_pairs)
+    assert loss_p(clustered, True) == (one_sided_p(clustered, True), 0.0)
 
 
 def test_the_p_of_a_difference_is_that_of_its_own_interval() -> None:
