@@ -1,7 +1,7 @@
 """How often a night is red: answers that flip to and fro, and a loss that is real. Speed has `nights_times.py`.
 
     python benchmarks/nights.py --nights 200               # every table
-    python benchmarks/nights.py --nights 200 --only power  # power, files, flips, patients or exact
+    python benchmarks/nights.py --nights 200 --only power  # power, files, flips, rounding, patients or exact
     python benchmarks/nights.py --without-scores           # files that give a class alone: a tenth of the time
 
 Each night goes through the product's own functions: two runs' answers to the same images are paired by
@@ -350,13 +350,16 @@ def main() -> None:
     """Print the share of red nights for each case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nights", type=int, default=200, help="of each row")
-    parser.add_argument("--only", choices=("power", "files", "flips", "patients", "exact"), help="one of the tables")
+    parser.add_argument(
+        "--only", choices=("power", "files", "flips", "rounding", "patients", "exact"), help="one of the tables"
+    )
     parser.add_argument("--without-scores", action="store_true", help="only the rows that take no scores")
     asked = parser.parse_args()
     tables = {
         "power": ([Images(count) for count in (224, 500, 1000)], LOSSES),
         "files": ([Images(224, files=TEN)], (0.0, 0.03)),
         "flips": ([Images(224, flips=5 * FLIPS)], (0.0, 0.03)),
+        "rounding": ([Images(224, rounding=0.03)], (0.0, 0.03)),
         "patients": ([Images(count, 4, 0.5, rounding=0.03) for count in (224, 1000)], (0.0, 0.03, 0.05)),
     }
     for name, (cases, losses) in tables.items():
