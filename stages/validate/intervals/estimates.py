@@ -76,11 +76,23 @@ def normal_quantile(tail: float) -> float:
     return NormalDist().inv_cdf(1.0 - tail)
 
 
+def normal_tail(quantile: float) -> float:
+    """Return the probability with which a standard normal variable exceeds this."""
+    return NormalDist().cdf(-quantile)
+
+
 def t_quantile(tail: float, degrees: float) -> float:
     """Return what Student's t exceeds with this probability."""
     from scipy.special import stdtrit
 
     return float(stdtrit(degrees, 1.0 - tail))
+
+
+def t_tail(quantile: float, degrees: float) -> float:
+    """Return the probability with which Student's t exceeds this."""
+    from scipy.special import stdtr
+
+    return float(stdtr(degrees, -quantile))
 
 
 def interval_on_scale(value: float, error: float, quantile: float, name: ScaleName) -> Interval | None:

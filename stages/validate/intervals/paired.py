@@ -12,7 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foundation.measurements import PairedDifference
-from stages.validate.intervals.estimates import ROUNDING, TAIL, Interval, normal_quantile, t_quantile
+from stages.validate.intervals.estimates import (
+    ROUNDING,
+    TAIL,
+    Interval,
+    normal_quantile,
+    normal_tail,
+    t_quantile,
+    t_tail,
+)
 from stages.validate.intervals.groups import come_in_groups, squared_error, too_few
 from stages.validate.intervals.proportions import Decisions, degrees_correction
 from stages.validate.intervals.ranks import Area, area_error
@@ -68,6 +76,19 @@ def mcnemar_exact(gained: int, lost: int) -> float:
     from scipy.stats import binomtest
 
     return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+
+
+def mcnemar_mid_p(lost: int, changed: int) -> float:
+    """Return the one-sided mid-p of McNemar's test: of so many changed pairs each is lost or gained by chance.
+
+    Args:
+        lost: 0 to changed.
+        changed: pairs.
+    """
+    from scipy.special import bdtrc
+
+    more, at_least = bdtrc(lost, changed, 0.5), bdtrc(lost - 1, changed, 0.5) if lost else 1.0
+    return float(more + at_least) / 2
 
 
 def paired_shares(first: Decisions, second: Decisions) -> PairedDifference:
@@ -167,6 +188,31 @@ def bounds(difference: PairedDifference, tail: float) -> Interval | None:
     # Few changes tell little of how alike a unit's changes are: they leave as much room as none in so many units.
     room_below, room_above = tango_interval(0.0, 0.0, least, tail)
     return (min(low, room_below) if low < 0 else low), (max(high, room_above) if high > 0 else high)
+
+
+def tail_at_zero(difference: PairedDifference) -> float | None:
+    """Return the tail at which one of the `bounds` of a difference is 0, at most 0.5.
+
+    The variance of Tango's score is the discordance itself where no difference is held against it; the correction of
+    an effective sample size for its degrees of freedom puts Student's t in place of the normal distribution.
+
+    Returns:
+        None where it has no interval.
+    """
+    if difference.no_interval is not None:
+        return None
+    if difference.value == 0.0:
+        return 0.5
+    if difference.standard_error is not None:
+        assert difference.degrees is not None
+        return t_tail(abs(difference.value) / difference.standard_error, difference.degrees)
+    evidence = (difference.gained, difference.lost, difference.effective_n, difference.least_effective_n)
+    gained, lost, most, least = (part or 0.0 for part in evidence)
+    discordance = gained + lost
+    score = abs(gained - lost) * float(np.sqrt(most / discordance)) if discordance else 0.0
+    if most == least == difference.n == difference.units:
+        return normal_tail(score)
+    return t_tail(score, difference.units - 1)
 
 
 def _by_error(value: float, error: float, method: str, units: Indices) -> PairedDifference:

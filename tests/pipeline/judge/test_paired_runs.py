@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import binom
 from small_run import environment, small_record
 
 from calibration_data.prepared import PreparedSplit
@@ -21,6 +21,8 @@ from pipeline.judge.paired_runs import PairedRuns, pair_runs, paired_differences
 from pipeline.judge.tolerances import ComparisonSettings
 from stages.validate.accuracy import AccuracySettings, measure_accuracy
 from stages.validate.answers import Predictions
+from stages.validate.intervals.paired import paired_shares
+from stages.validate.intervals.proportions import Decisions
 
 CLASSES = ("a", "b")
 SETTINGS = AccuracySettings(resamples=1000)
@@ -54,12 +56,12 @@ def compared(before: Predictions, after: Predictions, labels: np.ndarray) -> Com
 
 
 def test_answers_that_flip_to_and_fro_are_no_regression() -> None:
-    """Three of a hundred images lost, one gained: two points worse, which chance explains (p = .31 two-sided)."""
+    """Three of a hundred images lost, one gained: two points worse, and p is McNemar's mid-p."""
     labels = np.arange(100, dtype=np.int64) % 2
     found = compared(answered("fp32", labels, [0, 2]), answered("fp32", labels, [2, 4, 6, 8]), labels)
     (accuracy,) = [one for one in found.differences if one.metric == "accuracy"]
     assert (accuracy.accepted, accuracy.current, accuracy.status) == (0.98, 0.96, "unchanged")
-    assert accuracy.detail == f"may be chance, p of a loss {norm.sf(2 / np.sqrt(4)):.2g}"
+    assert accuracy.detail == f"may be chance, p of a loss {binom.sf(3, 4, 0.5) + binom.pmf(3, 4, 0.5) / 2:.2g}"
     assert found.exit_code == ExitCode.PASSED
 
 
@@ -87,6 +89,27 @@ def test_a_loss_that_chance_would_give_one_of_many_rows_is_none() -> None:
             Evidence("a", record, tuple(old)), Evidence("b", record, tuple(new)), ComparisonSettings(), pairs
         )
         assert [one.status for one in found.differences if one.variant == "v0"] == [status]
+
+
+def lost_and_gained(lost: int, gained: int) -> PairedDifference:
+    """Of 100 images."""
+    wrong = np.zeros((2, 100))
+    wrong[1, :lost], wrong[0, lost : lost + gained] = 1.0, 1.0
+    before, after = (Decisions(1.0 - one[None, None], np.arange(100)) for one in wrong)
+    return paired_shares(after, before)
+
+
+@pytest.mark.parametrize(("others", "status"), [((2, 1), "regressed"), ((3, 3), "unchanged")])
+def test_only_files_that_changed_enough_are_counted_by_holm(others: tuple[int, int], status: str) -> None:
+    """Five answers lost (p = .016) among five files: three changed answers are .06 at best, six less than .016."""
+    names = [f"v{place}" for place in range(5)]
+    changes = [lost_and_gained(5, 0), *[lost_and_gained(*others)] * 4]
+    old = [Measurement("accuracy", 0.9, "share", name, ON_TEST, 100) for name in names]
+    new = [replace(one, value=0.9 + change.value) for one, change in zip(old, changes, strict=True)]
+    record = small_record(environment=environment("EPYC"), exit_code=ExitCode.PASSED)
+    pairs = PairedRuns({("accuracy", name, ON_TEST): change for name, change in zip(names, changes, strict=True)})
+    found = compare(Evidence("a", record, tuple(old)), Evidence("b", record, tuple(new)), ComparisonSettings(), pairs)
+    assert {one.variant: one.status for one in found.differences}["v0"] == status
 
 
 def test_why_runs_are_not_paired_is_told(tmp_path: Path) -> None:

@@ -9,14 +9,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.special import softmax
-from scipy.stats import norm, ttest_rel
+from scipy.stats import binom, norm, ttest_rel
 from sklearn.metrics import roc_auc_score
 
 from calibration_data.prepared import PreparedSplit
 from foundation.measurements import PairedDifference
 from stages.validate.accuracy import AccuracySettings, measure_accuracy
-from stages.validate.intervals.multiple import holm, two_sided_p
-from stages.validate.intervals.paired import paired_means
+from stages.validate.intervals.multiple import holm, loss_p, one_sided_p, two_sided_p
+from stages.validate.intervals.paired import bounds, paired_means, paired_shares, tail_at_zero
+from stages.validate.intervals.proportions import Decisions
 from stages.validate.subgroups import subgroups_of
 
 CLASSES = ("polyp", "mucosa", "ulcer")
@@ -92,6 +93,24 @@ def test_holm_multiplies_by_how_many_are_left_and_never_falls() -> None:
     assert holm([]) == ()
 
 
+def test_holm_does_not_count_what_could_not_be_as_small() -> None:
+    assert holm([0.03, 0.5, 0.04], [0.01, 0.5, 0.04]) == pytest.approx((0.03, 0.5, 0.04))
+    assert holm([0.03, 0.5, 0.04], [0.01, 0.03, 0.04]) == pytest.approx((0.06, 0.5, 0.08))
+
+
+@pytest.mark.parametrize(("lost", "gained"), [(4, 0), (3, 1), (0, 0), (0, 3), (2, 2)])
+def test_the_p_of_a_loss_of_independent_answers_is_mcnemars_mid_p(lost: int, gained: int) -> None:
+    after, before = np.ones(50), np.ones(50)
+    after[:lost], before[lost : lost + gained] = 0.0, 0.0
+    first, second = (Decisions(one[None, None], np.arange(50)) for one in (after, before))
+    changed = lost + gained
+    wanted = binom.sf(lost, changed, 0.5) + binom.pmf(lost, changed, 0.5) / 2
+    assert loss_p(paired_shares(first, second), True) == (pytest.approx(wanted), 0.5 ** (changed + 1))
+    in_pairs = (replace(one, units=np.arange(50) // 2) for one in (first, second))
+    clustered = paired_shares(*in_pairs)
+    assert loss_p(clustered, True) == (one_sided_p(clustered, True), 0.0)
+
+
 def test_the_p_of_a_difference_is_that_of_its_own_interval() -> None:
     rng = np.random.default_rng(0)
     before = rng.normal(size=40)
@@ -101,3 +120,21 @@ def test_the_p_of_a_difference_is_that_of_its_own_interval() -> None:
     changed = PairedDifference(-0.05, None, "tango", 100, 100, 0.02, 0.07, 100.0, 100.0)
     assert two_sided_p(changed) == pytest.approx(2 * norm.sf(5 / 3), rel=1e-6)
     assert two_sided_p(PairedDifference(0.0, None, "tango", 9, 3, no_interval="too few")) is None
+
+
+@pytest.mark.parametrize("units", [500, 60])
+@pytest.mark.parametrize("strata", [1, 4])
+def test_a_difference_is_just_shown_at_the_tail_of_no_difference(units: int, strata: int) -> None:
+    """Of independent images, of patients, and of a mean over classes."""
+    rng = np.random.default_rng(units)
+    of_class, unit = rng.integers(0, strata, 500), np.arange(500) % units
+    asked = np.where(np.arange(strata)[:, None, None] == of_class, 1.0, np.nan)
+    after, before = (Decisions(asked * (rng.random(500) < share), unit) for share in (0.85, 0.92))
+    found = paired_shares(after, before)
+    tail = tail_at_zero(found)
+    assert tail is not None
+    assert 0 < tail < 0.05
+    a_bit_less, a_bit_more = (bounds(found, tail * factor) for factor in (0.999, 1.001))
+    assert a_bit_less is not None
+    assert a_bit_more is not None
+    assert a_bit_more[1] < 0 < a_bit_less[1]
