@@ -15,10 +15,10 @@ from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from onnx import NodeProto, TensorProto
+from onnx import GraphProto, NodeProto, TensorProto
 
-from onnx_files.graph import attributes_of
-from stages.saliency_twin.forward_graph import KEEP_THE_GRID
+from onnx_files.graph import attributes_of, rename_tensors
+from stages.saliency_twin.forward_graph import KEEP_THE_GRID, inputs_of
 
 if TYPE_CHECKING:
     from stages.saliency_twin.builder import Backward
@@ -42,7 +42,31 @@ def value_of(graph: Backward, name: str) -> Computed[str]:
     if exact is not None:
         return exact
     inputs = yield from _values(producer.input)
-    return graph.op(producer.op_type, inputs, attributes_of(producer))
+    attributes = attributes_of(producer)
+    if producer.op_type == "If":
+        attributes = yield from _branches(graph, producer)
+    elif producer.op_type == "Cast" and attributes["to"] in FLOATS_TO_CAST:
+        attributes["to"] = TensorProto.FLOAT
+    if len(producer.output) == 1:
+        return graph.op(producer.op_type, inputs, attributes)
+    values = graph.outputs(producer.op_type, inputs, len(producer.output), attributes)
+    for output, value in zip(producer.output, values, strict=True):
+        graph.note_value(output, value)
+    return values[list(producer.output).index(name)]
+
+
+def _branches(graph: Backward, node: NodeProto) -> Computed[dict[str, GraphProto]]:
+    # The bodies with the values of what they take from around them.
+    values: dict[str, str] = {}
+    for captured in inputs_of(node)[len(node.input) :]:
+        values[captured] = yield captured
+    found = {}
+    for attribute in node.attribute:
+        body = GraphProto()
+        body.CopyFrom(attribute.g)
+        rename_tensors(body, lambda read: values.get(read, read))
+        found[attribute.name] = body
+    return found
 
 
 def _values(names: Iterable[str]) -> Computed[list[str]]:

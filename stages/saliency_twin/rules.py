@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from stages.saliency_twin import rules_arithmetic as arithmetic
+from stages.saliency_twin import rules_branches as branches
 from stages.saliency_twin import rules_convolution as convolution
 from stages.saliency_twin import rules_elementwise as elementwise
+from stages.saliency_twin import rules_gather as gather
 from stages.saliency_twin import rules_normalisation as normalisation
 from stages.saliency_twin import rules_pooling as pooling
 from stages.saliency_twin import rules_quantized as quantized
 from stages.saliency_twin import rules_reduction as reduction
 from stages.saliency_twin import rules_resampling as resampling
 from stages.saliency_twin import rules_shape as shape
-from stages.saliency_twin.builder import Backward, Gradients, Step
+from stages.saliency_twin.builder import Rule
 from stages.saliency_twin.rules_max_pool import max_pool
-
-Rule = Callable[[Backward, Step], Gradients]
-"""Appends what computes the gradients of a node's wanted inputs and returns their names by position."""
 
 RULES: Mapping[str, Rule] = {
     "Abs": elementwise.absolute,
@@ -44,7 +43,9 @@ RULES: Mapping[str, Rule] = {
     "Exp": elementwise.exponential,
     "Expand": shape.expand,
     "Flatten": shape.reshape,
-    "Gather": shape.gather,
+    "Gather": gather.gather,
+    "GatherElements": gather.gather_elements,
+    "GatherND": gather.gather_nd,
     "Gelu": elementwise.gelu,
     "Gemm": arithmetic.gemm,
     "GlobalAveragePool": pooling.global_average_pool,
@@ -52,6 +53,7 @@ RULES: Mapping[str, Rule] = {
     "GroupNormalization": normalisation.group_normalization,
     "HardSigmoid": elementwise.hard_sigmoid,
     "HardSwish": elementwise.hard_swish,
+    "If": branches.if_,
     "Identity": elementwise.identity,
     "InstanceNormalization": normalisation.instance_normalization,
     "LayerNormalization": normalisation.layer_normalization,
@@ -85,6 +87,8 @@ RULES: Mapping[str, Rule] = {
     "Relu": elementwise.relu,
     "Reshape": shape.reshape,
     "Resize": resampling.resize,
+    "ScatterElements": gather.scatter_elements,
+    "ScatterND": gather.scatter_nd,
     "Selu": elementwise.selu,
     "Sigmoid": elementwise.sigmoid,
     "Sin": elementwise.sine,

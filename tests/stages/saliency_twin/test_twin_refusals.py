@@ -38,10 +38,15 @@ def gradient(twin: ModelProto, x: np.ndarray) -> np.ndarray:
 
 def test_a_recurrent_layers_last_state_beside_a_skip_is_no_reason_to_leave_the_layer_out() -> None:
     body = "t = Unsqueeze(x, zero)  y, h = GRU <hidden_size = 4> (t, w, r)  s = Squeeze(h, zero)  a = Add(s, x)"
-    model = parsed(body + "  logits = MatMul(a, v)", zero=np.array([0]), w=weights(1, 12, 4), r=weights(1, 12, 4),
-                   v=weights(4, CLASSES))  # fmt: skip
-    with pytest.raises(UsageError, match=r"found GRU .* Explain this file by occlusion"):
-        build_twin(model)
+    constants = {"zero": np.array([0]), "w": weights(1, 12, 4), "r": weights(1, 12, 4), "v": weights(4, CLASSES)}
+    model = parsed(body + "  logits = MatMul(a, v)", **constants)
+    x = np.random.default_rng(0).normal(0, 1, (3, 4)).astype(np.float32)
+    # One step from the state zero: h = (1 − σ(z))·tanh(c).
+    z, _, c = np.split(weights(1, 12, 4)[0].astype(np.float64), 3)
+    gate, candidate = 1 / (1 + np.exp(x @ z.T)), np.tanh(x @ c.T)
+    g = weights(4, CLASSES)[:, 0]
+    expected = g + (g * gate * (1 - candidate**2)) @ c - (g * candidate * gate * (1 - gate)) @ z
+    assert gradient(build_twin(model), x) == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
 def test_a_bound_that_follows_the_image_is_refused_with_the_clip() -> None:
