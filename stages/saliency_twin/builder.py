@@ -221,6 +221,13 @@ class Backward:
     def summed(self, gradient: str, outer: tuple[Dimension, ...], inner: tuple[Dimension, ...]) -> str:
         """Return a gradient of shape `outer`, summed to the shape `inner` that broadcast to it."""
         lead = len(outer) - len(inner)
+        for axis, length in enumerate(inner):
+            if not isinstance(length, int) and length != outer[lead + axis]:
+                # It may be 1, and the gradient a sum, or not.
+                raise UsageError(
+                    f"expected tensors of known sizes where they broadcast, found {list(inner)} to {list(outer)}. "
+                    "Export the model with fixed image sizes, or explain it by occlusion, which needs no gradient."
+                )
         repeated = [lead + axis for axis, d in enumerate(inner) if d == 1 and outer[lead + axis] != 1]
         if repeated:
             gradient = self.op("ReduceSum", [gradient, self.integers(repeated)], {"keepdims": 1})

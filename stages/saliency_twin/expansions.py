@@ -12,15 +12,14 @@ import onnx
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from foundation.errors import UsageError
-from onnx_files.graph import content_of
+from onnx_files.graph import content_of, rename_tensors
 from stages.saliency_twin import expansions_attention as attention
 from stages.saliency_twin import expansions_control as control
 from stages.saliency_twin.decompositions import operator_key
 from stages.saliency_twin.expansions_recurrent import recurrent
 from stages.saliency_twin.expansions_sampling import grid_sample
-from stages.saliency_twin.forward_graph import WITHOUT_DERIVATIVE, ForwardGraph, inferred
+from stages.saliency_twin.forward_graph import ForwardGraph, inferred
 from stages.saliency_twin.parts import Parts
-from stages.saliency_twin.rules import RULES
 
 Expansion = Callable[[NodeProto, ForwardGraph], list[NodeProto]]
 """From one node and what is known around it to nodes that make its outputs, or to itself where it is not covered."""
@@ -40,6 +39,11 @@ def _cast_like(node: NodeProto, forward: ForwardGraph) -> list[NodeProto]:
     return [helper.make_node("Cast", [node.input[0]], list(node.output), name=node.name, to=target)]
 
 
+def _mean(node: NodeProto, forward: ForwardGraph) -> list[NodeProto]:
+    parts = Parts(node)
+    return parts.finished("Mul", [parts.op("Sum", list(node.input)), parts.real(1 / len(node.input))])
+
+
 EXPANSIONS: Mapping[str, Expansion] = {
     "CastLike": _cast_like,
     "GRU": recurrent,
@@ -47,13 +51,20 @@ EXPANSIONS: Mapping[str, Expansion] = {
     "If": control.if_,
     "LSTM": recurrent,
     "Loop": control.loop,
+    "MatMul": attention.vector_matmul,
+    "Mean": _mean,
     "RNN": recurrent,
     "Scan": control.scan,
     f"{_MICROSOFT}.Attention": attention.attention,
     f"{_MICROSOFT}.FusedMatMul": attention.fused_matmul,
     f"{_MICROSOFT}.MultiHeadAttention": attention.multi_head_attention,
 }
-"""By domain and operator. What ONNX's standard defines by other operators needs no entry."""
+"""By domain and operator."""
+
+DEFINED_BY_THE_STANDARD = frozenset((
+    "Attention", "CenterCropPad", "MeanVarianceNormalization", "ReduceLogSum", "RotaryEmbedding", "Shrink",
+))  # fmt: skip
+"""What ONNX's package holds definitions of, by operators that have rules."""
 
 
 def expanded(model: ModelProto, forward: ForwardGraph) -> ForwardGraph:
@@ -87,9 +98,7 @@ def _expanded(node: NodeProto, forward: ForwardGraph) -> list[NodeProto]:
     key = operator_key(node)
     if key in EXPANSIONS:
         return EXPANSIONS[key](node, forward)
-    if key in RULES or key in WITHOUT_DERIVATIVE or node.domain not in ("", "ai.onnx"):
-        return [node]
-    return _as_the_standard_defines_it(node, forward)
+    return _as_the_standard_defines_it(node, forward) if key in DEFINED_BY_THE_STANDARD else [node]
 
 
 def _as_the_standard_defines_it(node: NodeProto, forward: ForwardGraph) -> list[NodeProto]:
@@ -115,14 +124,13 @@ def _as_the_standard_defines_it(node: NodeProto, forward: ForwardGraph) -> list[
     nodes = list(within.graph.node)
     if len(nodes) == 1 and nodes[0].op_type == node.op_type:
         return [node]
+    rename_tensors(within.graph, lambda name: name if name in own else f"{prefix}/definition/{name}")
     for part in nodes:
         part.name = node.name
         if part.op_type == "Constant" and (content := content_of(part)) is not None:
             # Shape inference reads numbers from tensors alone.
             del part.attribute[:]
             part.attribute.append(helper.make_attribute("value", numpy_helper.from_array(content)))
-        for names in (part.input, part.output):
-            names[:] = [name if not name or name in own else f"{prefix}/definition/{name}" for name in names]
     return nodes
 
 

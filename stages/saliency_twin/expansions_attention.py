@@ -63,6 +63,19 @@ def fused_matmul(node: NodeProto, forward: ForwardGraph) -> list[NodeProto]:
     return parts.done({0: parts.op("Mul", [product, parts.real(attributes.get("alpha", 1.0))])})
 
 
+def vector_matmul(node: NodeProto, forward: ForwardGraph) -> list[NodeProto]:
+    """MatMul of a vector: the product of a matrix of one row or one column; one of matrices stays itself."""
+    ranks = [len(forward.shapes.get(name, (0, 0))) for name in node.input]
+    if min(ranks) != 1:
+        return [node]
+    parts, factors, left_out = Parts(node), list(node.input), []
+    for position, axis in enumerate((0, 1)):
+        if ranks[position] == 1:
+            factors[position] = parts.op("Unsqueeze", [factors[position], parts.integers([axis])])
+            left_out.append(axis - 2)
+    return parts.finished("Squeeze", [parts.op("MatMul", factors), parts.integers(left_out)])
+
+
 def _masked(node: NodeProto) -> bool:
     given = attributes_of(node)
     return bool(given.get("unidirectional", 0) or given.get("do_rotary", 0))

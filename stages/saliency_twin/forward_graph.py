@@ -23,12 +23,14 @@ INTEGER_TYPES = frozenset((
     TensorProto.INT16, TensorProto.UINT32, TensorProto.INT32, TensorProto.UINT64, TensorProto.INT64,
     TensorProto.BOOL,
 ))  # fmt: skip
-WITHOUT_DERIVATIVE = frozenset((
+_WITHOUT_DERIVATIVE = frozenset((
     "Shape", "Size", "ArgMax", "ArgMin", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not",
     "And", "Or", "Xor", "Sign", "Floor", "Ceil", "Round", "IsNaN", "IsInf", "NonZero", "OneHot",
     "ConstantOfShape", "Range", "EyeLike", "BitShift", "BitwiseAnd",
 ))  # fmt: skip
 """Their derivative is zero wherever there is one."""
+_NUMBERS_AT = {"OneHot": 2, "Range": 0}
+"""From which input on these hand real numbers on, if they follow the image, which hardly any file does."""
 _FIRST_OUTPUT_ALONE = frozenset(("DynamicQuantizeLinear", "MaxPool", "Dropout", "TopK"))
 """Their other outputs are scales, masks and indices; a scale that follows the image counts as a constant."""
 _FOLLOWED_BY_QUANTIZER = frozenset(("Relu", "Clip", "LeakyRelu"))
@@ -72,7 +74,7 @@ def _followed(node: NodeProto) -> set[str]:
     for attribute in node.attribute:
         useful = {value.name for value in attribute.g.output}
         for inner in reversed(attribute.g.node):
-            if inner.op_type not in WITHOUT_DERIVATIVE and not useful.isdisjoint(inner.output):
+            if inner.op_type not in _WITHOUT_DERIVATIVE and not useful.isdisjoint(inner.output):
                 useful |= _followed(inner)
         followed |= useful
     return followed
@@ -122,15 +124,18 @@ class ForwardGraph:
         from_image = {self.image}
         for node in self.nodes:
             if not from_image.isdisjoint(reads(node)):
-                from_image.update(self._differentiable_outputs(node))
+                from_image.update(self._differentiable_outputs(node, from_image))
         active = {name for name in self.ends or (self.logits,) if name in from_image}
         for node in reversed(self.nodes):
             if not active.isdisjoint(node.output):
                 active.update(from_image.intersection(_followed(node)))
         return frozenset(active)
 
-    def _differentiable_outputs(self, node: NodeProto) -> list[str]:
-        if node.op_type in WITHOUT_DERIVATIVE:
+    def _differentiable_outputs(self, node: NodeProto, from_image: set[str]) -> list[str]:
+        if node.op_type in _NUMBERS_AT:
+            # What stands at these positions is copied into the output, which then has no rule.
+            return list(node.output) if from_image.intersection(node.input[_NUMBERS_AT[node.op_type] :]) else []
+        if node.op_type in _WITHOUT_DERIVATIVE:
             return []
         if node.op_type == "Cast" and self.types.get(node.input[0]) not in INTEGER_TYPES:
             return [name for name in node.output if self.types.get(name) not in INTEGER_TYPES]

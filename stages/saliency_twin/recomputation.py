@@ -109,10 +109,33 @@ def _constant_counts(graph: Backward, node: NodeProto) -> Computed[str]:
 def _along(graph: Backward, vector: str, original: str, node: NodeProto) -> str:
     # A scale or zero point per channel, shaped so that it broadcasts along its axis.
     shape, rank = graph.forward.shape(original), len(graph.forward.shape(node.input[0]))
+    if len(shape) == rank > 1 and attributes_of(node).get("block_size", 0):
+        return _of_blocks(graph, vector, node)
     if len(shape) != 1 or shape == (1,) or rank == 1:
         return vector
     axis = attributes_of(node).get("axis", 1) % rank
     return graph.op("Reshape", [vector, graph.integers([-1 if a == axis else 1 for a in range(rank)])])
+
+
+def _of_blocks(graph: Backward, vector: str, node: NodeProto) -> str:
+    # A scale or zero point per block of values along an axis, repeated; the last block may be cut short.
+    attributes, sizes = attributes_of(node), graph.forward.shape(node.input[0])
+    axis, block = attributes.get("axis", 1) % len(sizes), attributes["block_size"]
+    apart = graph.op("Unsqueeze", [vector, graph.integers([axis + 1])])
+    ones = [1] * len(sizes)
+    wider = graph.op("Expand", [apart, graph.integers([*ones[: axis + 1], block, *ones[axis + 1 :]])])
+    flat = graph.op(
+        "Reshape",
+        [
+            wider,
+            graph.integers(
+                [-1 if a == axis else 0 for a in range(axis + 1)]
+                + [graph.forward.size(node.input[0], a) for a in range(axis + 1, len(sizes))]
+            ),
+        ],
+    )
+    end = graph.forward.size(node.input[0], axis)
+    return graph.op("Slice", [flat, *(graph.integers([value]) for value in (0, end, axis))])
 
 
 def _rounded_anew(graph: Backward, node: NodeProto) -> Computed[str | None]:

@@ -15,27 +15,36 @@ from stages.saliency_twin import rules_quantized as quantized
 from stages.saliency_twin import rules_reduction as reduction
 from stages.saliency_twin import rules_resampling as resampling
 from stages.saliency_twin import rules_shape as shape
+from stages.saliency_twin import rules_trigonometric as trigonometric
 from stages.saliency_twin.builder import Rule
 from stages.saliency_twin.rules_max_pool import max_pool
 
 RULES: Mapping[str, Rule] = {
     "Abs": elementwise.absolute,
+    "Acos": trigonometric.inverse_cosine,
+    "Acosh": trigonometric.inverse_hyperbolic_cosine,
     "Add": arithmetic.add,
+    "Asin": trigonometric.inverse_sine,
+    "Asinh": trigonometric.inverse_hyperbolic_sine,
+    "Atan": trigonometric.inverse_tangent,
+    "Atanh": trigonometric.inverse_hyperbolic_tangent,
     "AveragePool": pooling.average_pool,
     "BatchNormalization": normalisation.batch_normalization,
     "Cast": elementwise.cast,
     "Celu": elementwise.celu,
     "Clip": elementwise.clip,
+    "Col2Im": convolution.columns_to_image,
     "Concat": shape.concat,
     "Conv": convolution.conv,
     "ConvInteger": convolution.conv_integer,
     "ConvTranspose": convolution.conv_transpose,
-    "Cos": elementwise.cosine,
+    "Cos": trigonometric.cosine,
+    "Cosh": trigonometric.hyperbolic_cosine,
     "CumSum": shape.cumulative_sum,
     "DepthToSpace": shape.depth_to_space,
     "DequantizeLinear": quantized.dequantize,
     "Div": arithmetic.divide,
-    "Dropout": elementwise.identity,
+    "Dropout": elementwise.dropout,
     "DynamicQuantizeLinear": quantized.dynamic_quantize,
     "Einsum": arithmetic.einsum,
     "Elu": elementwise.elu,
@@ -91,7 +100,8 @@ RULES: Mapping[str, Rule] = {
     "ScatterND": gather.scatter_nd,
     "Selu": elementwise.selu,
     "Sigmoid": elementwise.sigmoid,
-    "Sin": elementwise.sine,
+    "Sin": trigonometric.sine,
+    "Sinh": trigonometric.hyperbolic_sine,
     "Slice": shape.slice_,
     "Softmax": elementwise.softmax,
     "Softplus": elementwise.softplus,
@@ -103,6 +113,7 @@ RULES: Mapping[str, Rule] = {
     "Sub": arithmetic.subtract,
     "Sum": arithmetic.add,
     "Swish": elementwise.swish,
+    "Tan": trigonometric.tangent,
     "Tanh": elementwise.tanh,
     "ThresholdedRelu": elementwise.thresholded_relu,
     "Tile": shape.tile,

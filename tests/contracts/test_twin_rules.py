@@ -20,7 +20,7 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from stages.saliency_twin.decompositions import DECOMPOSITIONS
-from stages.saliency_twin.expansions import EXPANSIONS
+from stages.saliency_twin.expansions import DEFINED_BY_THE_STANDARD, EXPANSIONS
 from stages.saliency_twin.rules import RULES
 from stages.saliency_twin.twin import build_twin
 
@@ -127,12 +127,6 @@ def binary(operator: str, function: Callable[[torch.Tensor, torch.Tensor], torch
         microsoft(operator), body, constants={**QUANTIZER, "k": (1, 3, 1, 6)},
         reference=lambda x: clipped(function(clipped(torch.tanh(x)), clipped(float_constant("k", (1, 3, 1, 6))))),
     )  # fmt: skip
-
-
-DEFINED_BY_THE_STANDARD = {
-    "Attention", "CenterCropPad", "MeanVarianceNormalization", "ReduceLogSum", "RotaryEmbedding", "Shrink",
-}  # fmt: skip
-"""By operators that have rules; ONNX's package holds the definitions."""
 
 
 def attended(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int, bias: object = None) -> torch.Tensor:
@@ -413,6 +407,31 @@ CASES = [
     unary("QLinearGlobalAveragePool", "<channels_last = 0>", lambda x: x.mean((2, 3), keepdim=True)),
     unary("QLinearAveragePool", "<kernel_shape = [2, 2]>", lambda x: F.avg_pool2d(x, 2, 1)),
     unary("QLinearLeakyRelu", "<alpha = 0.1>", lambda x: F.leaky_relu(x, 0.1)),
+    *(Case(rule, f"t = Tanh(x)  y = {rule}(t)") for rule in ("Acos", "Asin", "Atanh", "Tan")),
+    *(Case(rule, f"y = {rule}(x)") for rule in ("Asinh", "Atan", "Cosh", "Sinh")),
+    Case("Acosh", "e = Exp(x)  c = Add(e, o)  y = Acosh(c)", constants={"o": scalar(1.0)}),
+    Case("Elu", "y = Elu <alpha = -0.7> (x)"),
+    Case("Einsum", 'y = Einsum <equation = "bchw,h"> (x, w)', constants={"w": (6,)}),
+    Case("Einsum", 'y = Einsum <equation = "...hw,wk->...hk"> (x, w)', constants={"w": (6, 4)}),
+    Case("Einsum", 'y = Einsum <equation = "b...,b...->b..."> (x, x)'),
+    Case("Einsum", 'y = Einsum <equation = "bchw,k->bhk"> (x, w)', constants={"w": (4,)}),
+    Case("MatMul", "y = MatMul(x, w)", constants={"w": (6,)}),
+    Case("MatMul", "m = MatMul(w, x)  r = ReduceMean <keepdims = 0> (x, a)  t = MatMul(m, r)  y = Unsqueeze(t, q)",
+         constants={"w": (6,), "a": whole(0, 1, 2), "q": whole(-1)}),
+    Case("Mean", "t = Tanh(x)  y = Mean(x, t, b)", constants={"b": (3, 1, 1)}),
+    Case("ReduceSum", "y = ReduceSum <noop_with_empty_axes = 1> (x)"),
+    Case("Resize", 'y = Resize <mode = "nearest", axes = [1, 3]> (x, , k)', (2, 4, 4, 3),
+         {"k": np.array([2, 1.5], np.float32)}, opset=19),
+    Case("Pad", "y = Pad(x, p)", constants={"p": whole(0, 1, -2, 1, 0, -1, 3, -1)},
+         reference=lambda x: F.pad(x, (1, -1, -2, 3, 1, -1))),
+    Case("DequantizeLinear", "q = DequantizeLinear <axis = 1, block_size = 3> (w, s, z)  y = MatMul(x, q)", (2, 6),
+         {"w": np.arange(24, dtype=np.uint8).reshape(6, 4) % 15, "z": np.full((6, 2), 7, np.uint8),
+          "s": np.linspace(0.1, 0.9, 12, dtype=np.float32).reshape(6, 2)},
+         lambda x: x @ torch.from_numpy(((np.arange(24).reshape(6, 4) % 15) - 7.0) * np.repeat(
+             np.linspace(0.1, 0.9, 12).reshape(6, 2), 3, axis=1)[:, :4])),
+    Case("Col2Im", "y = Col2Im <strides = [2, 1], pads = [1, 0, 0, 1]> (x, i, k)", (2, 12, 9),
+         {"i": whole(6, 3), "k": whole(3, 2)},
+         lambda x: F.fold(F.pad(x, (0, 0)), (7, 4), (3, 2), stride=(2, 1))[:, :, 1:, :3]),
     Case("Celu", "y = Celu <alpha = 0.7> (x)"),
     Case("Cos", "y = Cos(x)"),
     Case("Sin", "y = Sin(x)"),

@@ -8,6 +8,7 @@ import pytest
 from onnx import numpy_helper
 
 from foundation.errors import UsageError
+from stages.saliency_twin.grad_cam import build_grad_cam
 from stages.saliency_twin.twin import build_twin
 
 CLASSES = 3
@@ -146,3 +147,18 @@ def test_an_operator_without_a_rule_within_a_branch_is_named():
 def test_a_power_of_the_image_beside_it(session):
     found = gradient(parsed("p = Pow(three, x) y = Add(p, x)", three=np.float32(3)), session)
     assert found == pytest.approx(G * (3.0**X * np.log(3) + 1), rel=1e-4)
+
+
+def test_grad_cam_sees_what_a_branch_takes_from_before_it(session):
+    body = """c1 = Conv(x, w) m = ReduceSum <keepdims = 0> (c1) c = Greater(m, zero) b = If (c) <
+        then_branch = one () => (float[N, 4, 6, 6] p) { p = Mul(c1, c1) },
+        else_branch = two () => (float[N, 4, 6, 6] q) { q = Sin(c1) }
+    > g = GlobalAveragePool(b) y = Flatten(g)"""
+    model = parsed(body, shape="N, 3, 6, 6", w=RNG.normal(size=(4, 3, 1, 1)).astype(np.float32), zero=np.float32(0))
+    x = RNG.normal(size=(2, 3, 6, 6)).astype(np.float32)
+    found = session(build_grad_cam(model)).run(["saliency"], {"x": x, "target": np.zeros(2, np.int64)})[0]
+    # Of the branch's output, whose gradient is the head's weight over the positions.
+    taken = np.einsum("nchw,kc->nkhw", x, onnx.numpy_helper.to_array(model.graph.initializer[1])[:, :, 0, 0])
+    taken = taken**2 if taken.sum() > 0 else np.sin(taken)
+    expected = np.maximum(np.einsum("nkhw,k->nhw", taken, HEAD[:, 0]) / 36, 0)
+    assert found[:, 0] == pytest.approx(expected, rel=1e-3, abs=1e-5)
