@@ -25,8 +25,9 @@ Expansion = Callable[[NodeProto, ForwardGraph], list[NodeProto]]
 """From one node and what is known around it to nodes that make its outputs, or to itself where it is not covered."""
 
 _MICROSOFT = "com.microsoft"
-_DEEPEST = 16
-"""Bodies within each other."""
+_MOST_ROUNDS = 16
+"""Of shape inference, each of which may show the next operator's shape; after them, a run shows them all at once."""
+_MOST_NODES = 50_000
 _FROM_VERSION = 18
 """Before, the standard's own definitions use operators in forms that changed since."""
 
@@ -75,12 +76,17 @@ def expanded(model: ModelProto, forward: ForwardGraph) -> ForwardGraph:
         forward: what is known of it.
 
     Raises:
-        UsageError: the graph contradicts itself, or holds bodies within bodies without end.
+        UsageError: the graph contradicts itself, or loops within loops become more nodes than can be looked at.
     """
-    for _ in range(_DEEPEST):
+    for _ in range(_MOST_ROUNDS):
         nodes = [part for node in forward.nodes for part in _expanded(node, forward)]
         if len(nodes) == len(forward.nodes) and all(a is b for a, b in zip(nodes, forward.nodes, strict=True)):
-            return forward
+            break
+        if len(nodes) > _MOST_NODES:
+            raise UsageError(
+                f"expected loops that become no more than {_MOST_NODES} nodes, found {len(nodes)}. Export the model "
+                "without loops within each other, or explain it by occlusion, which needs no gradient."
+            )
         further = inferred(model, nodes, forward.image, forward.logits)
         forward = replace(
             further,
@@ -88,10 +94,7 @@ def expanded(model: ModelProto, forward: ForwardGraph) -> ForwardGraph:
             shapes=further.shapes | forward.shapes,
             measured=forward.measured,
         )
-    raise UsageError(
-        f"expected branches and loops no more than {_DEEPEST} within each other, found deeper ones. Export the model "
-        "with fixed sizes and without control flow."
-    )
+    return forward
 
 
 def _expanded(node: NodeProto, forward: ForwardGraph) -> list[NodeProto]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import onnx
 import pytest
@@ -20,7 +22,8 @@ X = RNG.normal(size=(2, 4)).astype(np.float32)
 def parsed(body: str, opset: int = 18, shape: str = "N, 4", **constants: np.ndarray) -> onnx.ModelProto:
     """Return a model from x [batch, 4] over y to logits."""
     model = onnx.parser.parse_model(
-        f'<ir_version: 8, opset_import: ["": {opset}]> of (float[{shape}] x) => (float[N, {CLASSES}] logits)'
+        f'<ir_version: 8, opset_import: ["": {opset}, "com.microsoft": 1]>'
+        f" of (float[{shape}] x) => (float[N, {CLASSES}] logits)"
         f" {{ {body} logits = MatMul(y, head) }}"
     )
     constants = {"head": HEAD} | constants
@@ -162,3 +165,13 @@ def test_grad_cam_sees_what_a_branch_takes_from_before_it(session):
     taken = taken**2 if taken.sum() > 0 else np.sin(taken)
     expected = np.maximum(np.einsum("nkhw,k->nhw", taken, HEAD[:, 0]) / 36, 0)
     assert found[:, 0] == pytest.approx(expected, rel=1e-3, abs=1e-5)
+
+
+def test_more_fused_products_than_rounds_of_inference(session):
+    # The shape behind each is known only once it is led back to plain ones.
+    names = ["u", *(f"p{number}" for number in range(40))]
+    chain = " ".join(f"{y} = com.microsoft.FusedMatMul <alpha = 0.9> ({x}, e)" for x, y in itertools.pairwise(names))
+    model = parsed(f"u = Tanh(x) {chain} y = Tanh({names[-1]})", e=np.eye(4, dtype=np.float32))
+    x = 20 * X
+    slopes = (1 - np.tanh(0.9**40 * np.tanh(x)) ** 2) * 0.9**40 * (1 - np.tanh(x) ** 2)
+    assert gradient(model, session, x) == pytest.approx(G * slopes, rel=1e-3, abs=1e-7)
