@@ -22,7 +22,7 @@ import onnx
 import onnxruntime
 
 METHODS = ("static", "dynamic", "weight-only", "weight-only:4", "fp16")
-_STEPS = (1e-1, 3e-2, 1e-2, 3e-3)
+_STEPS = (1.0, 3e-1, 1e-1, 3e-2, 1e-2, 3e-3)
 _NEAR = 0.03
 """Relative error of a slope by differences in float32, which kinks of the network make worse."""
 _SIZE = 32

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,10 @@ class Step:
 
 
 Gradients = Mapping[int, str]
-"""From an input's position to the name of its gradient."""
+"""From an input's position, as in `forward_graph.inputs_of`, to the name of its gradient."""
+
+Rule = Callable[["Backward", Step], Gradients]
+"""Appends what computes the gradients of a node's wanted inputs and returns their names by position."""
 
 
 def refusal(node: NodeProto, expected: str, found: str) -> UsageError:
@@ -81,13 +85,17 @@ class Backward:
 
     Attributes:
         forward: the graph that is differentiated.
+        rules: by operator.
         nodes: new nodes, in order.
         constants: new initializers.
+        around: what a branch's body stands in; None for the graph itself.
     """
 
     forward: ForwardGraph
+    rules: Mapping[str, Rule]
     nodes: list[NodeProto] = field(default_factory=list)
     constants: list[TensorProto] = field(default_factory=list)
+    around: Backward | None = None
     _known_constants: dict[tuple[bytes, str, tuple[int, ...]], str] = field(default_factory=dict)
     _values: dict[str, str] = field(default_factory=dict)
     _scaled: dict[str, tuple[str, float]] = field(default_factory=dict)
@@ -104,20 +112,22 @@ class Backward:
         self, op_type: str, inputs: Sequence[str], count: int, attributes: Mapping[str, Any] | None = None
     ) -> list[str]:
         """Append a node with several outputs and return their names."""
-        ready = [self._materialised(name) for name in inputs]
+        ready = [self.materialised(name) for name in inputs]
         names = [self._new_name(op_type) for _ in range(count)]
         self.nodes.append(helper.make_node(op_type, ready, names, **(attributes or {})))
         return names
 
     def name_output(self, name: str, output: str) -> None:
         """Give a tensor of this half the name of an output."""
-        ready = self._materialised(name)
+        ready = self.materialised(name)
         for node in self.nodes:
             for names in (node.input, node.output):
                 names[:] = [output if known == ready else known for known in names]
 
     def constant(self, content: NDArray[Any]) -> str:
         """Return the name of a constant; the same content is stored once."""
+        if self.around is not None:
+            return self.around.constant(content)
         array = np.asarray(content, order="C")
         key = (array.tobytes(), array.dtype.str, array.shape)
         if key not in self._known_constants:
@@ -135,6 +145,8 @@ class Backward:
         return self.constant(np.array(values, dtype=np.int64))
 
     def _new_name(self, op_type: str) -> str:
+        if self.around is not None:
+            return self.around._new_name(op_type)
         self._count += 1
         return f"{PREFIX}{op_type}_{self._count}"
 
@@ -153,7 +165,8 @@ class Backward:
         """Return a tensor and the factor that makes it the gradient; linear rules may pass the factor on."""
         return self._scaled.get(gradient, (gradient, 1.0))
 
-    def _materialised(self, name: str) -> str:
+    def materialised(self, name: str) -> str:
+        """Return a tensor's name once there is a node that makes it."""
         if name not in self._scaled:
             return name
         base, factor = self._scaled.pop(name)
@@ -208,6 +221,13 @@ class Backward:
     def summed(self, gradient: str, outer: tuple[Dimension, ...], inner: tuple[Dimension, ...]) -> str:
         """Return a gradient of shape `outer`, summed to the shape `inner` that broadcast to it."""
         lead = len(outer) - len(inner)
+        for axis, length in enumerate(inner):
+            if not isinstance(length, int) and length != outer[lead + axis]:
+                # It may be 1, and the gradient a sum, or not.
+                raise UsageError(
+                    f"expected tensors of known sizes where they broadcast, found {list(inner)} to {list(outer)}. "
+                    "Export the model with fixed image sizes, or explain it by occlusion, which needs no gradient."
+                )
         repeated = [lead + axis for axis, d in enumerate(inner) if d == 1 and outer[lead + axis] != 1]
         if repeated:
             gradient = self.op("ReduceSum", [gradient, self.integers(repeated)], {"keepdims": 1})
@@ -227,6 +247,8 @@ class Backward:
 
         What does not stand in the file, or must not be read there, is computed anew.
         """
+        if self.around is not None and name not in self.made_here:
+            return self.around.value(name)
         running: list[tuple[str, Computed[str]]] = []
         wanted, found = name, self._values.get(name)
         while found is None or running:
@@ -234,10 +256,35 @@ class Backward:
                 running.append((wanted, value_of(self, wanted)))
             try:
                 wanted = running[-1][1].send(found)  # type: ignore[arg-type]
-                found = self._values.get(wanted)
+                found = self._found(wanted)
             except StopIteration as done:
                 found = self._values[running.pop()[0]] = str(done.value)
         return found
+
+    def _found(self, name: str) -> str | None:
+        if self.around is not None and name not in self.made_here:
+            return self.around.value(name)
+        return self._values.get(name)
+
+    def note_value(self, name: str, value: str) -> None:
+        """Note that a tensor of this half holds a forward tensor's value."""
+        self._values.setdefault(name, value)
+
+    @cached_property
+    def made_here(self) -> frozenset[str]:
+        """Tensors of a branch's body; what it takes from around it is computed there."""
+        if self.around is None:
+            return frozenset()
+        inner = self.forward.nodes[len(self.around.forward.nodes) :]
+        return frozenset(name for node in inner for name in node.output)
+
+    def inside(self, forward: ForwardGraph) -> Backward:
+        """Return what collects the nodes of a branch's body; its constants stand in the graph itself.
+
+        Args:
+            forward: this one's, continued by the body.
+        """
+        return Backward(forward, self.rules, around=self)
 
     def real(self, name: str) -> str:
         """Return a forward tensor's value as float32, also where it is an integer."""

@@ -6,15 +6,16 @@ the file, its float tensors exist nowhere and are computed anew where a rule ask
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 
 from onnx import AttributeProto, NodeProto, TensorProto, helper
 
 from onnx_files.graph import attributes_of
+from stages.saliency_twin import decompositions_fused as fused
+from stages.saliency_twin.parts import input_of
 
 Decomposition = Callable[[NodeProto], list[NodeProto]]
-"""From one node to nodes of the domain ai.onnx that compute its first output."""
+"""From one node to nodes of the domain ai.onnx that compute its outputs."""
 
 _MICROSOFT = "com.microsoft"
 
@@ -28,10 +29,6 @@ def decompose(node: NodeProto) -> list[NodeProto]:
     """Return the nodes that stand for this one; itself where it is not fused."""
     decomposition = DECOMPOSITIONS.get(operator_key(node))
     return [node] if decomposition is None else decomposition(node)
-
-
-def _input(node: NodeProto, position: int) -> str:
-    return str(node.input[position]) if position < len(node.input) else ""
 
 
 def _attributes(node: NodeProto, *left_out: str) -> list[AttributeProto]:
@@ -71,22 +68,22 @@ class _Real:
 
     def dequantized(self, position: int, part: str, axis: int | None = None) -> str:
         # A tensor, its scale and its zero point stand next to each other in every one of these operators.
-        inputs = [_input(self.node, position + offset) for offset in range(3)]
+        inputs = [input_of(self.node, position + offset) for offset in range(3)]
         attributes = [] if axis is None else [helper.make_attribute("axis", axis)]
         return self.add("DequantizeLinear", inputs, part, attributes)
 
     def quantized(self, real: str, scale: int, zero_point: int) -> list[NodeProto]:
-        inputs = [real, _input(self.node, scale), _input(self.node, zero_point)]
+        inputs = [real, input_of(self.node, scale), input_of(self.node, zero_point)]
         return [*self.nodes, _node("QuantizeLinear", inputs, self.node.output[0], self.node, [])]
 
 
 def _integer_bias(real: _Real, position: int, factors: tuple[int, int]) -> str:
     # int32 on the grid input scale × weight scale.
-    if not _input(real.node, position):
+    if not input_of(real.node, position):
         return ""
-    scale = real.add("Mul", [_input(real.node, factor) for factor in factors], "bias_scale")
+    scale = real.add("Mul", [input_of(real.node, factor) for factor in factors], "bias_scale")
     axis = helper.make_attribute("axis", 0)
-    return real.add("DequantizeLinear", [_input(real.node, position), scale], "bias", [axis])
+    return real.add("DequantizeLinear", [input_of(real.node, position), scale], "bias", [axis])
 
 
 def _qlinear_conv(node: NodeProto) -> list[NodeProto]:
@@ -109,7 +106,7 @@ def _qgemm(node: NodeProto) -> list[NodeProto]:
     real = _Real(node)
     axis = 0 if _value(node, "transB", 0) else 1
     inputs = [real.dequantized(0, "a"), real.dequantized(3, "b", axis=axis), _integer_bias(real, 6, (1, 4))]
-    if _input(node, 7):
+    if input_of(node, 7):
         return real.quantized(real.add("Gemm", inputs, "y", _attributes(node)), 7, 8)
     return [*real.nodes, _node("Gemm", inputs, node.output[0], node, _attributes(node))]
 
@@ -149,59 +146,6 @@ def _microsoft_quantizer(op_type: str) -> Decomposition:
     return decomposition
 
 
-def _gelu(node: NodeProto) -> list[NodeProto]:
-    """x · (1 + erf(x / √2)) / 2, after a bias if there is one; `Gelu` itself is younger than opset 20."""
-    real = _Real(node)
-    x = real.add("Add", list(node.input), "x") if _input(node, 1) else node.input[0]
-    error = real.add("Erf", [real.add("Mul", [x, real.constant(math.sqrt(0.5), "slope")], "scaled")], "erf")
-    twice = real.add("Mul", [x, real.add("Add", [error, real.constant(1, "one")], "gate")], "twice")
-    half = real.constant(0.5, "half")
-    return [*real.nodes, _node("Mul", [twice, half], node.output[0], node, [])]
-
-
-def _quick_gelu(node: NodeProto) -> list[NodeProto]:
-    """x · σ(alpha · x)."""
-    real = _Real(node)
-    alpha = real.constant(_value(node, "alpha", 1.702), "alpha")
-    gate = real.add("Sigmoid", [real.add("Mul", [node.input[0], alpha], "scaled")], "gate")
-    return [*real.nodes, _node("Mul", [node.input[0], gate], node.output[0], node, [])]
-
-
-def _fused_conv(node: NodeProto) -> list[NodeProto]:
-    """Convolution, addition of a fourth input, activation."""
-    real = _Real(node)
-    y = real.add("Conv", list(node.input[:3]), "conv", _attributes(node, "activation", "activation_params"))
-    if _input(node, 3):
-        y = real.add("Add", [y, _input(node, 3)], "sum")
-    return [*real.nodes, *_activation(node, y)]
-
-
-def _fused_gemm(node: NodeProto) -> list[NodeProto]:
-    real = _Real(node)
-    kept = [attribute for attribute in node.attribute if not attribute.name.startswith("activation")]
-    y = real.add("Gemm", list(node.input), "gemm", kept)
-    return [*real.nodes, *_activation(node, y)]
-
-
-def _activation(node: NodeProto, y: str) -> list[NodeProto]:
-    given = attributes_of(node)
-    activation = given.get("activation", b"").decode()
-    parameters = list(given.get("activation_params", []))
-    for name in ("alpha", "beta"):
-        parameters += [given[f"activation_{name}"]] if f"activation_{name}" in given else []
-    if activation == "Clip":
-        bounds = [f"{node.output[0]}/real/bound{number}" for number in range(2)]
-        constants = [
-            helper.make_node("Constant", [], [name], value_float=value)
-            for name, value in zip(bounds, parameters, strict=True)
-        ]
-        return [*constants, _node("Clip", [y, *bounds], node.output[0], node, [])]
-    attributes = [
-        helper.make_attribute(name, value) for name, value in zip(("alpha", "beta"), parameters, strict=False)
-    ]
-    return [_node(activation or "Identity", [y], node.output[0], node, attributes)]
-
-
 def _cast_to_float(integers: str, output: str, like: NodeProto) -> NodeProto:
     return _node("Cast", [integers], output, like, [helper.make_attribute("to", TensorProto.FLOAT)])
 
@@ -209,14 +153,14 @@ def _cast_to_float(integers: str, output: str, like: NodeProto) -> NodeProto:
 def _matmul_integer_to_float(node: NodeProto) -> list[NodeProto]:
     """Inputs a, b, s_a, s_b, z_a, z_b, bias."""
     real = _Real(node)
-    integers = [node.input[0], node.input[1], _input(node, 4), _input(node, 5)]
+    integers = [node.input[0], node.input[1], input_of(node, 4), input_of(node, 5)]
     sums = real.add("MatMulInteger", integers, "sums")
     real.nodes.append(_cast_to_float(sums, real.name("float"), node))
     scale = real.add("Mul", [node.input[2], node.input[3]], "scale")
-    if not _input(node, 6):
+    if not input_of(node, 6):
         return [*real.nodes, _node("Mul", [real.name("float"), scale], node.output[0], node, [])]
     product = real.add("Mul", [real.name("float"), scale], "product")
-    return [*real.nodes, _node("Add", [product, _input(node, 6)], node.output[0], node, [])]
+    return [*real.nodes, _node("Add", [product, input_of(node, 6)], node.output[0], node, [])]
 
 
 DECOMPOSITIONS: Mapping[str, Decomposition] = {
@@ -234,10 +178,12 @@ DECOMPOSITIONS: Mapping[str, Decomposition] = {
     f"{_MICROSOFT}.QuantizeLinear": _microsoft_quantizer("QuantizeLinear"),
     f"{_MICROSOFT}.DequantizeLinear": _microsoft_quantizer("DequantizeLinear"),
     f"{_MICROSOFT}.MatMulIntegerToFloat": _matmul_integer_to_float,
-    f"{_MICROSOFT}.Gelu": _gelu,
-    f"{_MICROSOFT}.BiasGelu": _gelu,
-    f"{_MICROSOFT}.QuickGelu": _quick_gelu,
-    f"{_MICROSOFT}.FusedConv": _fused_conv,
-    f"{_MICROSOFT}.FusedGemm": _fused_gemm,
+    f"{_MICROSOFT}.Gelu": fused.gelu,
+    f"{_MICROSOFT}.BiasGelu": fused.gelu,
+    f"{_MICROSOFT}.FastGelu": fused.fast_gelu,
+    f"{_MICROSOFT}.QuickGelu": fused.quick_gelu,
+    f"{_MICROSOFT}.SkipLayerNormalization": fused.skip_layer_normalization,
+    f"{_MICROSOFT}.FusedConv": fused.fused_conv,
+    f"{_MICROSOFT}.FusedGemm": fused.fused_gemm,
 }
 """By domain and operator; what ONNX Runtime's quantizers and graph optimizers write."""

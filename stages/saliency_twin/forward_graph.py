@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from foundation.errors import UsageError
 from onnx_files.graph import GraphIndex, opset_of, reads
@@ -29,6 +29,8 @@ _WITHOUT_DERIVATIVE = frozenset((
     "ConstantOfShape", "Range", "EyeLike", "BitShift", "BitwiseAnd",
 ))  # fmt: skip
 """Their derivative is zero wherever there is one."""
+_NUMBERS_AT = {"OneHot": 2, "Range": 0}
+"""From which input on these hand real numbers on, if they follow the image, which hardly any file does."""
 _FIRST_OUTPUT_ALONE = frozenset(("DynamicQuantizeLinear", "MaxPool", "Dropout", "TopK"))
 """Their other outputs are scales, masks and indices; a scale that follows the image counts as a constant."""
 _FOLLOWED_BY_QUANTIZER = frozenset(("Relu", "Clip", "LeakyRelu"))
@@ -36,6 +38,8 @@ _FOLLOWED_BY_QUANTIZER = frozenset(("Relu", "Clip", "LeakyRelu"))
 _FOLDED = frozenset(("Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape", "Concat", "Neg", "Mul"))
 """What a constant may be made of others with."""
 
+_MOST_OF_SIZES = 1000
+"""Numbers of a constant whose values, and not only its shape, may bear on other shapes."""
 _ON_PIXELS = frozenset(("Cast", "Add", "Sub", "Mul", "Div", "Identity", "Transpose", "Min", "Max", "Clip"))
 """What stands between an image and its quantizer."""
 KEEP_THE_GRID = frozenset((
@@ -43,6 +47,37 @@ KEEP_THE_GRID = frozenset((
     "MaxPool", "GlobalMaxPool", "Relu",
 ))  # fmt: skip
 """Their values are values of their inputs, or 0."""
+
+
+def inputs_of(node: NodeProto) -> list[str]:
+    """Return a node's inputs by position; behind them what its branches' bodies take from around them."""
+    captured: dict[str, None] = {}
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            captured |= dict.fromkeys(captured_by(attribute.g))
+    return [*node.input, *captured]
+
+
+def captured_by(body: GraphProto) -> list[str]:
+    """Return the tensors that a branch's body reads and does not make."""
+    made = {tensor.name for tensor in body.initializer} | {value.name for value in body.input}
+    made.update(name for node in body.node for name in node.output)
+    names = [name for node in body.node for name in inputs_of(node) if name]
+    return list(dict.fromkeys(name for name in (*names, *(v.name for v in body.output)) if name not in made))
+
+
+def _followed(node: NodeProto) -> set[str]:
+    """Return what a node reads, of its branches only what their outputs follow by differentiable operators."""
+    if node.op_type != "If":
+        return set(reads(node))
+    followed: set[str] = set()
+    for attribute in node.attribute:
+        useful = {value.name for value in attribute.g.output}
+        for inner in reversed(attribute.g.node):
+            if inner.op_type not in _WITHOUT_DERIVATIVE and not useful.isdisjoint(inner.output):
+                useful |= _followed(inner)
+        followed |= useful
+    return followed
 
 
 @dataclass(frozen=True)
@@ -59,6 +94,7 @@ class ForwardGraph:
         logits: name of the tensor that is explained.
         opset: of ai.onnx.
         measured: what a run showed of tensors that are computed of the input's shape, and do not follow its batch.
+        ends: where gradients start, if not at the logits: the outputs of a branch.
     """
 
     nodes: tuple[NodeProto, ...]
@@ -70,6 +106,7 @@ class ForwardGraph:
     logits: str
     opset: int
     measured: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    ends: frozenset[str] = frozenset()
 
     @cached_property
     def varying(self) -> frozenset[str]:
@@ -87,18 +124,23 @@ class ForwardGraph:
         from_image = {self.image}
         for node in self.nodes:
             if not from_image.isdisjoint(reads(node)):
-                from_image.update(self._differentiable_outputs(node))
-        active = {self.logits} & from_image
+                from_image.update(self._differentiable_outputs(node, from_image))
+        active = {name for name in self.ends or (self.logits,) if name in from_image}
         for node in reversed(self.nodes):
             if not active.isdisjoint(node.output):
-                active.update(from_image.intersection(reads(node)))
+                active.update(from_image.intersection(_followed(node)))
         return frozenset(active)
 
-    def _differentiable_outputs(self, node: NodeProto) -> list[str]:
+    def _differentiable_outputs(self, node: NodeProto, from_image: set[str]) -> list[str]:
+        if node.op_type in _NUMBERS_AT:
+            # What stands at these positions is copied into the output, which then has no rule.
+            return list(node.output) if from_image.intersection(node.input[_NUMBERS_AT[node.op_type] :]) else []
         if node.op_type in _WITHOUT_DERIVATIVE:
             return []
         if node.op_type == "Cast" and self.types.get(node.input[0]) not in INTEGER_TYPES:
             return [name for name in node.output if self.types.get(name) not in INTEGER_TYPES]
+        if node.op_type == "If":
+            return [name for name in node.output if name and self.types.get(name) not in INTEGER_TYPES]
         outputs = node.output[:1] if node.op_type in _FIRST_OUTPUT_ALONE else node.output
         return [name for name in outputs if name]
 
@@ -213,12 +255,23 @@ def read_graph(model: ModelProto, image: str, logits: str) -> ForwardGraph:
     Raises:
         UsageError: the graph contradicts itself.
     """
-    nodes: list[NodeProto] = []
-    virtual: set[str] = set()
-    for node in model.graph.node:
-        parts = decompose(node)
-        nodes += parts
-        virtual.update(name for part in parts for name in part.output if name not in node.output)
+    return inferred(model, [part for node in model.graph.node for part in decompose(node)], image, logits)
+
+
+def inferred(model: ModelProto, nodes: list[NodeProto], image: str, logits: str) -> ForwardGraph:
+    """Return the graph of these nodes in place of a model's own.
+
+    Args:
+        model: with the constants, inputs and outputs.
+        nodes: in order; they make all that the model's own nodes make.
+        image: name of the input.
+        logits: name of the tensor to explain.
+
+    Raises:
+        UsageError: the graph contradicts itself.
+    """
+    in_file = {name for node in model.graph.node for name in node.output}
+    virtual = frozenset(name for node in nodes for name in node.output if name and name not in in_file)
     plain = ModelProto()
     plain.CopyFrom(model)
     del plain.graph.node[:]
@@ -227,17 +280,60 @@ def read_graph(model: ModelProto, image: str, logits: str) -> ForwardGraph:
     del plain.graph.value_info[:]
     index = GraphIndex.of(plain.graph)
     graph = with_shapes(plain, values=True).graph
-    inferred = [*graph.input, *graph.value_info, *graph.output]
-    types = {value.name: value.type.tensor_type.elem_type for value in inferred}
-    shapes = {
-        value.name: tuple(_dimension(d) for d in value.type.tensor_type.shape.dim)
-        for value in inferred
-        if value.type.tensor_type.HasField("shape")
-    }
+    types, shapes = _noted(graph)
     types |= {name: tensor.data_type for name, tensor in index.initializers.items()}
     shapes |= {name: tuple(tensor.dims) for name, tensor in index.initializers.items()}
-    nodes_in_order = tuple(plain.graph.node)
-    return ForwardGraph(nodes_in_order, index, frozenset(virtual), types, shapes, image, logits, opset_of(model))
+    return ForwardGraph(tuple(plain.graph.node), index, virtual, types, shapes, image, logits, opset_of(model))
+
+
+def continued(forward: ForwardGraph, nodes: list[NodeProto], ends: frozenset[str]) -> ForwardGraph:
+    """Return a graph with more nodes at its end, whose tensors the file does not hold; gradients start at `ends`.
+
+    Raises:
+        UsageError: the nodes contradict what is known of the tensors that they read.
+    """
+    made = {name for node in nodes for name in node.output if name}
+    read = dict.fromkeys(name for node in nodes for name in reads(node) if name not in made)
+    known = [name for name in read if name in forward.types]
+    contents = {name: forward.constant(name) for name in known}
+    constants = {
+        name: value for name, value in contents.items() if value is not None and value.size <= _MOST_OF_SIZES
+    }
+    graph = helper.make_graph(
+        nodes,
+        "continued",
+        [
+            helper.make_tensor_value_info(name, forward.types[name], forward.shapes.get(name))
+            for name in known
+            if name not in constants
+        ],
+        [helper.make_empty_tensor_value_info(name) for name in sorted(ends & made)],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", forward.opset)])
+    types, shapes = _noted(with_shapes(model, values=True).graph)
+    together = helper.make_graph([*forward.nodes, *nodes], "all", [], [])
+    index = replace(GraphIndex.of(together), initializers=forward.index.initializers)
+    return replace(
+        forward,
+        nodes=(*forward.nodes, *nodes),
+        index=index,
+        virtual=forward.virtual | made,
+        types=types | forward.types,
+        shapes=shapes | forward.shapes,
+        ends=ends,
+    )
+
+
+def _noted(graph: GraphProto) -> tuple[dict[str, int], dict[str, tuple[Dimension, ...]]]:
+    noted = [*graph.input, *graph.value_info, *graph.output]
+    types = {value.name: value.type.tensor_type.elem_type for value in noted}
+    shapes = {
+        value.name: tuple(_dimension(d) for d in value.type.tensor_type.shape.dim)
+        for value in noted
+        if value.type.tensor_type.HasField("shape")
+    }
+    return types, shapes
 
 
 def _dimension(dimension: Any) -> Dimension:

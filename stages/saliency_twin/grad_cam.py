@@ -12,7 +12,7 @@ from pathlib import Path
 from onnx import ModelProto
 
 from foundation.errors import NotMeasuredError
-from stages.saliency_twin.forward_graph import INTEGER_TYPES, Dimension, ForwardGraph
+from stages.saliency_twin.forward_graph import INTEGER_TYPES, Dimension, ForwardGraph, inputs_of
 from stages.saliency_twin.twin import Drawn, extended, gradient_at_image
 from stages.saliency_twin.twin_file import write_extended
 
@@ -105,7 +105,7 @@ def _necks(forward: ForwardGraph, start: int) -> list[str]:
     last_reader = {forward.logits: len(forward.nodes)}
     for index, node in enumerate(forward.nodes):
         if not forward.active.isdisjoint(node.output):
-            last_reader |= {name: max(index, last_reader.get(name, -1)) for name in node.input}
+            last_reader |= {name: max(index, last_reader.get(name, -1)) for name in inputs_of(node)}
     necks: list[str] = []
     open_until = {forward.image: last_reader[forward.image]}
     for index, node in enumerate(forward.nodes):

@@ -1,7 +1,8 @@
 """Shapes that inference does not find, taken from a run.
 
-The graph is run on noise in two batch sizes. What has the same length in both has it always; what follows the batch
-keeps its name. Tensors that are computed of the input's shape alone and are equal in both runs are constants.
+The graph is run on two noises, in two batch sizes. What has the same length in both has it always; what follows the
+batch keeps its name, and what follows the image has no known length. Tensors that are computed of the input's shape
+alone and are equal in both runs are constants.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def measured_graph(model: ModelProto, forward: ForwardGraph) -> ForwardGraph | N
     if len(inputs) != 1 or not sizes or not all(isinstance(size, int) for size in sizes[1:]):
         return None
     batches = _BATCHES if not isinstance(sizes[0], int) else (sizes[0], sizes[0])
-    first, second = (_run(model, forward, (batch, *sizes[1:])) for batch in batches)
+    first, second = (_run(model, forward, (batch, *sizes[1:]), seed) for seed, batch in enumerate(batches))
     if first is None or second is None:
         return None
     shapes: dict[str, tuple[Dimension, ...]] = {}
@@ -65,13 +66,17 @@ def _computed_of_shapes(forward: ForwardGraph) -> set[str]:
     return found
 
 
-def _run(model: ModelProto, forward: ForwardGraph, shape: tuple[Any, ...]) -> dict[str, NDArray[Any]] | None:
+def _run(
+    model: ModelProto, forward: ForwardGraph, shape: tuple[Any, ...], seed: int
+) -> dict[str, NDArray[Any]] | None:
     import onnxruntime
 
     plain = ModelProto()
     plain.CopyFrom(model)
     del plain.graph.node[:]
     plain.graph.node.extend(forward.nodes)
+    for node in plain.graph.node:
+        node.name = ""  # those that stand for another one share its name
     del plain.graph.output[:]
     names = [name for node in forward.nodes for name in node.output if name]
     plain.graph.output.extend(ValueInfoProto(name=name) for name in names)
@@ -80,7 +85,8 @@ def _run(model: ModelProto, forward: ForwardGraph, shape: tuple[Any, ...]) -> di
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
     dtype = helper.tensor_dtype_to_np_dtype(forward.types[forward.image])
-    drawn = np.random.default_rng(0).uniform(0, 1, shape)
+    # Of the second, half is negative, or black.
+    drawn = np.random.default_rng(seed).uniform(-seed, 1, shape).clip(-1 if dtype.kind == "f" else 0, 1)
     noise = (drawn * 255 if forward.types[forward.image] in INTEGER_TYPES else drawn).astype(dtype)
     try:
         content = plain.SerializeToString()

@@ -15,10 +15,10 @@ from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from onnx import NodeProto, TensorProto
+from onnx import GraphProto, NodeProto, TensorProto
 
-from onnx_files.graph import attributes_of
-from stages.saliency_twin.forward_graph import KEEP_THE_GRID
+from onnx_files.graph import attributes_of, rename_tensors
+from stages.saliency_twin.forward_graph import KEEP_THE_GRID, inputs_of
 
 if TYPE_CHECKING:
     from stages.saliency_twin.builder import Backward
@@ -42,7 +42,31 @@ def value_of(graph: Backward, name: str) -> Computed[str]:
     if exact is not None:
         return exact
     inputs = yield from _values(producer.input)
-    return graph.op(producer.op_type, inputs, attributes_of(producer))
+    attributes = attributes_of(producer)
+    if producer.op_type == "If":
+        attributes = yield from _branches(graph, producer)
+    elif producer.op_type == "Cast" and attributes["to"] in FLOATS_TO_CAST:
+        attributes["to"] = TensorProto.FLOAT
+    if len(producer.output) == 1:
+        return graph.op(producer.op_type, inputs, attributes)
+    values = graph.outputs(producer.op_type, inputs, len(producer.output), attributes)
+    for output, value in zip(producer.output, values, strict=True):
+        graph.note_value(output, value)
+    return values[list(producer.output).index(name)]
+
+
+def _branches(graph: Backward, node: NodeProto) -> Computed[dict[str, GraphProto]]:
+    # The bodies with the values of what they take from around them.
+    values: dict[str, str] = {}
+    for captured in inputs_of(node)[len(node.input) :]:
+        values[captured] = yield captured
+    found = {}
+    for attribute in node.attribute:
+        body = GraphProto()
+        body.CopyFrom(attribute.g)
+        rename_tensors(body, lambda read: values.get(read, read))
+        found[attribute.name] = body
+    return found
 
 
 def _values(names: Iterable[str]) -> Computed[list[str]]:
@@ -85,10 +109,33 @@ def _constant_counts(graph: Backward, node: NodeProto) -> Computed[str]:
 def _along(graph: Backward, vector: str, original: str, node: NodeProto) -> str:
     # A scale or zero point per channel, shaped so that it broadcasts along its axis.
     shape, rank = graph.forward.shape(original), len(graph.forward.shape(node.input[0]))
+    if len(shape) == rank > 1 and attributes_of(node).get("block_size", 0):
+        return _of_blocks(graph, vector, node)
     if len(shape) != 1 or shape == (1,) or rank == 1:
         return vector
     axis = attributes_of(node).get("axis", 1) % rank
     return graph.op("Reshape", [vector, graph.integers([-1 if a == axis else 1 for a in range(rank)])])
+
+
+def _of_blocks(graph: Backward, vector: str, node: NodeProto) -> str:
+    # A scale or zero point per block of values along an axis, repeated; the last block may be cut short.
+    attributes, sizes = attributes_of(node), graph.forward.shape(node.input[0])
+    axis, block = attributes.get("axis", 1) % len(sizes), attributes["block_size"]
+    apart = graph.op("Unsqueeze", [vector, graph.integers([axis + 1])])
+    ones = [1] * len(sizes)
+    wider = graph.op("Expand", [apart, graph.integers([*ones[: axis + 1], block, *ones[axis + 1 :]])])
+    flat = graph.op(
+        "Reshape",
+        [
+            wider,
+            graph.integers(
+                [-1 if a == axis else 0 for a in range(axis + 1)]
+                + [graph.forward.size(node.input[0], a) for a in range(axis + 1, len(sizes))]
+            ),
+        ],
+    )
+    end = graph.forward.size(node.input[0], axis)
+    return graph.op("Slice", [flat, *(graph.integers([value]) for value in (0, end, axis))])
 
 
 def _rounded_anew(graph: Backward, node: NodeProto) -> Computed[str | None]:

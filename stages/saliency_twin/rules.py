@@ -2,41 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from stages.saliency_twin import rules_arithmetic as arithmetic
+from stages.saliency_twin import rules_branches as branches
 from stages.saliency_twin import rules_convolution as convolution
 from stages.saliency_twin import rules_elementwise as elementwise
+from stages.saliency_twin import rules_gather as gather
 from stages.saliency_twin import rules_normalisation as normalisation
 from stages.saliency_twin import rules_pooling as pooling
 from stages.saliency_twin import rules_quantized as quantized
 from stages.saliency_twin import rules_reduction as reduction
 from stages.saliency_twin import rules_resampling as resampling
 from stages.saliency_twin import rules_shape as shape
-from stages.saliency_twin.builder import Backward, Gradients, Step
+from stages.saliency_twin import rules_trigonometric as trigonometric
+from stages.saliency_twin.builder import Rule
 from stages.saliency_twin.rules_max_pool import max_pool
-
-Rule = Callable[[Backward, Step], Gradients]
-"""Appends what computes the gradients of a node's wanted inputs and returns their names by position."""
 
 RULES: Mapping[str, Rule] = {
     "Abs": elementwise.absolute,
+    "Acos": trigonometric.inverse_cosine,
+    "Acosh": trigonometric.inverse_hyperbolic_cosine,
     "Add": arithmetic.add,
+    "Asin": trigonometric.inverse_sine,
+    "Asinh": trigonometric.inverse_hyperbolic_sine,
+    "Atan": trigonometric.inverse_tangent,
+    "Atanh": trigonometric.inverse_hyperbolic_tangent,
     "AveragePool": pooling.average_pool,
     "BatchNormalization": normalisation.batch_normalization,
     "Cast": elementwise.cast,
     "Celu": elementwise.celu,
     "Clip": elementwise.clip,
+    "Col2Im": convolution.columns_to_image,
     "Concat": shape.concat,
     "Conv": convolution.conv,
     "ConvInteger": convolution.conv_integer,
     "ConvTranspose": convolution.conv_transpose,
-    "Cos": elementwise.cosine,
+    "Cos": trigonometric.cosine,
+    "Cosh": trigonometric.hyperbolic_cosine,
     "CumSum": shape.cumulative_sum,
     "DepthToSpace": shape.depth_to_space,
     "DequantizeLinear": quantized.dequantize,
     "Div": arithmetic.divide,
-    "Dropout": elementwise.identity,
+    "Dropout": elementwise.dropout,
     "DynamicQuantizeLinear": quantized.dynamic_quantize,
     "Einsum": arithmetic.einsum,
     "Elu": elementwise.elu,
@@ -44,7 +52,9 @@ RULES: Mapping[str, Rule] = {
     "Exp": elementwise.exponential,
     "Expand": shape.expand,
     "Flatten": shape.reshape,
-    "Gather": shape.gather,
+    "Gather": gather.gather,
+    "GatherElements": gather.gather_elements,
+    "GatherND": gather.gather_nd,
     "Gelu": elementwise.gelu,
     "Gemm": arithmetic.gemm,
     "GlobalAveragePool": pooling.global_average_pool,
@@ -52,6 +62,7 @@ RULES: Mapping[str, Rule] = {
     "GroupNormalization": normalisation.group_normalization,
     "HardSigmoid": elementwise.hard_sigmoid,
     "HardSwish": elementwise.hard_swish,
+    "If": branches.if_,
     "Identity": elementwise.identity,
     "InstanceNormalization": normalisation.instance_normalization,
     "LayerNormalization": normalisation.layer_normalization,
@@ -85,9 +96,12 @@ RULES: Mapping[str, Rule] = {
     "Relu": elementwise.relu,
     "Reshape": shape.reshape,
     "Resize": resampling.resize,
+    "ScatterElements": gather.scatter_elements,
+    "ScatterND": gather.scatter_nd,
     "Selu": elementwise.selu,
     "Sigmoid": elementwise.sigmoid,
-    "Sin": elementwise.sine,
+    "Sin": trigonometric.sine,
+    "Sinh": trigonometric.hyperbolic_sine,
     "Slice": shape.slice_,
     "Softmax": elementwise.softmax,
     "Softplus": elementwise.softplus,
@@ -99,6 +113,7 @@ RULES: Mapping[str, Rule] = {
     "Sub": arithmetic.subtract,
     "Sum": arithmetic.add,
     "Swish": elementwise.swish,
+    "Tan": trigonometric.tangent,
     "Tanh": elementwise.tanh,
     "ThresholdedRelu": elementwise.thresholded_relu,
     "Tile": shape.tile,

@@ -106,21 +106,43 @@ def transposed(graph: Backward, name: str) -> str:
 
 def einsum(graph: Backward, step: Step) -> Gradients:
     """Y = a sum of products over letters: that of each factor is the sum of G's and the other factors' product."""
-    equation = step.attribute("equation", b"").decode().replace(" ", "")
-    left, arrow, out = equation.partition("->")
-    terms = left.split(",")
-    if not arrow or "." in equation or any(len(set(term)) != len(term) for term in (*terms, out)):
-        raise refusal(step.node, "an equation with `->` and each letter once a factor", f"`{equation}`")
+    ranks = [len(graph.forward.shape(name)) for name in step.node.input]
+    terms, out = _letters(step.attribute("equation", b"").decode().replace(" ", ""), ranks)
+    if any(len(set(term)) != len(term) for term in (*terms, out)):
+        equation = step.attribute("equation", b"").decode()
+        raise refusal(step.node, "an equation with each letter once a factor", f"`{equation}`")
     gradients = {}
     for position in step.wanted:
         others = [p for p in range(len(terms)) if p != position]
         factors = [out, *(terms[p] for p in others)]
-        if not set(terms[position]) <= set("".join(factors)):
-            raise refusal(step.node, "no letter that stands in one factor alone", f"`{equation}`")
-        attributes = {"equation": f"{','.join(factors)}->{terms[position]}"}
+        kept = "".join(letter for letter in terms[position] if letter in "".join(factors))
         values = [graph.real(step.node.input[p]) for p in others]
-        gradients[position] = graph.op("Einsum", [step.gradient, *values], attributes)
+        attributes = {"equation": f"{','.join(factors)}->{kept}"}
+        gradient = graph.op("Einsum", [step.gradient, *values], attributes)
+        alone = [axis for axis, letter in enumerate(terms[position]) if letter not in kept]
+        if alone:  # summed over in this factor: each of its values gets the same
+            gradient = graph.op("Unsqueeze", [gradient, graph.integers(alone)])
+            shape = graph.op("Shape", [graph.value(step.node.input[position])])
+            gradient = graph.op("Expand", [gradient, shape])
+        gradients[position] = gradient
     return gradients
+
+
+def _letters(equation: str, ranks: list[int]) -> tuple[list[str], str]:
+    """Return the letters of each factor and of the result, with those of `...` and of a missing `->` written out.
+
+    Where factors have different numbers of axes in their `...`, those with fewer keep two dots, which is refused.
+    """
+    left, arrow, out = equation.partition("->")
+    terms = left.split(",")
+    free = [letter for letter in "ZYXWVUTSRQPONMLKJIHGFEDCBA" if letter not in equation]
+    counts = [rank - len(term.replace("...", "")) for term, rank in zip(terms, ranks, strict=True)]
+    dots = "".join(free[: max((c for t, c in zip(terms, counts, strict=True) if "..." in t), default=0)])
+    if not arrow:
+        letters = sorted(set(left) - set(",."))
+        out = ("..." if "..." in left else "") + "".join(letter for letter in letters if left.count(letter) == 1)
+    full = [t.replace("...", dots if c == len(dots) else "..") for t, c in zip(terms, counts, strict=True)]
+    return full, out.replace("...", dots)
 
 
 def gemm(graph: Backward, step: Step) -> Gradients:

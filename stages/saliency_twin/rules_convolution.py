@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
+
+import numpy as np
 
 from stages.saliency_twin.builder import Backward, Gradients, Step, refusal
 from stages.saliency_twin.windows import Windows, refuse_weight_gradient, sizes, windows_of
@@ -63,6 +66,22 @@ def conv_transpose(graph: Backward, step: Step) -> Gradients:
         cut = [0, 0, *(min(0, p) for p in pads[:half]), 0, 0, *(min(0, p) for p in pads[half:])]
         gradient = graph.mapped(gradient, lambda g: graph.op("Pad", [g, graph.integers(cut)]))
     return {0: graph.mapped(gradient, lambda g: graph.op("Conv", [g, graph.real(weight)], attributes))}
+
+
+def columns_to_image(graph: Backward, step: Step) -> Gradients:
+    """y = blocks laid over each other and added: each block gets g where it lay, by kernels that copy one place."""
+    image, block = (graph.forward.constant(step.node.input[position]) for position in (1, 2))
+    if image is None or block is None:
+        raise refusal(step.node, "constant sizes of the image and its blocks", "computed ones")
+    rank, places = len(image), math.prod(block.tolist())
+    flat = graph.op("Reshape", [step.gradient, graph.integers([-1, 1, *image.tolist()])])
+    kernel = np.eye(places, dtype=np.float32).reshape(places, 1, *block.tolist())
+    attributes = {
+        "strides": step.attribute("strides", [1] * rank),
+        "dilations": step.attribute("dilations", [1] * rank),
+        "pads": step.attribute("pads", [0] * 2 * rank),
+    }
+    return {0: graph.shaped_like(graph.op("Conv", [flat, graph.constant(kernel)], attributes), step.x)}
 
 
 def spread(graph: Backward, step: Step, weight: str, windows: Windows, group: int) -> str:

@@ -6,12 +6,20 @@ import math
 
 import numpy as np
 
-from stages.saliency_twin.builder import Backward, Gradients, Step
+from stages.saliency_twin.builder import Backward, Gradients, Step, refusal
 from stages.saliency_twin.forward_graph import INTEGER_TYPES
 
 
 def identity(graph: Backward, step: Step) -> Gradients:
-    """Dropout in inference, Identity: dx = g."""
+    """dx = g."""
+    return {0: step.gradient}
+
+
+def dropout(graph: Backward, step: Step) -> Gradients:
+    """In inference nothing is dropped: dx = g."""
+    training = None if step.input(2) is None else graph.forward.constant(step.node.input[2])
+    if step.input(2) is not None and (training is None or training.any()):
+        raise refusal(step.node, "inference", "training_mode, which draws anew each time")
     return {0: step.gradient}
 
 
@@ -136,9 +144,11 @@ def erf(graph: Backward, step: Step) -> Gradients:
 
 def elu(graph: Backward, step: Step) -> Gradients:
     """y = x for x > 0, else α(e^x − 1): dx = g, or g·(y + α)."""
-    y, alpha = graph.value(step.y), graph.scalar(step.attribute("alpha", 1.0))
-    above = graph.op("Greater", [y, graph.scalar(0)])
-    return _product(graph, step, graph.op("Where", [above, graph.scalar(1), graph.op("Add", [y, alpha])]))
+    y, alpha = graph.value(step.y), step.attribute("alpha", 1.0)
+    # For α > 0, y has the sign of x.
+    above = graph.op("Greater", [y if alpha > 0 else graph.value(step.x), graph.scalar(0)])
+    below = graph.op("Add", [y, graph.scalar(alpha)])
+    return _product(graph, step, graph.op("Where", [above, graph.scalar(1), below]))
 
 
 def softplus(graph: Backward, step: Step) -> Gradients:
@@ -201,8 +211,8 @@ def selu(graph: Backward, step: Step) -> Gradients:
     """y = γx for x > 0, else γα(e^x − 1): dx = g·γ, or g·(y + γα)."""
     gamma = step.attribute("gamma", 1.0507009873554805)
     bend = gamma * step.attribute("alpha", 1.6732632423543772)
-    y = graph.value(step.y)
-    above, below = graph.op("Greater", [y, graph.scalar(0)]), graph.op("Add", [y, graph.scalar(bend)])
+    above = graph.op("Greater", [graph.value(step.x), graph.scalar(0)])
+    below = graph.op("Add", [graph.value(step.y), graph.scalar(bend)])
     return _product(graph, step, graph.op("Where", [above, graph.scalar(gamma), below]))
 
 
@@ -224,16 +234,6 @@ def thresholded_relu(graph: Backward, step: Step) -> Gradients:
     """y = x for x > α, else 0: dx = g where x > α."""
     above = graph.op("Greater", [graph.value(step.x), graph.scalar(step.attribute("alpha", 1.0))])
     return {0: graph.masked(above, step.gradient)}
-
-
-def sine(graph: Backward, step: Step) -> Gradients:
-    """y = sin x: dx = g·cos x."""
-    return _product(graph, step, graph.op("Cos", [graph.value(step.x)]))
-
-
-def cosine(graph: Backward, step: Step) -> Gradients:
-    """y = cos x: dx = −g·sin x."""
-    return {0: graph.times(graph.op("Mul", [step.gradient, graph.op("Sin", [graph.value(step.x)])]), -1)}
 
 
 def softmax(graph: Backward, step: Step) -> Gradients:

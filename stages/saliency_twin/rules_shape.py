@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stages.saliency_twin.builder import Backward, Gradients, Step, refusal
-
-_OPSET_OF_ADDING_SCATTER = 16
-_LARGEST_MATRIX = 1_000_000
-"""Numbers of a matrix that gathers; beyond, places that are all different are gathered back."""
 
 
 def reshape(graph: Backward, step: Step) -> Gradients:
@@ -93,59 +88,6 @@ def _with_gaps(graph: Backward, gradient: str, step: Step, axis: int, count: int
     factor = [1] * rank
     factor[axis] = stride
     return graph.op("Reshape", [wider, graph.op("Mul", [first, graph.integers(factor)])])
-
-
-def gather(graph: Backward, step: Step) -> Gradients:
-    """y = x at constant places along an axis: g at those places, summed where one was taken several times."""
-    rank = len(graph.forward.shape(step.x))
-    axis = step.attribute("axis", 0) % rank
-    places = graph.forward.constant(step.node.input[1])
-    if places is None and rank == 1 and graph.forward.opset >= _OPSET_OF_ADDING_SCATTER:
-        return {0: _added_at(graph, step)}
-    if places is None:
-        raise refusal(step.node, "constant places", f"`{step.node.input[1]}`, which is computed")
-    length = graph.forward.size(step.x, axis)
-    if places.ndim == 0:
-        place = int(places) % length
-        padding = [0] * (2 * rank)
-        padding[axis], padding[rank + axis] = place, length - place - 1
-        wider = graph.op("Unsqueeze", [step.gradient, graph.integers([axis])])
-        return {0: graph.op("Pad", [wider, graph.integers(padding)])}
-    gradient = step.gradient
-    if places.ndim > 1:
-        after = [graph.forward.size(step.x, a) for a in range(axis + 1, rank)]
-        before = [0 if a < axis else places.size for a in range(axis + 1)]
-        flat = graph.integers([*before, *after])
-        gradient = graph.mapped(gradient, lambda g: graph.op("Reshape", [g, flat]))
-        places = places.ravel()
-    if places.size * length > _LARGEST_MATRIX and len(set((places % length).tolist())) == places.size:
-        return {0: _put_back(graph, gradient, places % length, length, axis, rank)}
-    # As a product with a matrix of zeros and ones along that axis.
-    taken = np.zeros((places.size, length), dtype=np.float32)
-    taken[np.arange(places.size), places.astype(np.int64) % length] = 1
-    order = [*(a for a in range(rank) if a != axis), axis]
-    last = graph.op("Transpose", [gradient], {"perm": order})
-    back = [int(a) for a in np.argsort(order)]
-    return {0: graph.op("Transpose", [graph.op("MatMul", [last, graph.constant(taken)])], {"perm": back})}
-
-
-def _added_at(graph: Backward, step: Step) -> str:
-    # Of a vector, at places that follow the batch: as exporters write strided views.
-    flat = graph.integers([-1])
-    zeros = graph.op("ConstantOfShape", [graph.op("Shape", [graph.value(step.x)])])
-    places = graph.op("Reshape", [graph.value(step.node.input[1]), flat])
-    values = graph.op("Reshape", [step.gradient, flat])
-    return graph.op("ScatterElements", [zeros, places, values], {"axis": 0, "reduction": "add"})
-
-
-def _put_back(graph: Backward, gradient: str, places: NDArray[np.integer], length: int, axis: int, rank: int) -> str:
-    # Each value was taken at most once: gathered back, from a zero behind the end where it was not taken.
-    back = np.full(length, places.size, dtype=np.int64)
-    back[places.astype(np.int64)] = np.arange(places.size)
-    margin = [0] * (2 * rank)
-    margin[rank + axis] = 1
-    wider = graph.op("Pad", [gradient, graph.integers(margin)])
-    return graph.op("Gather", [wider, graph.constant(back)], {"axis": axis})
 
 
 def tile(graph: Backward, step: Step) -> Gradients:

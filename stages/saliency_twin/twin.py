@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from foundation.errors import StageError, UsageError
 from onnx_files.graph import opset_of, reads, rename_tensors, without_functions
-from stages.saliency_twin.builder import PREFIX, Backward, Step, refusal
-from stages.saliency_twin.decompositions import operator_key
+from stages.saliency_twin.backpropagation import propagate
+from stages.saliency_twin.builder import PREFIX, Backward
+from stages.saliency_twin.expansions import expanded
 from stages.saliency_twin.forward_graph import Dimension, ForwardGraph, read_graph
 from stages.saliency_twin.measured_shapes import measured_graph
 from stages.saliency_twin.rules import RULES
@@ -70,7 +71,7 @@ class Drawn:
 def gradient_at_image(forward: ForwardGraph) -> Drawn:
     """Draw the gradient of the explained logit with respect to `forward.image`, any tensor before the logits."""
     _, classes = _logits_shape(forward)
-    graph = Backward(forward)
+    graph = Backward(forward, RULES)
     explained, seed = _seed(graph, forward.logits, classes)
     return Drawn(graph, explained, _differentiate(graph, seed), forward.shape(forward.image))
 
@@ -84,16 +85,7 @@ def extended(
     """
     twin = _prepared(model)
     image, logits = _image(twin, input_name), _logits(twin, logits_name)
-    forward = read_graph(twin, image.name, logits)
-    try:
-        drawn = draw(forward)
-    except UsageError:
-        # Where inference gives up, a run shows the shapes.
-        measured = measured_graph(twin, forward)
-        if measured is None:
-            raise
-        forward = measured
-        drawn = draw(forward)
+    forward, drawn = _drawn(twin, expanded(twin, read_graph(twin, image.name, logits)), draw)
     graph, (batch, _) = drawn.graph, _logits_shape(forward)
     outputs = [
         next((value for value in twin.graph.output if value.name == logits), None)
@@ -117,6 +109,23 @@ def extended(
             "model; explain it by occlusion meanwhile."
         ) from error
     return twin
+
+
+def _drawn(
+    model: ModelProto, forward: ForwardGraph, draw: Callable[[ForwardGraph], Drawn]
+) -> tuple[ForwardGraph, Drawn]:
+    try:
+        return forward, draw(forward)
+    except UsageError:
+        # Where inference gives up, a run shows the shapes; with them more operators may be led back to simpler ones,
+        # whose shapes another run shows.
+        last: ForwardGraph | None = None
+        while forward is not last:
+            last = measured_graph(model, forward)
+            if last is None:
+                raise
+            forward = expanded(model, last)
+        return forward, draw(forward)
 
 
 def _prepared(model: ModelProto) -> ModelProto:
@@ -209,58 +218,15 @@ def _seed(graph: Backward, logits: str, classes: int) -> tuple[str, str]:
 
 
 def _differentiate(graph: Backward, seed: str) -> str:
-    forward = graph.forward
-    if forward.image not in forward.active or forward.logits not in forward.active:
+    forward, saliency = graph.forward, None
+    if forward.image in forward.active and forward.logits in forward.active:
+        saliency = propagate(graph, forward.nodes, {forward.logits: [seed]}).get(forward.image)
+    if saliency is None:
         raise UsageError(
             f"expected logits that follow the image through differentiable operators, found none between "
             f"`{forward.image}` and `{forward.logits}`. Name the image with --input and the logits with --logits."
         )
-    _check_rules(forward)
-    arrived: dict[str, list[str]] = {forward.logits: [seed]}
-    for node in reversed(forward.nodes):
-        wanted = frozenset(p for p, name in enumerate(node.input) if name in forward.active)
-        if not wanted:
-            continue
-        gradients = tuple(_gathered(graph, arrived.pop(name, [])) for name in node.output)
-        if any(gradient is not None for gradient in gradients):
-            _check_outputs(node, gradients)
-            found = RULES[operator_key(node)](graph, Step(node, gradients, wanted))
-            if missed := sorted(wanted - found.keys()):
-                found_there = f"`{node.input[missed[0]]}`, which follows the image"
-                raise refusal(node, "a constant in each input but the data", found_there)
-            for position, gradient in sorted(found.items()):
-                if position in wanted:
-                    arrived.setdefault(node.input[position], []).append(gradient)
-    saliency = _gathered(graph, arrived.get(forward.image, []))
-    assert saliency is not None
     return saliency
-
-
-def _check_outputs(node: NodeProto, gradients: tuple[str | None, ...]) -> None:
-    if operator_key(node) != "Split" and any(gradient is not None for gradient in gradients[1:]):
-        position = next(p for p, gradient in enumerate(gradients) if p and gradient is not None)
-        raise refusal(node, "only its first output on the way to the logits", f"`{node.output[position]}` there too")
-
-
-def _check_rules(forward: ForwardGraph) -> None:
-    missing = {
-        operator_key(node): node.name
-        for node in reversed(forward.nodes)
-        if not forward.active.isdisjoint(node.output) and operator_key(node) not in RULES
-    }
-    if missing:
-        found = ", ".join(f"{operator} (node `{name}`)" for operator, name in sorted(missing.items()))
-        raise UsageError(
-            f"expected operators with a rule for their gradient, found {found} between the image and the logits. "
-            "Explain this file by occlusion, which needs no gradient."
-        )
-
-
-def _gathered(graph: Backward, gradients: list[str]) -> str | None:
-    # A tensor with several readers gets the sum of what they hand back.
-    if not gradients:
-        return None
-    return gradients[0] if len(gradients) == 1 else graph.op("Sum", gradients)
 
 
 def _keep_what_is_read(model: ModelProto) -> None:

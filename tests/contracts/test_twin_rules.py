@@ -20,6 +20,7 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from stages.saliency_twin.decompositions import DECOMPOSITIONS
+from stages.saliency_twin.expansions import DEFINED_BY_THE_STANDARD, EXPANSIONS
 from stages.saliency_twin.rules import RULES
 from stages.saliency_twin.twin import build_twin
 
@@ -128,7 +129,141 @@ def binary(operator: str, function: Callable[[torch.Tensor, torch.Tensor], torch
     )  # fmt: skip
 
 
+def attended(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int, bias: object = None) -> torch.Tensor:
+    parts = [t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v)]
+    return F.scaled_dot_product_attention(*parts, attn_mask=bias).transpose(1, 2).flatten(2)
+
+
+def rotated(x: torch.Tensor) -> torch.Tensor:
+    (a, b), (c, s) = x.split(2, -1), (float_constant(name, (2, 5, 2))[:, None] for name in "cs")
+    return torch.cat((a * c - b * s, a * s + b * c), -1)
+
+
+def sampled(mode: str, padding: str, align: int) -> Case:
+    """A grid that reaches beyond the image and follows it."""
+    corners = bool(align)
+    names = {"bilinear": "linear"}.get(mode, mode)
+    body = (
+        f"p = ReduceMean <keepdims = 0> (x, a)  t = Mul(p, k)  n = Add(t, g)  "
+        f'y = GridSample <mode = "{names}", padding_mode = "{padding}", align_corners = {align}> (x, n)'
+    )
+    grid, slope = (2, 4, 5, 2), (2, 4, 5, 2)
+
+    def reference(x: torch.Tensor) -> torch.Tensor:
+        own = x.mean((1, 2, 3))[:, None, None, None] * float_constant("k", slope) + float_constant("g", grid) * 1.0
+        return F.grid_sample(x, own, mode, padding, corners)
+
+    constants = {"a": whole(1, 2, 3), "k": slope, "g": grid}
+    body = body.replace("Mul(p, k)", "Mul(q, k)").replace("t = Mul", "q = Unsqueeze(p, a)  t = Mul")
+    return Case("GridSample", body, constants=constants, reference=reference)
+
+
+LOOPED = """m = ReduceMean <keepdims = 0> (x)
+    l, s = Loop (n, , x) <body = one (int64 i, bool k, float[2,3,6,6] h) => (bool o, float[2,3,6,6] t, float r) {
+        o = Identity(k)  f = Cast <to = 1> (i)  w = Mul(f, m)  a = Add(h, w)  t = Tanh(a)
+        r = ReduceSum <keepdims = 0> (a)
+    }>  u = ReduceSum <keepdims = 0> (s)  y = Mul(l, u)"""
+SCANNED = """z = ReduceMean <keepdims = 0> (x, a)
+    l, r = Scan (z, x) <
+        num_scan_inputs = 1, scan_input_axes = [2], scan_output_axes = [1], scan_input_directions = [1],
+        body = one (float[2,3] h, float[2,3,6] c) => (float[2,3] g, float[2,3,6] o) {
+            u = Unsqueeze(h, v)  t = Mul(u, c)  o = Sin(t)  g = ReduceSum <keepdims = 0> (o, v)
+    }>  w = Unsqueeze(l, a)  q = Transpose <perm = [0, 2, 1, 3]> (r)  y = Add(q, w)"""
+
+
+def looped(x: torch.Tensor) -> torch.Tensor:
+    state, total = x, torch.zeros(())
+    for number in range(3):
+        added = state + number * x.mean()
+        state, total = torch.tanh(added), total + added.sum()
+    return state * total
+
+
+def scanned(x: torch.Tensor) -> torch.Tensor:
+    state, rows = x.mean((2, 3)), []
+    for number in reversed(range(x.shape[2])):
+        rows.append(torch.sin(state[:, :, None] * x[:, :, number]))
+        state = rows[-1].sum(2)
+    return torch.stack(rows, 1).transpose(1, 2) + state[:, :, None, None]
+
+
+def recurred(x: torch.Tensor) -> torch.Tensor:
+    w, r, b = (float_constant(name, shape)[0] for name, shape in (("w", (1, 3, 4)), ("r", (1, 3, 3)), ("b", (1, 6))))
+    state, rows = torch.zeros(x.shape[1], 3).double(), []
+    for step in x:
+        state = F.relu(step @ w.T + state @ r.T + b[:3] + b[3:])
+        rows.append(state)
+    return torch.stack(rows)
+
+
+BRANCHED = """m = ReduceMean <keepdims = 0> (x)  c = Greater(m, b)
+    p, q = If (c) <
+        then_branch = one () => (float[2,3,6,6] d, float[2,3,6,6] e) { d = Mul(x, x)  e = Tanh(x) },
+        else_branch = two () => (float[2,3,6,6] f, float[2,3,6,6] g) { h = Mul(x, m)  f = Sin(h)  g = Identity(h) }
+    >  y = Mul(p, q)"""
+RECURRENT = {"w": (1, 8, 4), "r": (1, 8, 2), "b": (1, 16)}
+
 CASES = [
+    Case("Attention", "y = Attention <q_num_heads = 2, kv_num_heads = 2> (x, x, k)", (2, 5, 8), {"k": (2, 5, 8)},
+         lambda x: attended(x, x, float_constant("k", (2, 5, 8)), 2), opset=23),
+    Case("Attention", "y = Attention <is_causal = 1> (q, x, x, k)", (2, 2, 5, 4),
+         {"q": (2, 4, 5, 4), "k": (5, 5)},
+         lambda x: F.scaled_dot_product_attention(
+             float_constant("q", (2, 4, 5, 4)), *2 * [x.repeat_interleave(2, 1)],
+             attn_mask=float_constant("k", (5, 5)) + torch.full((5, 5), -torch.inf).triu(1).double()),
+         opset=23),
+    Case("RotaryEmbedding", "y = RotaryEmbedding(x, c, s)", (2, 3, 5, 4), {"c": (2, 5, 2), "s": (2, 5, 2)}, rotated,
+         opset=23),
+    Case("CenterCropPad", "y = CenterCropPad <axes = [2, 3]> (x, s)", constants={"s": whole(3, 8)}),
+    Case("MeanVarianceNormalization", "y = MeanVarianceNormalization <axes = [0, 2, 3]> (x)",
+         reference=lambda x: (x - x.mean((0, 2, 3), True)) / x.std((0, 2, 3), keepdim=True, correction=0)),
+    Case("ReduceLogSum", "p = Exp(x)  y = ReduceLogSum(p, a)", constants={"a": whole(1, 3)}),
+    Case("Shrink", "y = Shrink <lambd = 0.4, bias = 0.2> (x)"),
+    *(sampled(*options) for options in (("bilinear", "zeros", 0), ("bilinear", "border", 1), ("nearest", "zeros", 1),
+                                        ("nearest", "border", 0), ("bilinear", "zeros", 1))),
+    Case("CastLike", "c = CastLike(x, b)  y = Mul(c, c)", constants={"b": (1,)}),
+    Case("GatherElements", "y = GatherElements <axis = 3> (x, i)",
+         constants={"i": np.random.default_rng(0).integers(-6, 6, (2, 3, 6, 9))}),
+    Case("GatherND", "y = GatherND(x, i)", constants={"i": np.array([[[0, 2], [1, -1]], [[1, 0], [0, 2]]])}),
+    Case("Gather",
+         "m = ReduceMean <keepdims = 0> (x, a)  v, i = TopK <axis = 0> (m, k)  y = Gather <axis = 1> (x, i)",
+         constants={"a": whole(0, 2, 3), "k": whole(2)}),
+    Case("ScatterElements", "t = Slice(x, o, p, q)  y = ScatterElements <axis = 3> (x, i, t)",
+         constants={"o": whole(0), "p": whole(2), "q": whole(3),
+                    "i": np.random.default_rng(0).permuted(np.tile(np.arange(6), (2, 3, 6, 1)), axis=3)[..., :2]}),
+    Case("ScatterND", 'g = Gather(x, j)  t = Tanh(g)  y = ScatterND <reduction = "add"> (x, i, t)',
+         constants={"i": np.array([[1], [1]]), "j": whole(0, 1)}),
+    Case("ScatterND", "g = Gather(x, j)  t = Tanh(g)  y = ScatterND(x, i, t)",
+         constants={"i": np.array([[1]]), "j": whole(0)}),
+    Case("If", BRANCHED, constants={"b": np.float32(-10)}),
+    Case("If", BRANCHED, constants={"b": np.float32(10)}),
+    Case("Loop", LOOPED, constants={"n": np.int64(3)}, reference=looped),
+    Case("Scan", SCANNED, constants={"a": whole(2, 3), "v": whole(2)}, reference=scanned),
+    Case("RNN", 'y, l = RNN <hidden_size = 3, activations = ["Relu"]> (x, w, r, b)', (5, 2, 4),
+         {"w": (1, 3, 4), "r": (1, 3, 3), "b": (1, 6)}, recurred),
+    Case("GRU", "y, l = GRU <hidden_size = 2, linear_before_reset = 1> (x, w, r, b)", (5, 2, 4),
+         {"w": (1, 6, 4), "r": (1, 6, 2), "b": (1, 12)}),
+    Case("LSTM", "y, l, c = LSTM <hidden_size = 2> (x, w, r, b)", (5, 2, 4), RECURRENT),
+    Case(microsoft("Attention"), "y = com.microsoft.Attention <num_heads = 2> (x, w, b)", (2, 5, 6),
+         {"w": (6, 24), "b": (24,)},
+         lambda x: attended(*(x @ float_constant("w", (6, 24)) + float_constant("b", (24,))).chunk(3, -1), 2)),
+    Case(microsoft("MultiHeadAttention"),
+         "k = MatMul(x, w)  y = com.microsoft.MultiHeadAttention <num_heads = 2> (x, k, k, b, , a)", (2, 5, 6),
+         {"w": (6, 6), "b": (18,), "a": (1, 2, 5, 5)},
+         lambda x: attended(x + float_constant("b", (18,))[:6], x @ float_constant("w", (6, 6)) +
+                            float_constant("b", (18,))[6:12], x @ float_constant("w", (6, 6)) +
+                            float_constant("b", (18,))[12:], 2, float_constant("a", (1, 2, 5, 5)))),
+    Case(microsoft("FusedMatMul"),
+         "y = com.microsoft.FusedMatMul <transA = 1, transB = 1, alpha = 0.5> (x, w)", (2, 5, 6), {"w": (4, 5)},
+         lambda x: x.transpose(1, 2) @ float_constant("w", (4, 5)).T / 2),
+    Case(microsoft("FastGelu"), "y = com.microsoft.FastGelu(x, b)", constants={"b": (6,)},
+         reference=lambda x: F.gelu(x + float_constant("b", (6,)), approximate="tanh")),
+    Case(microsoft("SkipLayerNormalization"),
+         "t = Tanh(x)  n, , , u = com.microsoft.SkipLayerNormalization(x, t, s, b, c)  y = Mul(n, u)", (2, 5, 6),
+         {"s": (6,), "b": (6,), "c": (6,)},
+         lambda x: F.layer_norm(
+             x + torch.tanh(x) + float_constant("c", (6,)), (6,), float_constant("s", (6,)),
+             float_constant("b", (6,)), 1e-12) * (x + torch.tanh(x) + float_constant("c", (6,)))),
     *(Case(rule, body) for rule, body in ELEMENTWISE.items()),
     # The reference evaluator computes Erf in float32.
     Case("Erf", "y = Erf(x)", reference=torch.erf),
@@ -272,6 +407,31 @@ CASES = [
     unary("QLinearGlobalAveragePool", "<channels_last = 0>", lambda x: x.mean((2, 3), keepdim=True)),
     unary("QLinearAveragePool", "<kernel_shape = [2, 2]>", lambda x: F.avg_pool2d(x, 2, 1)),
     unary("QLinearLeakyRelu", "<alpha = 0.1>", lambda x: F.leaky_relu(x, 0.1)),
+    *(Case(rule, f"t = Tanh(x)  y = {rule}(t)") for rule in ("Acos", "Asin", "Atanh", "Tan")),
+    *(Case(rule, f"y = {rule}(x)") for rule in ("Asinh", "Atan", "Cosh", "Sinh")),
+    Case("Acosh", "e = Exp(x)  c = Add(e, o)  y = Acosh(c)", constants={"o": scalar(1.0)}),
+    Case("Elu", "y = Elu <alpha = -0.7> (x)"),
+    Case("Einsum", 'y = Einsum <equation = "bchw,h"> (x, w)', constants={"w": (6,)}),
+    Case("Einsum", 'y = Einsum <equation = "...hw,wk->...hk"> (x, w)', constants={"w": (6, 4)}),
+    Case("Einsum", 'y = Einsum <equation = "b...,b...->b..."> (x, x)'),
+    Case("Einsum", 'y = Einsum <equation = "bchw,k->bhk"> (x, w)', constants={"w": (4,)}),
+    Case("MatMul", "y = MatMul(x, w)", constants={"w": (6,)}),
+    Case("MatMul", "m = MatMul(w, x)  r = ReduceMean <keepdims = 0> (x, a)  t = MatMul(m, r)  y = Unsqueeze(t, q)",
+         constants={"w": (6,), "a": whole(0, 1, 2), "q": whole(-1)}),
+    Case("Mean", "t = Tanh(x)  y = Mean(x, t, b)", constants={"b": (3, 1, 1)}),
+    Case("ReduceSum", "y = ReduceSum <noop_with_empty_axes = 1> (x)"),
+    Case("Resize", 'y = Resize <mode = "nearest", axes = [1, 3]> (x, , k)', (2, 4, 4, 3),
+         {"k": np.array([2, 1.5], np.float32)}, opset=19),
+    Case("Pad", "y = Pad(x, p)", constants={"p": whole(0, 1, -2, 1, 0, -1, 3, -1)},
+         reference=lambda x: F.pad(x, (1, -1, -2, 3, 1, -1))),
+    Case("DequantizeLinear", "q = DequantizeLinear <axis = 1, block_size = 3> (w, s, z)  y = MatMul(x, q)", (2, 6),
+         {"w": np.arange(24, dtype=np.uint8).reshape(6, 4) % 15, "z": np.full((6, 2), 7, np.uint8),
+          "s": np.linspace(0.1, 0.9, 12, dtype=np.float32).reshape(6, 2)},
+         lambda x: x @ torch.from_numpy(((np.arange(24).reshape(6, 4) % 15) - 7.0) * np.repeat(
+             np.linspace(0.1, 0.9, 12).reshape(6, 2), 3, axis=1)[:, :4])),
+    Case("Col2Im", "y = Col2Im <strides = [2, 1], pads = [1, 0, 0, 1]> (x, i, k)", (2, 12, 9),
+         {"i": whole(6, 3), "k": whole(3, 2)},
+         lambda x: F.fold(F.pad(x, (0, 0)), (7, 4), (3, 2), stride=(2, 1))[:, :, 1:, :3]),
     Case("Celu", "y = Celu <alpha = 0.7> (x)"),
     Case("Cos", "y = Cos(x)"),
     Case("Sin", "y = Sin(x)"),
@@ -341,7 +501,9 @@ CASES = [
 
 
 def test_every_operator_has_a_case() -> None:
-    assert {case.rule for case in CASES} == set(RULES) | set(DECOMPOSITIONS)
+    assert {case.rule for case in CASES} == set(RULES) | set(DECOMPOSITIONS) | set(
+        EXPANSIONS
+    ) | DEFINED_BY_THE_STANDARD
     for case in CASES:
         assert f"{case.rule} " in f"{case.body} ".replace("(", " ("), case
 

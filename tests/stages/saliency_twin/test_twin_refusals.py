@@ -38,10 +38,15 @@ def gradient(twin: ModelProto, x: np.ndarray) -> np.ndarray:
 
 def test_a_recurrent_layers_last_state_beside_a_skip_is_no_reason_to_leave_the_layer_out() -> None:
     body = "t = Unsqueeze(x, zero)  y, h = GRU <hidden_size = 4> (t, w, r)  s = Squeeze(h, zero)  a = Add(s, x)"
-    model = parsed(body + "  logits = MatMul(a, v)", zero=np.array([0]), w=weights(1, 12, 4), r=weights(1, 12, 4),
-                   v=weights(4, CLASSES))  # fmt: skip
-    with pytest.raises(UsageError, match=r"found GRU .* Explain this file by occlusion"):
-        build_twin(model)
+    constants = {"zero": np.array([0]), "w": weights(1, 12, 4), "r": weights(1, 12, 4), "v": weights(4, CLASSES)}
+    model = parsed(body + "  logits = MatMul(a, v)", **constants)
+    x = np.random.default_rng(0).normal(0, 1, (3, 4)).astype(np.float32)
+    # One step from the state zero: h = (1 − σ(z))·tanh(c).
+    z, _, c = np.split(weights(1, 12, 4)[0].astype(np.float64), 3)
+    gate, candidate = 1 / (1 + np.exp(x @ z.T)), np.tanh(x @ c.T)
+    g = weights(4, CLASSES)[:, 0]
+    expected = g + (g * gate * (1 - candidate**2)) @ c - (g * candidate * gate * (1 - gate)) @ z
+    assert gradient(build_twin(model), x) == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
 def test_a_bound_that_follows_the_image_is_refused_with_the_clip() -> None:
@@ -96,3 +101,37 @@ def test_a_softmax_from_before_opset_13_over_all_axes() -> None:
     g = np.broadcast_to(weights(2, CLASSES)[:, 0][None, :, None, None] / 9, x.shape)
     through = shares * (g * x - (g * x * shares).sum(axis=(1, 2, 3), keepdims=True))
     assert gradient(build_twin(model), x) == pytest.approx(g * shares + through, rel=1e-4, abs=1e-6)
+
+
+def test_numbers_that_a_range_or_a_one_hot_code_hands_on_are_refused_with_it() -> None:
+    body = "m = ReduceMean <axes = [1], keepdims = 0> (x)  f = Squeeze(m)  r = Range(f, five, one)"
+    body += "  s = ReduceSum <keepdims = 0> (r)  a = Add(s, x)  logits = MatMul(a, v)"
+    scalars = {"five": np.array(5, np.float32), "one": np.array(1, np.float32), "v": weights(4, CLASSES)}
+    with pytest.raises(UsageError, match=r"found Range .*occlusion"):
+        build_twin(parsed(body, "1, 4", **scalars))
+    body = "i = ArgMax <axis = 1, keepdims = 0> (x)  m = ReduceMean <axes = [0, 1]> (x)  f = Flatten <axis = 0> (m)"
+    body += "  u = Squeeze(f, zero)  p = Concat <axis = 0> (u, u)  h = OneHot(i, four, p)  a = Add(h, x)"
+    constants = {"zero": np.array([0]), "four": np.array(4), "v": weights(4, CLASSES)}
+    with pytest.raises(UsageError, match=r"found OneHot .*occlusion"):
+        build_twin(parsed(body + "  logits = MatMul(a, v)", **constants))
+
+
+def test_a_dropout_that_trains_is_refused() -> None:
+    constants = {"r": np.array(0.5, np.float32), "t": np.array(True), "v": weights(4, CLASSES)}
+    with pytest.raises(UsageError, match=r"saliency of Dropout .* expected inference, found training_mode"):
+        build_twin(parsed("d = Dropout(x, r, t)  logits = MatMul(d, v)", **constants))
+
+
+def test_a_length_that_follows_the_image_is_no_measured_one() -> None:
+    # As many values as are above 0: in one run all, in another half.
+    body = "t = Greater(x, zero)  n = NonZero(t)  i = Transpose(n)  g = GatherND(x, i)  m = ReduceMean <keepdims = 0>"
+    model = parsed(body + " (g)  a = Add(m, x)  logits = MatMul(a, v)", "2, 4", zero=np.array(0, np.float32),
+                   v=weights(4, CLASSES))  # fmt: skip
+    with pytest.raises(UsageError, match=r"expected axis 0 of `g` .* to have a fixed length"):
+        build_twin(model)
+
+
+def test_sizes_that_may_broadcast_or_not_are_refused() -> None:
+    model = parsed("a = Add(x, k)  logits = MatMul(a, v)", "N, M", k=weights(1, 4), v=weights(4, CLASSES))
+    with pytest.raises(UsageError, match=r"expected tensors of known sizes where they broadcast"):
+        build_twin(model)
