@@ -13,10 +13,10 @@ from reports.limits import missed
 _AS_SMALL = 1.01
 """Files whose sizes differ by less than this are as small: nobody gives up an answer for it."""
 _BROKEN = {
-    "size": "larger than float",
-    "speed": "slower than float",
+    "size": "larger",
+    "speed": "slower",
     "agreement": "answers otherwise",
-    "outputs_db": "an output is lost",
+    "outputs_db": "loses an output",
 }
 
 
@@ -59,9 +59,9 @@ def choose(candidates: Sequence[Candidate], source_bytes: int, least_agreement: 
 
     Only a file that is faster than the float file beyond doubt counts as fast. Of those that are not distinguishable
     from the fastest, the one with the highest SQNR is taken. Where none is faster, it is the smallest that is not
-    slower, and of those as small within 1 % the one with the highest SQNR. Where none keeps every limit, it is the
-    one whose worst miss is the least: of points, and of per cent of the float file's size and speed and of the least
-    SQNR of an output.
+    slower, and of those as small within 1 % the one with the highest SQNR. Where none keeps every limit, the same is
+    asked of those whose worst miss is the least: of points, and of per cent of the float file's size and speed and of
+    the least SQNR of an output.
 
     Args:
         candidates: one or more; of equals the first is taken.
@@ -69,26 +69,37 @@ def choose(candidates: Sequence[Candidate], source_bytes: int, least_agreement: 
         least_agreement: share of the float file's answers that a file has to give, where they are classes.
     """
     misses = {one.method: _misses(one, source_bytes, least_agreement) for one in candidates}
-    fitting = [one for one in candidates if not misses[one.method]]
-    faster = sorted((one for one in fitting if one.speed.is_faster), key=_slowness)
-    alike = list[Candidate]()
-    if faster:
-        alike = [one for one in faster if one is faster[0] or not faster[0].speed.is_faster_than(one.speed)]
-        chosen = max(alike, key=_likeness)
-        why = "the fastest" if chosen is faster[0] else f"as fast as {faster[0].method}, and nearer to the float file"
-    elif fitting:
-        timed = [one for one in fitting if one.speed.ratio is not None] or fitting
-        least = min(one.size_bytes for one in timed)
-        alike = [one for one in timed if one.size_bytes <= _AS_SMALL * least]
-        chosen = max(alike, key=_likeness)
-        why = "the smallest that is not slower, since none is faster"
-    else:
-        chosen = min(candidates, key=lambda one: (_worst(misses[one.method]), *(-value for value in _likeness(one))))
-        why = f"none fits; it comes nearest, and misses {missed(misses[chosen.method])}"
+    least = min(_worst(found) for found in misses.values())
+    near = [one for one in candidates if _worst(misses[one.method]) == least]
+    alike, why = _fastest(near) or _smallest(near)
+    chosen = max(alike, key=_likeness)
+    if missing := misses[chosen.method]:
+        why = f"none fits; it comes nearest, and misses {missed(missing)}"
+    elif chosen is not alike[0]:
+        what = "fast" if chosen.speed.is_faster else "small"
+        why = f"as {what} as {alike[0].method}, and nearer to the float file"
     why_not = {
         one.method: _why_not(one, chosen, misses[one.method], one in alike) for one in candidates if one is not chosen
     }
     return Choice(chosen.method, why, misses, why_not)
+
+
+def _fastest(candidates: Sequence[Candidate]) -> tuple[list[Candidate], str] | None:
+    """Return the fastest and those not distinguishable from it; None where none is faster than the float file."""
+    faster = sorted((one for one in candidates if one.speed.is_faster), key=_slowness)
+    if not faster:
+        return None
+    first = faster[0]
+    return [one for one in faster if one is first or not first.speed.is_faster_than(one.speed)], "the fastest"
+
+
+def _smallest(candidates: Sequence[Candidate]) -> tuple[list[Candidate], str]:
+    """Return the smallest and those as small; a file that could not be timed counts only where none could."""
+    timed = [one for one in candidates if one.speed.ratio is not None] or candidates
+    ordered = sorted(timed, key=lambda one: one.size_bytes)
+    return [one for one in ordered if one.size_bytes <= _AS_SMALL * ordered[0].size_bytes], (
+        "the smallest that is not slower, since none is faster"
+    )
 
 
 def _misses(found: Candidate, source_bytes: int, least_agreement: float) -> dict[str, float]:
@@ -107,8 +118,8 @@ def _misses(found: Candidate, source_bytes: int, least_agreement: float) -> dict
 
 
 def _worst(misses: Mapping[str, float]) -> float:
-    """Return the greatest miss; decibels as a share of their limit, since the others are shares too."""
-    return max(by / LEAST_DB if name == "outputs_db" else by for name, by in misses.items())
+    """Return the greatest miss, 0 where there is none; decibels as a share of their limit, like the others."""
+    return max((by / LEAST_DB if name == "outputs_db" else by for name, by in misses.items()), default=0.0)
 
 
 def _slowness(found: Candidate) -> float:
