@@ -150,7 +150,7 @@ def run(configuration: PathLike, folder: PathLike | None = None, quiet: bool = T
 def quantize(
     model: PathLike,
     images: PathLike | None = None,
-    method: str = "static",
+    method: str = "auto",
     *,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -164,8 +164,9 @@ def quantize(
 
     Args:
         model: a classifier in ONNX.
-        images: a folder of images without labels, for methods that calibrate.
-        method: a row of the table of compilers that starts from a float file.
+        images: a folder of images without labels, for methods that calibrate or are chosen by measuring.
+        method: auto, the best of static, dynamic and weight-only as measured here; or a row of the table of compilers
+            that starts from a float file.
         mean: of the input's channels, of pixels scaled to 0…1; None where the file's metadata say it.
         std: likewise.
         calibration: how ranges are chosen, of a method that chooses any.

@@ -233,6 +233,30 @@ class TrialNote(Settings):
         return self.measured is not None and self.measured.within_limits
 
 
+class MethodNote(Settings):
+    """What a method came to beside others, on images that none of its files was calibrated on.
+
+    Attributes:
+        method: its row in the table of compilers.
+        size_bytes: of its file; None where none could be made.
+        speedup: the float file's time for a query over this one's; more is better. None where it was not measured.
+        agreement: share of the answers that are the float file's; None where the model has one answer only.
+        logits_sqnr_db: energy of the float file's logits over that of the deviation from them, in dB; None where the
+            model answers with a class number.
+        misses: name of each limit that is broken → by how much, above 0: `agreement` in shares, `outputs_db` in dB
+            of the worst output, `size` and `speed` as shares of the float file's.
+        why_not: why it was not chosen; empty of the chosen one.
+    """
+
+    method: str
+    size_bytes: int | None
+    speedup: Estimate | None
+    agreement: Estimate | None
+    logits_sqnr_db: float | None
+    misses: Mapping[str, float]
+    why_not: str
+
+
 class AccuracyTuningNote(Settings):
     """How Neural Compressor came to a file that keeps the accuracy."""
 

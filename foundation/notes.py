@@ -15,6 +15,7 @@ from pydantic import Field
 from foundation.note_parts import (
     AccuracyTuningNote,
     CandidateNote,
+    MethodNote,
     Parity,
     RecoveryStepNote,
     SaturatingLayerNote,
@@ -174,6 +175,25 @@ class TunedNotes(Settings):
         return tuple(front)
 
 
+class AutoNotes(Settings):
+    """Of a file whose method was chosen by measuring several.
+
+    Attributes:
+        file: of the chosen file itself.
+        why: which rule chose it.
+        methods: every method that was tried, in a fixed order.
+        misses: name of each limit that the chosen file breaks → by how much; empty where it keeps them all.
+        agreement_limit: share of the float file's answers that a file had to give.
+    """
+
+    method: Literal["auto"] = "auto"
+    file: Annotated[DynamicNotes | StaticNotes | WeightOnlyNotes, Field(discriminator="method")]
+    why: str
+    methods: tuple[MethodNote, ...]
+    misses: Mapping[str, float]
+    agreement_limit: float
+
+
 class NeuralCompressorNotes(Settings):
     """Of Intel Neural Compressor.
 
@@ -219,6 +239,7 @@ Notes = Annotated[
     | WeightOnlyNotes
     | StaticNotes
     | TunedNotes
+    | AutoNotes
     | NeuralCompressorNotes
     | GraphOptimizedNotes,
     Field(discriminator="method"),
@@ -226,14 +247,16 @@ Notes = Annotated[
 
 
 def static_notes(notes: Notes) -> StaticNotes | None:
-    """Return what is known of a static file, also of a searched one; None for a file of another method."""
-    if isinstance(notes, TunedNotes):
-        return notes.file
+    """Return what is known of a static file, also of a chosen one; None for a file of another method."""
+    if isinstance(notes, TunedNotes | AutoNotes):
+        return static_notes(notes.file)
     return notes if isinstance(notes, StaticNotes) else None
 
 
 def float_layers(notes: Notes) -> tuple[str, ...] | None:
     """Return the names of the layers that compute in float; None for a method that does not say."""
+    if isinstance(notes, AutoNotes):
+        return float_layers(notes.file)
     if isinstance(notes, WeightOnlyNotes | NeuralCompressorNotes):
         return notes.float_layers
     static = static_notes(notes)

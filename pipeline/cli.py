@@ -186,7 +186,9 @@ def quantize(
     output: Annotated[Path | None, of_model("file to write (default: MODEL.METHOD.onnx)")] = None,
     trials: Annotated[int | None, of_search("files to try, at most (default: 24)")] = None,
     minutes: Annotated[float | None, of_search("time to try them, at most (default: 20)")] = None,
-    agreement: Annotated[float | None, of_search("limit: share of equal answers (default: 0.95)")] = None,
+    agreement: Annotated[
+        float | None, of_search("limit: share of equal answers; of auto as well (default: 0.95)")
+    ] = None,
     saliency_spearman: Annotated[
         float | None, of_search("limit: rank correlation of the gradient maps (default: 0.75)")
     ] = None,

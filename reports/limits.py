@@ -1,4 +1,4 @@
-"""By how much a file misses the limits of a search, in words."""
+"""By how much a file misses the limits that it was chosen by, in words."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ _WORDS = {
     "accuracy_drop": ("accuracy", 100, "points"),
     "agreement": ("agreement", 100, "points"),
     "saliency_spearman": ("saliency", 1, "of ρ"),
+    "outputs_db": ("an output's SQNR", 1, "dB"),
+    "size": ("size", 100, "%"),
+    "speed": ("speed", 100, "%"),
 }
 """Name of a limit → what it is on, what a shortfall is multiplied by, and the unit that it then has."""
 

@@ -59,7 +59,7 @@ def test_a_static_file_is_right_or_says_that_it_is_worse(path: Path, tmp_path: P
     outputs = float_outputs(model)
     options = {
         "images": CASES / "images", "mean": "0.485,0.456,0.406", "std": "0.229,0.224,0.225", "limit": 24,
-        "fit": "stretch", "output": tmp_path / "out.onnx",
+        "method": "static", "fit": "stretch", "output": tmp_path / "out.onnx",
         "answer_output": outputs[0] if len(outputs) > 1 else None,
         "image_size": "32" if path.stem == "b16_no_shapes" else None,
     }  # fmt: skip

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from calibration_data.fitting import Fit
 from foundation.errors import UsageError
@@ -16,12 +16,27 @@ from foundation.settings import Settings
 from onnx_files.answers import Kind
 from onnx_files.preprocessing import ChannelOrder, Layout
 from stages.compilers import COMPILERS
-from stages.search.study import TunedSettings
+from stages.quantize.calibration.ranges import CalibrationMethod
+from stages.search.study import LEAST_SCORED_IMAGES, TunedSettings
+
+
+class AutoSettings(Settings):
+    """Several methods, of which measurements choose one."""
+
+    method: Literal["auto"] = Field("auto", description="the best of static, dynamic and weight-only, as measured")
+    agreement: float = Field(0.95, ge=0, le=1, description="limit: share of answers that are the model's, at least")
+    calibration: CalibrationMethod = Field("minmax", description="how static chooses ranges")
+    target: Literal["auto", CpuTarget] = Field("auto", description="processor whose integer types are used")
+    images: int = Field(128, ge=1, description="calibration images")
+    scored_images: int = Field(128, ge=LEAST_SCORED_IMAGES, description="other images, that each file answers")
+    seed: int = Field(0, ge=0, description="of the choice of images")
+
 
 METHODS: Mapping[str, type[Settings]] = {
-    name: row.settings for name, row in COMPILERS.items() if row.starts_from == "float_file"
+    **{name: row.settings for name, row in COMPILERS.items() if row.starts_from == "float_file"},
+    "auto": AutoSettings,
 }
-"""The settings of every `--method`: the rows of the table of compilers that start from a float file."""
+"""The settings of every `--method`: the rows of the table of compilers that start from a float file, and auto."""
 
 _OF_SEARCH = ("trials", "minutes", "agreement", "saliency_spearman")
 _SUFFIXES = {".onnx": True, ".yaml": False, ".yml": False, ".json": False}
@@ -41,7 +56,7 @@ class CompileRequest:
         target: processor to compile for; None for this machine's.
         trials: files that a search compiles, at most.
         minutes: time of a search, at most.
-        agreement: share of the answers that must be the model's, of a search.
+        agreement: share of the answers that must be the model's, of a search or of auto.
         saliency_spearman: rank correlation that gradient maps must have with the model's, of a search.
         mean: of the input's channels, as "0.5" or "0.485,0.456,0.406".
         std: likewise.
@@ -59,7 +74,7 @@ class CompileRequest:
 
     model: Path
     images: Path | None = None
-    method: str = "static"
+    method: str = "auto"
     calibration: str | None = None
     limit: int | None = None
     bits: int | None = None
@@ -92,6 +107,11 @@ class CompileRequest:
         if key not in METHODS:
             raise UsageError(f"--method: expected one of {', '.join(METHODS)}, found {self.method!r}.")
         return key
+
+
+def spelled_method(key: str) -> str:
+    """Return how a key of `METHODS` is written on the command line."""
+    return key.replace("_", "-")
 
 
 def is_model(path: Path) -> bool:
@@ -185,7 +205,7 @@ def settings_for(request: CompileRequest, calibration_images: int) -> Settings:
         values["bits"] = request.bits
     for name in _OF_SEARCH:
         if (value := getattr(request, name)) is not None:
-            if settings is not TunedSettings:
+            if name not in fields:
                 raise UsageError(
                     f"{_flag(name)}: {request.method} makes no search. Leave it out, or use --method tuned."
                 )

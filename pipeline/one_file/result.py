@@ -8,9 +8,10 @@ from pathlib import Path
 from calibration_data.image_folder import ImageFolder
 from foundation.artifacts import OnnxModel
 from foundation.files import JSON
-from foundation.notes import TunedNotes
+from foundation.notes import AutoNotes, TunedNotes
 from onnx_files.preprocessing import Preprocessing
 from pipeline.one_file.agreement import Agreement
+from pipeline.one_file.options import spelled_method
 from pipeline.one_file.speed import Speed
 from reports.formats import interval, with_unit
 from reports.limits import missed
@@ -57,6 +58,7 @@ class CompiledFile:
     def worse(self) -> tuple[str, ...]:
         """Return in what the file is worse than the one it was made from, a sentence each."""
         told = self._missed_limits()
+        others_were_tried = isinstance(self.compiled.notes, AutoNotes)
         if self.compiled.size_bytes > self.source_bytes:
             told.append(
                 f"It is larger than the float file: {self.compiled.size_bytes:,} bytes after {self.source_bytes:,}. "
@@ -65,26 +67,33 @@ class CompiledFile:
         if self.speed.is_slower and self.speed.ratio and self.speed.ci95:
             told.append(
                 f"It is slower than the float file: {with_unit(self.speed.ratio, '×')} as fast "
-                f"({interval(*self.speed.ci95, '×')}). Integers do not pay here; keep the float file, or try "
-                "--method weight-only, which computes in float."
+                f"({interval(*self.speed.ci95, '×')}). Integers do not pay here; keep the float file"
+                + ("." if others_were_tried else ", or try --method weight-only, which computes in float.")
             )
+        nearer = "--method fp16" if others_were_tried else "--method weight-only or fp16"
         found = self.agreement
         if found and found.same_class_ci95 and found.same_class_ci95[1] < LEAST_AGREEMENT:
             told.append(
                 f"It gives the float file's class for {found.same_class:.1%} of {found.images} images, less than "
-                f"{LEAST_AGREEMENT:.0%}. Try --method weight-only or fp16, which round no activation."
+                f"{LEAST_AGREEMENT:.0%}. Try {nearer}, which round{'s' if others_were_tried else ''} no activation."
             )
         outputs_db = found.outputs_db if found else {}
         broken = [name for name, decibels in outputs_db.items() if decibels is not None and decibels < LEAST_DB]
         if broken:
             told.append(
                 f"{', '.join(broken)}: less than {LEAST_DB:g} dB lie between the float file's answers and the "
-                "deviation from them. Try --method weight-only or fp16."
+                f"deviation from them. Try {nearer}."
             )
         return tuple(told)
 
     def _missed_limits(self) -> list[str]:
         notes, limits = self.compiled.notes, self.compiled.settings
+        if isinstance(notes, AutoNotes) and notes.misses:
+            loosen = f"loosen --agreement (now {notes.agreement_limit:g}), " if "agreement" in notes.misses else ""
+            return [
+                f"No method keeps every limit: the best, {spelled_method(notes.file.method)}, misses "
+                f"{missed(notes.misses)}. Keep the float file, {loosen}or take it with --accept-worse."
+            ]
         if not isinstance(notes, TunedNotes) or not notes.misses:
             return []
         loosen = " and ".join(f"--{name.replace('_', '-')} (now {limits[name]})" for name in notes.misses)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from foundation.files import JSON
 from foundation.note_parts import Estimate, SaturatingLayerNote
-from foundation.notes import TunedNotes, static_notes
+from foundation.notes import AutoNotes, TunedNotes, static_notes
 from foundation.printable import printable
+from pipeline.one_file.options import spelled_method
 from pipeline.one_file.result import CompiledFile
 from pipeline.one_file.speed import Speed
 from reports.formats import NOT_MEASURED, count, decibels, interval, percent, plain, size, speedup_in_words, with_unit
@@ -20,7 +21,11 @@ _SHOWN_NAMES = 5
 
 
 def compiled_table(compiled: CompiledFile) -> RenderableType:
-    """Return size, layers, images and agreement of a compiled file, its search, and what would saturate elsewhere."""
+    """Return size, layers, images and agreement of a compiled file, its search, and what would saturate elsewhere.
+
+    Where several methods were tried, a table of them stands below.
+    """
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
@@ -30,6 +35,29 @@ def compiled_table(compiled: CompiledFile) -> RenderableType:
     table.add_column(overflow="fold")
     for what, found in _rows(compiled):
         table.add_row(what, Text(printable(found)))
+    notes = compiled.compiled.notes
+    return Group(table, _methods_table(notes)) if isinstance(notes, AutoNotes) else table
+
+
+def _methods_table(notes: AutoNotes) -> RenderableType:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(width=80, box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for heading in ("method", "size", "as fast", "same class", "SQNR"):
+        table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
+    table.add_column("", overflow="fold", ratio=1)
+    for found in notes.methods:
+        speed, agreement = found.speedup, found.agreement
+        table.add_row(
+            spelled_method(found.method),
+            size(found.size_bytes) if found.size_bytes is not None else "–",
+            f"{with_unit(speed.value, '×')}\n{interval(*speed.ci95, '×')}" if speed and speed.ci95 else "–",
+            percent(agreement.value) if agreement else "–",
+            decibels(found.logits_sqnr_db) if found.logits_sqnr_db is not None else "–",
+            Text(printable(found.why_not or "chosen")) if found.size_bytes is not None else "cannot be made",
+        )
     return table
 
 
@@ -52,6 +80,9 @@ def _rows(compiled: CompiledFile) -> Iterator[tuple[str, str]]:
         yield "images", _images(compiled)
     yield from _agreement(compiled)
     yield "speed", _speed(compiled.speed)
+    if isinstance(notes, AutoNotes):
+        yield "chosen", f"{spelled_method(notes.file.method)}: {notes.why}"
+        yield from ((spelled_method(one.method), one.why_not) for one in notes.methods if one.size_bytes is None)
     if isinstance(notes, TunedNotes):
         yield from _search(notes, compiled.compiled.settings)
     for sentence in compiled.worse:
@@ -72,7 +103,8 @@ def _images(compiled: CompiledFile) -> str:
     assert compiled.folder is not None
     parts = [f"calibrated on {compiled.calibration_images}"] if compiled.calibration_images else []
     if compiled.scored_images:
-        parts.append(f"searched on {compiled.scored_images}")
+        word = "chosen" if isinstance(compiled.compiled.notes, AutoNotes) else "searched"
+        parts.append(f"{word} on {compiled.scored_images}")
     same = compiled.scored_images == len(compiled.folder.held_out) > 0
     compared = compiled.agreement.images if compiled.agreement else 0
     parts.append("compared on the same" if same else f"compared on {compared}")

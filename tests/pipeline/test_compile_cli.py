@@ -35,7 +35,7 @@ def test_a_file_is_compiled_and_described(model: Path, tmp_path: Path) -> None:
     write_images(tmp_path / "images", 12)
     output = tmp_path / "small.onnx"
     asked = (model, "--images", tmp_path / "images", *NORMALISED, "--accept-worse")  # so small a file may be slower
-    result = quantize(*asked, "--limit", 8, "--output", output, "--json")
+    result = quantize(*asked, "--method", "static", "--limit", 8, "--output", output, "--json")
     assert result.returncode == 0, result.stderr
     told = json.loads(result.stdout)
     assert told["output"] == str(output)
@@ -46,6 +46,12 @@ def test_a_file_is_compiled_and_described(model: Path, tmp_path: Path) -> None:
     assert told["speed"]["ci95"][0] <= told["speed"]["ratio"] <= told["speed"]["ci95"][1]
     assert told["settings"]["method"] == "static"
     assert json.loads((tmp_path / "small.json").read_text())["sha256"] == told["sha256"]
+
+    chosen = json.loads(quantize(*asked, "--limit", 8, "--json").stdout)
+    assert chosen["output"] == str(tmp_path / "theirs.auto.onnx")
+    assert chosen["method"] == "auto"
+    assert [one["method"] for one in chosen["notes"]["methods"]] == ["static", "dynamic", "weight-only"]
+    assert len(chosen["speed"]["of_processes"]) == 3
 
     table = quantize(*asked, "--method", "weight-only", "--bits", 4)
     assert table.returncode == 0, table.stderr
@@ -82,10 +88,14 @@ def test_wrong_usage_ends_with_code_2_and_a_sentence(model: Path, tmp_path: Path
 
     write_images(tmp_path / "images", 3)
     assert "Give --mean and --std" in told(model, "--images", tmp_path / "images")
-    assert "--images: expected a folder of images to calibrate static on" in told(model)
+    assert "--images: expected a folder of images to calibrate static on" in told(model, "--method", "static")
+    assert "--images: expected a folder of images to choose a method by" in told(model)
     assert "expected a configuration with --run" in told(model, "--run", tmp_path)
     assert "--bits: expected 8 or 4, found 3." in told(model, "--method", "weight-only", "--bits", 3)
-    assert "--saliency-spearman: static makes no search." in told(model, "--saliency-spearman", 0.5)
+    static = ("--method", "static")
+    assert "--saliency-spearman: static makes no search." in told(model, *static, "--saliency-spearman", 0.5)
+    assert "--trials: auto makes no search." in told(model, "--trials", 3)
+    assert "--bits: auto has no choice of bits." in told(model, "--bits", 4)
     config = tmp_path / "mine.yaml"
     config.write_text("name: mine\n")
     assert "expected a model (MODEL.onnx) with --images, --limit" in told(config, "--images", tmp_path, "--limit", 3)

@@ -34,7 +34,9 @@ from onnx_files.shapes import with_shapes
 from stages.quantize.calibration.ranges import Calibration, CalibrationMethod, as_tensors_data, find_ranges
 from stages.quantize.kept_float import nodes_kept_float
 from stages.quantize.recovery.steps import RecoverySettings, recover
+from stages.quantize.rewrites.depthwise import with_depthwise_convolutions
 from stages.quantize.rewrites.global_average_pool import with_global_average_pool
+from stages.quantize.rewrites.integer_elementwise import with_integer_elementwise
 from stages.quantize.rewrites.space_to_depth import with_space_to_depth
 from stages.quantize.saturation import saturating_layers
 
@@ -129,11 +131,13 @@ def quantize_static(
     """
     cpu = cpu_of(settings.target)
     types = choose_integer_types(cpu, settings.activation_type, settings.weight_type, settings.reduce_range)
-    proto = with_global_average_pool(load(model))
+    proto = with_integer_elementwise(with_global_average_pool(load(model)))
     if settings.space_to_depth and cpu.target != "arm64":
         proto = with_space_to_depth(proto, settings.float_layers)
     float_graph_layers = layers(proto, model)
     _refuse_unknown(settings.float_layers, [node.name for node in float_graph_layers], model)
+    if settings.per_channel:  # one scale for all channels would round the small ones away
+        proto = with_depthwise_convolutions(proto, settings.float_layers)
     chosen = choose_calibration_images(data, settings.images, settings.seed, key="images").tolist()
     input_name = input_name_of(proto, model, data.train.images.shape[1:])
     shown = _Shown(data.train.images, chosen, preprocessing_of(proto, model), input_name)

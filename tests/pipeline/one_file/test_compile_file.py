@@ -34,7 +34,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def compiled(model: onnx.ModelProto, images: Path | None, folder: Path, **options: object) -> CompiledFile:
     path = write(model, folder / "theirs.onnx")
-    values = {"images": images, "mean": MEAN, "std": STD, "limit": 8, **options}
+    values = {"images": images, "method": "static", "mean": MEAN, "std": STD, "limit": 8, **options}
     if model.graph.input[0].type.tensor_type.elem_type == TensorProto.UINT8:
         values |= {"mean": None, "std": None}
     return compile_file(request_for(path, values), Silent())

@@ -73,7 +73,8 @@ def test_the_ratio_is_that_of_the_two_times(
     pair: tuple[OnnxModel, OnnxModel], milliseconds: float, ratio: float, slower: bool
 ) -> None:
     started, start = starting({"float": 3.0, "small": milliseconds})
-    found = measure_speed(*pair, IMAGE, 1, lambda done, total: None, start)
+    reference, compiled = pair
+    (found,) = measure_speed(reference, (compiled,), IMAGE, 1, lambda done, total: None, start)
     assert found.ratio == pytest.approx(ratio, abs=1e-3)
     assert found.ci95 == pytest.approx((ratio, ratio), abs=1e-3)
     assert (found.processes, found.is_slower) == (3, slower)
@@ -82,7 +83,8 @@ def test_the_ratio_is_that_of_the_two_times(
 
 def test_a_file_that_cannot_be_timed_has_the_reason(pair: tuple[OnnxModel, OnnxModel]) -> None:
     _, start = starting({"float": 3.0, "small": 0})
-    found = measure_speed(*pair, IMAGE, 1, lambda done, total: None, start)
+    reference, compiled = pair
+    (found,) = measure_speed(reference, (compiled,), IMAGE, 1, lambda done, total: None, start)
     assert found == Speed(None, None, 0, "the worker ended with status 9")
     assert not found.is_slower
 

@@ -30,7 +30,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def compiled(model: onnx.ModelProto, images: Path, folder: Path, **options: object) -> CompiledFile:
     path = write(model, folder / "theirs.onnx")
-    values = {"images": images, "mean": "0.5", "std": "0.25", "limit": 8, **options}
+    values = {"images": images, "method": "static", "mean": "0.5", "std": "0.25", "limit": 8, **options}
     return compile_file(request_for(path, values), Silent())
 
 
