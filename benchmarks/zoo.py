@@ -24,7 +24,7 @@ import onnxruntime
 METHODS = ("static", "dynamic", "weight-only", "weight-only:4", "fp16")
 _STEPS = (1.0, 3e-1, 1e-1, 3e-2, 1e-2, 3e-3)
 _NEAR = 0.03
-"""Relative error of a slope by differences in float32, which kinks of the network make worse."""
+"""Error of a slope by differences in float32, over the gradient's length; kinks of the network make it worse."""
 _SIZE = 32
 
 
@@ -94,7 +94,8 @@ def judged(
         direction = direction / max(float(np.linalg.norm(direction)), 1e-30)
         expected = float((gradient * direction).sum())
         slopes = [(score(x + h * direction) - score(x - h * direction)) / (2 * h) for h in _STEPS]
-        worst = max(worst, min(abs(slope - expected) for slope in slopes) / max(abs(expected), 1e-6))
+        # The directions have length 1, so that no slope is steeper than the gradient is long.
+        worst = max(worst, min(abs(slope - expected) for slope in slopes) / max(float(np.linalg.norm(gradient)), 1e-6))
     if worst > _NEAR:
         return f"wrong: a slope is off by {worst:.1%}"
     return f"right: slopes within {worst:.1%}, answers within {moved:.1e}"
