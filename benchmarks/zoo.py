@@ -87,15 +87,15 @@ def judged(
         found = file.run([answer], {entry: at.astype(np.float32)})[0].reshape(shape[0], -1)
         return float(found[:, 1].astype(np.float64).sum())
 
-    worst = 0.0
+    # The directions have length 1, so that no slope is steeper than the gradient is long.
+    worst, steepest = 0.0, max(float(np.linalg.norm(gradient)), 1e-6)
     for number in range(4):
         noise = rng.normal(0, 1, shape) if number else 0
         direction = noise + gradient / max(float(np.abs(gradient).max()), 1e-9)
         direction = direction / max(float(np.linalg.norm(direction)), 1e-30)
         expected = float((gradient * direction).sum())
         slopes = [(score(x + h * direction) - score(x - h * direction)) / (2 * h) for h in _STEPS]
-        # The directions have length 1, so that no slope is steeper than the gradient is long.
-        worst = max(worst, min(abs(slope - expected) for slope in slopes) / max(float(np.linalg.norm(gradient)), 1e-6))
+        worst = max(worst, min(abs(slope - expected) for slope in slopes) / steepest)
     if worst > _NEAR:
         return f"wrong: a slope is off by {worst:.1%}"
     return f"right: slopes within {worst:.1%}, answers within {moved:.1e}"

@@ -17,12 +17,7 @@ from stages.saliency_twin.twin_file import make_twin
 
 CASES = Path(__file__).parents[2] / "shared" / "cases"
 FILES = sorted((CASES / "onnx").glob("*.onnx"))
-NO_TWIN = {
-    "b09_gru": "GRU",
-    "b16_no_shapes": "length of 1 or more|fixed length",
-    "b37_if_constant_cond_unfoldable": "If",
-    "c05_gru_last_state_and_skip": "GRU",
-}
+NO_TWIN = {"b16_no_shapes": "length of 1 or more|fixed length"}
 NO_STATIC = {"a17_only_left_matmul": "weight on its left", "e05_fp16_keep_io": "float weights"}
 LEAST_DB = 25.0
 

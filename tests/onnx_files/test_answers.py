@@ -24,7 +24,9 @@ def test_probabilities_give_back_the_logits_up_to_a_constant(values):
     p = np.exp(log_softmax(logits, axis=1))
     found = PROBABILITIES.to_logits(p.astype(np.float32)).astype(np.float64)
     assert np.abs(found - log_softmax(logits, axis=1)).max() < 1e-4
-    assert (found.argmax(axis=1) == p.astype(np.float32).argmax(axis=1)).all()
+    # A difference of the last bit may be lost: then both are the highest.
+    answers = p.astype(np.float32).argmax(axis=1)
+    assert (found[np.arange(len(found)), answers] == found.max(axis=1)).all()
 
 
 @given(st.floats(1e-6, 1 - 1e-6))

@@ -25,15 +25,15 @@ class Area:
         value: the area.
         influence: float64 [n]; the squared sums over units add up to the variance.
         rarer: units that hold the rarer of the two classes; of several areas the fewest.
-        rarer_images: images of it, likewise.
         perfect: lower bound where the sample separates the classes, see `auroc_interval`.
+        separated: the same of as many independent images as the rarer class's are worth; 1 without groups.
     """
 
     value: float
     influence: Floats
     rarer: int
-    rarer_images: int
     perfect: float
+    separated: float
 
 
 def area_of(scores: Floats, positive: Flags, units: Indices) -> Area:
@@ -58,8 +58,8 @@ def area_of(scores: Floats, positive: Flags, units: Indices) -> Area:
         correction = count / (count - 1) if count > 1 else np.nan
         influence[chosen] = (components - value) / len(components) * np.sqrt(correction)
         held.append(count)
-    images = min(len(above), len(below))
-    return Area(value, influence, min(held), images, wilson_interval(min(held), min(held))[0])
+    perfect, images = wilson_interval(min(held), min(held))[0], min(len(above), len(below))
+    return Area(value, influence, min(held), perfect, _separated(influence, units, min(held), images))
 
 
 def mean_area(areas: Sequence[Area]) -> Area:
@@ -67,8 +67,9 @@ def mean_area(areas: Sequence[Area]) -> Area:
     value = float(np.mean([area.value for area in areas]))
     influence = np.mean([area.influence for area in areas], axis=0)
     perfect = float(np.mean([area.perfect for area in areas]))
-    rarer, images = min(area.rarer for area in areas), min(area.rarer_images for area in areas)
-    return Area(value, influence, rarer, images, perfect)
+    # Of areas of different classes one may be far from the truth, but hardly all: MOVER, as of balanced accuracy.
+    room = float(np.sqrt(np.square([1.0 - area.separated for area in areas]).sum())) / len(areas)
+    return Area(value, influence, min(area.rarer for area in areas), perfect, 1.0 - room)
 
 
 def area_error(influence: Floats, units: Indices) -> float:
@@ -97,11 +98,17 @@ def auroc_interval(area: Area, units: Indices) -> Interval | None:
         return area.perfect, 1.0
     error = area_error(area.influence, units)
     found = interval_on_scale(area.value, error, t_quantile(TAIL, area.rarer - 1), "logit")
-    if found is None or not come_in_groups(units):
-        return found
-    effect = max(1.0, error**2 / float(np.square(area.influence).sum()))
-    worth = area.rarer_images / effect * degrees_correction(area.rarer, TAIL)
-    return min(found[0], wilson_interval(worth, worth)[0]), found[1]
+    return found and (min(found[0], area.separated), found[1])
+
+
+def _separated(influence: Floats, units: Indices, rarer: int, images: int) -> float:
+    """Return the bound of a sample that separates the classes, of the rarer one's images less their design effect."""
+    independent = float(np.square(influence).sum())
+    if not come_in_groups(units) or rarer < 2 or not independent > 0:
+        return 1.0
+    effect = max(1.0, area_error(influence, units) ** 2 / independent)
+    worth = images / effect * degrees_correction(rarer, TAIL)
+    return wilson_interval(worth, worth)[0]
 
 
 def _mean_rank(ordered: Floats, values: Floats) -> Floats:
