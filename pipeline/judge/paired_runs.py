@@ -43,7 +43,7 @@ NOTHING_ACCEPTED = PairedRuns(why_not="No run was accepted yet; `edgeproof accep
 def pair_runs(
     accepted: RunFolder, accepted_record: RunRecord, current: RunFolder, current_record: RunRecord
 ) -> PairedRuns:
-    """Return the paired differences of everything that is computed from answers, of variants that both runs have.
+    """Return the paired differences of what is computed from answers and from maps, of variants that both runs have.
 
     Args:
         accepted: the folder of the accepted run; it may be gone.
@@ -70,13 +70,14 @@ def pair_runs(
             pairs = [(name, run.predictions(name)) for name in (variant, "fp32") for run in (accepted, current)]
             if not all(path.is_file() for _, path in pairs):
                 continue
+            differences |= paired_maps(accepted, current, variant, now.test.groups)
             before, after, fp32_before, fp32_after = (Predictions.read(name, path) for name, path in pairs)
             differences |= paired_differences((before, after), now.test, now.classes, settings)
             if variant != "fp32":
                 fp32s = (fp32_before, fp32_after)
                 differences |= paired_with_fp32((before, after), fp32s, now.test.groups, settings)
     except UsageError as error:
-        return PairedRuns(why_not=f"The accepted run's answers cannot be read: {error}")
+        return PairedRuns(why_not=f"The accepted run's answers or maps cannot be read: {error}")
     return PairedRuns(differences)
 
 
@@ -146,6 +147,43 @@ def paired_with_fp32(
         once = np.ones((1, len(units)))
         value = float(now(once)[0] - then(once)[0])
         found["logits_sqnr_db", variant, where] = paired_draws(value, draws["now"], draws["then"], units)
+    return found
+
+
+def paired_maps(
+    accepted: RunFolder, current: RunFolder, variant: str, group_names: Sequence[str]
+) -> dict[Key, PairedDifference]:
+    """Return what changed in what a variant's maps are worth, by each method that explained the same in both runs.
+
+    Args:
+        accepted: the folder of the accepted run.
+        current: of this one, with the same test images.
+        variant: that both have.
+        group_names: of the test images.
+    """
+    from foundation.arrays import read_arrays
+    from stages.validate.intervals.groups import units_of
+    from stages.validate.intervals.paired import paired_means
+    from stages.validate.map_values import read_map_values
+    from stages.validate.maps.methods import SALIENCY_METHODS
+
+    found: dict[Key, PairedDifference] = {}
+    for method in SALIENCY_METHODS:
+        runs = (accepted, current)
+        paths = [path for run in runs for path in (run.maps(variant, method), run.map_values(variant, method))]
+        if not all(path.is_file() for path in paths):
+            continue
+        explained = [read_arrays(path, ("image_index", "target")) for path in paths[::2]]
+        if not all(np.array_equal(then, now) for then, now in zip(*explained, strict=True)):
+            continue
+        before, after = (read_map_values(path) for path in paths[1::2])
+        units = units_of([group_names[index] for index in explained[0][0].tolist()])
+        where = Where(provider="cpu", split="test", method=method)
+        for metric in (name for name in after if name in before):
+            counted = np.isfinite(before[metric]) & np.isfinite(after[metric])
+            if counted.any() and np.array_equal(np.isfinite(before[metric]), np.isfinite(after[metric])):
+                pair = (after[metric][counted], before[metric][counted])
+                found[metric, variant, where] = paired_means(*pair, units[counted])
     return found
 
 

@@ -12,17 +12,19 @@ from small_run import environment, small_record
 
 from calibration_data.prepared import PreparedSplit
 from foundation.errors import ExitCode
+from foundation.explanations import Explanations
 from foundation.measurements import Measurement, PairedDifference, Where
 from foundation.run_folder import RunFolder
 from pipeline.judge.comparison import Comparison, compare
 from pipeline.judge.evidence import Evidence
 from pipeline.judge.gates import Gate, judge
-from pipeline.judge.paired_runs import PairedRuns, pair_runs, paired_differences, paired_with_fp32
+from pipeline.judge.paired_runs import PairedRuns, pair_runs, paired_differences, paired_maps, paired_with_fp32
 from pipeline.judge.tolerances import ComparisonSettings
 from stages.validate.accuracy import AccuracySettings, measure_accuracy
 from stages.validate.answers import Predictions
 from stages.validate.intervals.paired import paired_shares
 from stages.validate.intervals.proportions import Decisions
+from stages.validate.map_values import write_map_values
 
 CLASSES = ("a", "b")
 SETTINGS = AccuracySettings(resamples=1000)
@@ -162,3 +164,32 @@ def test_without_an_accepted_run_such_a_gate_is_missing_and_says_what_to_do() ->
     (verdict,) = judge([gate()], [one])
     assert (verdict.status, verdict.value) == ("missing", None)
     assert verdict.detail == "not compared: No run was accepted yet; `edgeproof accept RUN` accepts one."
+
+
+def explained(root: Path, values: np.ndarray, index: np.ndarray) -> RunFolder:
+    """Write what 40 maps are worth, and which images they explain."""
+    run, maps = RunFolder(root), np.zeros((len(index), 2, 2), np.float32)
+    Explanations("fp16", maps, index, np.zeros(len(index), np.int64), run.maps("fp16", "gradient")).write()
+    write_map_values(run.map_values("fp16", "gradient"), {"saliency_spearman": values, "mass_in_mask": values / 2})
+    return run
+
+
+def test_maps_of_two_nights_are_paired_image_by_image(tmp_path: Path) -> None:
+    """Every map lost 0.03: beside a spread of 0.2 between images two intervals would meet; the pairs show it."""
+    rng, index = np.random.default_rng(0), np.arange(0, 80, 2)
+    values = 0.7 + 0.2 * rng.standard_normal(40).clip(-1, 1)
+    lost = values - 0.03 - 0.01 * rng.standard_normal(40)
+    lost[3] = values[3] = np.nan  # an image that does not count
+    before, after = explained(tmp_path / "a", values, index), explained(tmp_path / "b", lost, index)
+    names = [f"patient {place // 4}" for place in range(80)]
+    found = paired_maps(before, after, "fp16", names)
+    where = Where(provider="cpu", split="test", method="gradient")
+    assert set(found) == {("saliency_spearman", "fp16", where), ("mass_in_mask", "fp16", where)}
+    likeness = found["saliency_spearman", "fp16", where]
+    assert likeness.value == pytest.approx(np.nanmean(lost - values))
+    assert (likeness.n, likeness.units) == (39, 20)
+    assert likeness.ci95 is not None
+    assert likeness.ci95[1] < -0.02
+    other = explained(tmp_path / "c", lost, index + 1)
+    assert paired_maps(before, other, "fp16", names) == {}  # other images
+    assert paired_maps(before, RunFolder(tmp_path / "gone"), "fp16", names) == {}
