@@ -153,6 +153,7 @@ class TunedNotes(Settings):
         search: all trials, in the order of their measurement.
         sensitivity: the layers, the costliest for the logits first.
         misses: name of each limit that the chosen file breaks → by how much; empty where it keeps them all.
+        without_gradient: why maps are compared by occlusion; "" where they are gradient maps.
     """
 
     method: Literal["tuned"] = "tuned"
@@ -161,6 +162,12 @@ class TunedNotes(Settings):
     search: tuple[TrialNote, ...]
     sensitivity: tuple[SensitivityNote, ...]
     misses: Mapping[str, float] = Field(default_factory=dict)
+    without_gradient: str = ""
+
+    @property
+    def map_method(self) -> str:
+        """The key of the saliency method that compares the files."""
+        return "occlusion" if self.without_gradient else "gradient"
 
     @property
     def front(self) -> tuple[TrialNote, ...]:
@@ -183,6 +190,7 @@ class AutoNotes(Settings):
         why: which rule chose it.
         methods: every method that was tried, in a fixed order.
         misses: name of each limit that the chosen file breaks → by how much; empty where it keeps them all.
+        without_gradient: why maps are compared by occlusion; "" where they are gradient maps.
         agreement_limit: share of the float file's answers that a file had to give.
     """
 

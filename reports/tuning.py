@@ -77,8 +77,8 @@ def search_section(variant: str, limits: Mapping[str, JSON], notes: TunedNotes) 
         "limits: "
         + (f"accuracy at most {formats.percent(limits['accuracy_drop'])} below fp32's, " if labelled else "")
         + f"agreement at least {formats.percent(limits['agreement'])}, "
-        f"ρ of the gradient maps at least {formats.plain(limits['saliency_spearman'])}, all on validation images, by "
-        f"one-sided bounds at {formats.percent(limits['alpha'])} for {limits['trials']} files together. "
+        f"ρ of the {notes.map_method} maps at least {formats.plain(limits['saliency_spearman'])}, all on validation "
+        f"images, by one-sided bounds at {formats.percent(limits['alpha'])} for {limits['trials']} files together. "
         + (
             f"As none keeps them all, the nearest was taken: it misses {missed(notes.misses)}."
             if notes.misses
@@ -135,7 +135,7 @@ def _pareto(variant: str, points: Sequence[Point], front: Sequence[Point], limit
                 axes.plot(*at, marker="D", color=INK, markersize=8, markeredgecolor="white")
                 axes.annotate("chosen", at, xytext=(7, 5), textcoords="offset points", color=INK)
         axes.set_xlabel("speed-up over fp32, ×")
-        axes.set_ylabel("ρ of the gradient maps with fp32's")
+        axes.set_ylabel("ρ of the maps with fp32's")
         axes.margins(x=0.1, y=0.12)
         figure.tight_layout(pad=0.6)
         told = (

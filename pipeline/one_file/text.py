@@ -143,7 +143,9 @@ def _search(notes: TunedNotes, limits: Mapping[str, JSON]) -> Iterator[tuple[str
     found = next(trial.measured for trial in trials if trial.measured and trial.candidate == chosen)
     speed, likeness = found.speedup, found.score.saliency_spearman
     if likeness:
-        yield "saliency", f"ρ {_estimate(likeness, 'correlation')}, gradient maps of {likeness.n} images"
+        yield "saliency", f"ρ {_estimate(likeness, 'correlation')}, {notes.map_method} maps of {likeness.n} images"
+    if notes.without_gradient:
+        yield "gradients", f"{NOT_MEASURED}, so occlusion compares the files: {notes.without_gradient}"
     if speed:
         yield "speed-up", f"{_estimate(speed, '×')}, one thread, {speed.n} pairs of queries"
     else:

@@ -21,7 +21,6 @@ from foundation.progress import Progress
 from onnx_files.preprocessing import Preprocessing
 from pipeline.run.ledger import Stage
 from stages.compilers import COMPILERS
-from stages.search.candidates import write_twin
 from stages.search.study import LEAST_SCORED_IMAGES, TunedSettings
 from stages.search.tuned import tune
 
@@ -88,17 +87,12 @@ def search_file(
         progress: called with steps done and in all: one for each layer, one for each trial.
 
     Raises:
-        UsageError: too few images to score with, a model that has one answer only or fails on two images at once,
-            or an operator without a gradient's rule.
+        UsageError: too few images to score with, or a model that has one answer only or fails on two images at once.
         StageError: no file could be measured.
     """
     _refuse_few_images(calibration, scored)
     _refuse_unfit_answers(source, scored)
     data = _searched_data(calibration, scored, preprocessing)
-    try:
-        write_twin(source.path, path.with_name("float.saliency.onnx"), data)
-    except UsageError as error:
-        raise UsageError(f"{error} --method tuned compares gradients; --method static needs none.") from error
     identity = _identity(source, settings, data)
     return tune(source, variant, settings, data, path, identity, progress, labelled=False, journal=journal)
 

@@ -52,7 +52,7 @@ class Candidates:
         from stages.search.score import score
 
         with self._about(model):
-            return score(self.reference, model.path, write_twin(model.path, twin_path(model.path), self.data))
+            return score(self.reference, model.path, self._twin(model))
 
     def measure(self, static: StaticSettings, whole: bool = False) -> MeasuredNote:
         """Return what a candidate is worth: its answers, its maps and its speed.
@@ -67,12 +67,17 @@ class Candidates:
             found = score_answers(self.reference, model.path)
             if not whole and is_ruled_out(found, self.settings, RULED_OUT_BY):
                 return self._measured(model, found, None, f"its answers break a limit by more than {RULED_OUT_BY:g}")
-            found = with_maps(found, self.reference, write_twin(model.path, twin_path(model.path), self.data))
+            found = with_maps(found, self.reference, model.path, self._twin(model))
         if not whole and is_ruled_out(found, self.settings, RULED_OUT_BY):
             return self._measured(model, found, None, f"its maps break a limit by more than {RULED_OUT_BY:g}")
         image, rounds = self.data.validation.images[0], self.settings.latency_rounds
         faster = speedup(self.fp32.path, model.path, image, rounds)
         return self._measured(model, found, *_if_telling(faster))
+
+    def _twin(self, model: OnnxModel) -> Path | None:
+        if self.reference.without_gradient:
+            return None
+        return write_twin(model.path, twin_path(model.path), self.data)
 
     def _measured(self, model: OnnxModel, found: ScoreNote, faster: Estimate | None, reason: str) -> MeasuredNote:
         return MeasuredNote(

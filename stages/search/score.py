@@ -24,6 +24,8 @@ from stages.validate.intervals.paired import paired_shares
 from stages.validate.intervals.proportions import Decisions
 from stages.validate.intervals.resampling import bootstrap_t_interval, resampled
 from stages.validate.maps.gradients import gradient_maps_of_file
+from stages.validate.maps.methods import ExplainedFiles, open_method
+from stages.validate.maps.settings import MapSettings
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -51,7 +53,8 @@ class Reference:
         logits: float32 [n, classes].
         explained: int64 [m], which of the images are explained.
         targets: int64 [m], the class that is explained.
-        maps: float32 [m, height, width], gradient maps.
+        maps: float32 [m, height, width].
+        without_gradient: why the maps are made by occlusion; "" where they are gradient maps.
     """
 
     path: Path
@@ -63,22 +66,32 @@ class Reference:
     explained: Indices
     targets: Indices
     maps: NDArray[np.float32]
+    without_gradient: str
 
 
 def reference_answers(
-    path: Path, twin: Path, split: PreparedSplit, task: Task, labelled: bool, images: int, explained: int, seed: int
+    path: Path,
+    twin: Path | None,
+    split: PreparedSplit,
+    task: Task,
+    labelled: bool,
+    images: int,
+    explained: int,
+    seed: int,
+    without_gradient: str = "",
 ) -> Reference:
     """Answer and explain images with the float file.
 
     Args:
         path: the float file.
-        twin: its saliency twin.
+        twin: its saliency twin; None for maps by occlusion.
         split: where the images come from, usually validation.
         task: the kind of task.
         labelled: whether the split's labels are known.
         images: how many are answered, all where there are fewer.
         explained: how many of them are explained.
         seed: of their choice.
+        without_gradient: why there is no twin.
     """
     chosen = images_to_explain(split, images, seed)
     pixels = split.images[chosen]
@@ -86,19 +99,19 @@ def reference_answers(
     targets = explained_classes(logits, split.mask_class[chosen], task)
     order = np.random.default_rng(seed).permutation(len(chosen))[:explained]
     few = np.sort(order)
-    maps = gradient_maps_of_file(twin, pixels[few], targets[few], _BATCH_SIZE)
+    maps = _maps(path, twin, pixels[few], targets[few], task)
     units = units_of([split.groups[index] for index in chosen])
     labels = split.labels[chosen] if labelled else None
-    return Reference(path, pixels, labels, units, task, logits, few, targets[few], maps)
+    return Reference(path, pixels, labels, units, task, logits, few, targets[few], maps, without_gradient)
 
 
-def score(reference: Reference, path: Path, twin: Path) -> ScoreNote:
+def score(reference: Reference, path: Path, twin: Path | None) -> ScoreNote:
     """Return what a candidate's file keeps of the float file, each number with its 95 % interval over the images.
 
     Raises:
         StageError: a logit or a gradient is not finite.
     """
-    return with_maps(score_answers(reference, path), reference, twin)
+    return with_maps(score_answers(reference, path), reference, path, twin)
 
 
 def score_answers(reference: Reference, path: Path) -> ScoreNote:
@@ -125,13 +138,13 @@ def score_answers(reference: Reference, path: Path) -> ScoreNote:
     )
 
 
-def with_maps(found: ScoreNote, reference: Reference, twin: Path) -> ScoreNote:
-    """Return a score with how like the float file's maps those of the candidate are, by its twin.
+def with_maps(found: ScoreNote, reference: Reference, path: Path, twin: Path | None) -> ScoreNote:
+    """Return a score with how like the float file's maps those of the candidate are, by its twin or by occlusion.
 
     Raises:
         StageError: a gradient is not finite.
     """
-    maps = gradient_maps_of_file(twin, reference.images[reference.explained], reference.targets, _BATCH_SIZE)
+    maps = _maps(path, twin, reference.images[reference.explained], reference.targets, reference.task)
     likeness, units = map_similarity.spearman(maps, reference.maps), reference.units[reference.explained]
     evidence = {**found.evidence, SALIENCY: _on_fishers_z(likeness, units)}
     return found.model_copy(update={"saliency_spearman": _mean(likeness, units, "fisher_z"), "evidence": evidence})
@@ -168,6 +181,14 @@ def _right(answers: NDArray[np.integer], truth: NDArray[np.integer]) -> Floats:
     """Return 1 or 0 per image, or the share of its labels that are answered right."""
     right = (answers == truth).astype(np.float64)
     return cast("Floats", right if right.ndim == 1 else right.mean(axis=1))
+
+
+def _maps(
+    path: Path, twin: Path | None, images: NDArray[np.uint8], targets: Indices, task: Task
+) -> NDArray[np.float32]:
+    if twin is not None:
+        return gradient_maps_of_file(twin, images, targets, _BATCH_SIZE)
+    return open_method("occlusion", ExplainedFiles(path), task, MapSettings(batch_size=_BATCH_SIZE))(images, targets)
 
 
 def _paired(first: Floats, second: Floats, units: Indices) -> PairedDifference:

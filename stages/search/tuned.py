@@ -2,8 +2,8 @@
 
 Candidates are scored on validation images, as a user of the method would; the test split is never looked at. A limit
 is kept where the images show it, see `limits`. Where no file keeps them all, the nearest is written and its notes say
-what it misses. Latency decides, so two searches may end with different files; one search, once recorded, is reused
-like every other stage.
+what it misses. A model with an operator that the saliency twin does not cover is explained by occlusion. Latency
+decides, so two searches may end with different files; one search, once recorded, is reused like every other stage.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from foundation.artifacts import OnnxModel
+from foundation.errors import UsageError
 from foundation.note_parts import CandidateNote, MeasuredNote, SensitivityNote, TrialNote
 from foundation.notes import StaticNotes, TunedNotes
 from foundation.progress import Progress
@@ -60,7 +61,7 @@ def tune(
         journal: of layers and trials, kept when the search ends; None for `VARIANT.search.jsonl` beside the file.
 
     Raises:
-        UsageError: nothing to quantize in the model, or an operator of it has no saliency rule.
+        UsageError: nothing to quantize in the model.
         StageError: no file could be measured.
     """
     from onnx_files.graph import layers
@@ -104,6 +105,7 @@ def tune(
         search=tuple(trials),
         sensitivity=tuple(sensitivity),
         misses=best.measured.misses,
+        without_gradient=reference.without_gradient,
     )
     tuned = replace(compiled, path=path, settings=settings.model_dump(mode="json"), notes=notes)
     tuned.write_record()
@@ -113,15 +115,21 @@ def tune(
 def _reference(fp32: OnnxModel, settings: TunedSettings, data: PreparedData, twin: Path, labelled: bool) -> Reference:
     from stages.search.score import reference_answers
 
+    without_gradient, written = "", None
+    try:
+        written = write_twin(fp32.path, twin, data)
+    except UsageError as error:
+        without_gradient = str(error).removeprefix(f"{fp32.path}: ")  # it goes into the record
     return reference_answers(
         fp32.path,
-        write_twin(fp32.path, twin, data),
+        written,
         data.validation,
         data.task,
         labelled,
         settings.scored_images,
         settings.explained_images,
         settings.seed,
+        without_gradient,
     )
 
 

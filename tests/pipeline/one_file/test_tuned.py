@@ -117,14 +117,18 @@ def test_the_file_has_the_form_of_the_model(found: CompiledFile) -> None:
     assert names == {"theirs.onnx", "theirs.tuned.onnx", "theirs.tuned.json", "theirs.tuned.search.jsonl"}
 
 
-def test_the_search_is_told_in_eighty_columns_and_in_json(found: CompiledFile) -> None:
+def shown(found: CompiledFile) -> str:
     from rich.console import Console
 
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(compiled_table(found))
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= 80
-    text = " ".join(text.replace("│", " ").split())
+    return " ".join(text.replace("│", " ").split())
+
+
+def test_the_search_is_told_in_eighty_columns_and_in_json(found: CompiledFile) -> None:
+    text = shown(found)
     assert f"calibrated on 12, searched on {HELD_OUT}, compared on the same" in text
     assert "2 files tried, 2 shown to keep the limits (same class ≥ 50.0 %, saliency ≥ 0)" in text
     assert f"gradient maps of {HELD_OUT} images" in text
@@ -223,15 +227,21 @@ def refused(match: str, model: ModelProto, images: Path, folder: Path, **options
     assert {path.name for path in folder.iterdir()} == before
 
 
-def test_an_operator_without_a_rule_is_named(images: Path, tmp_path: Path) -> None:
+def test_a_model_without_a_gradient_is_explained_by_occlusion_and_says_why(images: Path, tmp_path: Path) -> None:
     model = classifier()
     (relu, *_) = [node for node in model.graph.node if node.op_type == "Relu"]
-    relu.CopyFrom(helper.make_node("Mod", [*relu.input, "two"], relu.output, name="strange", fmod=1))
-    model.graph.initializer.append(numpy_helper.from_array(np.array(2, np.float32), "two"))
-    match = (
-        r"theirs\.onnx: expected operators with a rule .* found Mod \(node `strange`\) .*--method static needs none"
-    )
-    refused(match, model, images, tmp_path)
+    relu.CopyFrom(helper.make_node("Mod", [*relu.input, "many"], relu.output, name="strange", fmod=1))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(1e6, np.float32), "many"))
+    found = tuned(model, images, tmp_path, trials=1)
+    notes = found.compiled.notes
+    assert notes.map_method == "occlusion"
+    assert notes.without_gradient.startswith("expected operators with a rule")
+    assert "found Mod (node `strange`)" in notes.without_gradient
+    likeness = measured_of_chosen(found).score.saliency_spearman
+    assert 0.8 < likeness.value <= 1.0  # of eight bits
+    text = shown(found)
+    assert f"occlusion maps of {likeness.n} images" in text
+    assert "so occlusion compares the files: expected operators" in text
 
 
 def test_too_few_images_are_counted(images: Path, tmp_path: Path) -> None:
