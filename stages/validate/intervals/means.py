@@ -56,7 +56,9 @@ def studentised_interval(
     pivots = (on.to(means) - on.to(centre)) / (errors * on.slope(means))
     first, last = np.quantile(pivots, [TAIL, 1.0 - TAIL]) * error * on.slope(centre)
     bounds = on.back(on.to(centre) - np.array([last, first]))
-    return min(mean, float(bounds[0])), max(mean, float(bounds[1]))
+    # Near an end of the scale a single value far away may throw a bound across it; no mean is beyond all values.
+    low, high = np.clip(bounds, values.min(), values.max())
+    return min(mean, float(low)), max(mean, float(high))
 
 
 def mean_estimate(

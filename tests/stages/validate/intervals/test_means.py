@@ -59,3 +59,11 @@ def test_nine_are_too_few() -> None:
     assert means.mean_estimate(values, 1000, 0, np.repeat(np.arange(9), 2), "logit").ci95 is None
     assert groups.too_few(np.repeat(np.arange(9), 2)).startswith("too few patients for an interval: 9 groups")
     assert groups.too_few(np.arange(9)).startswith("too few images")
+
+
+def test_one_value_far_away_throws_no_bound_beyond_all_values() -> None:
+    """119 maps as good as fp32's and one of 0.2: on Fisher's scale the lower bound was −0.999."""
+    values = np.concatenate([np.full(119, 0.9995) - 1e-5 * np.arange(119), [0.2]])
+    estimate = means.mean_estimate(values, 2000, 0, np.arange(120), "fisher_z")
+    assert estimate.ci95 is not None
+    assert 0.2 <= estimate.ci95[0] < estimate.value < estimate.ci95[1] <= 0.9995
