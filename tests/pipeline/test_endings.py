@@ -15,7 +15,11 @@ NATIVE = (
 PYTHON = "import time; time.sleep(20)"
 UNWINDS = "try:\n    time.sleep(20)\nfinally:\n    print('unwound', flush=True)"
 STUCK = "try:\n    time.sleep(20)\nfinally:\n    time.sleep(20)"
-HEARD = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)"  # under nohup, tests are started ignoring it
+# Under nohup, and behind a shell's &, tests are started ignoring these.
+HEARD = (
+    "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL); "
+    "signal.signal(signal.SIGINT, signal.default_int_handler)"
+)
 PROGRAM = """
 import os, sys, time
 {first}
