@@ -180,8 +180,8 @@ def paired_maps(
         units = units_of([group_names[index] for index in explained[0][0].tolist()])
         where = Where(provider="cpu", split="test", method=method)
         for metric in (name for name in after if name in before):
-            counted = np.isfinite(before[metric]) & np.isfinite(after[metric])
-            if counted.any() and np.array_equal(np.isfinite(before[metric]), np.isfinite(after[metric])):
+            counted = np.isfinite(after[metric])
+            if counted.any() and np.array_equal(counted, np.isfinite(before[metric])):
                 pair = (after[metric][counted], before[metric][counted])
                 found[metric, variant, where] = paired_means(*pair, units[counted])
     return found

@@ -106,7 +106,9 @@ class CompiledFile:
     def _too_few_to_show(self) -> str:
         """Return how many images would show the limit on agreement, where these show it of no file at all."""
         settings = TunedSettings.model_validate(self.compiled.settings)
-        needed = images_needed(settings.agreement, settings)
+        needed = images_needed(settings)
+        if needed is None:
+            return "No number of images shows an agreement of 1. "
         if self.scored_images >= needed:
             return ""
         return (

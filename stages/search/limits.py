@@ -58,17 +58,18 @@ def held_again(trials: Sequence[TrialNote], settings: TunedSettings) -> list[Tri
     ]
 
 
-def images_needed(limit: float, settings: TunedSettings) -> int:
-    """Return how many images it takes until even a file that answers each like the float file shows a limit.
+def images_needed(settings: TunedSettings) -> int | None:
+    """Return how many images show the agreement asked for of a file that answers each like the float file.
 
-    Args:
-        limit: agreement that must be shown, below 1.
-        settings: alpha and the number of trials.
+    Returns:
+        None where no number does: of an agreement of 1.
     """
     from stages.validate.intervals.estimates import normal_quantile
 
     # Without a discordant pair Tango's bound d solves n·d = z²·(1 − d).
-    z, room = normal_quantile(settings.alpha / settings.trials), 1.0 - limit
+    z, room = normal_quantile(settings.alpha / settings.trials), 1.0 - settings.agreement
+    if room <= 0:
+        return None
     return math.floor(z**2 * (1 - room) / room) + 1
 
 

@@ -19,22 +19,17 @@ queries, medians; logits SQNR behind the times):
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from foundation.errors import UsageError
 from onnx_files.graph import GraphIndex, attributes_of
-from onnx_files.shapes import with_shapes
+from stages.quantize.rewrites.node_by_node import Rewritten, Types, node_by_node
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto, TensorProto, TypeProto
-
-Rewritten = tuple[list["NodeProto"], list["TensorProto"]]
-"""Nodes that take a node's place, and their constants."""
-_REWRITTEN = frozenset(("PRelu", "BatchNormalization"))
+    from onnx import ModelProto, NodeProto
 
 
 def with_depthwise_convolutions(proto: ModelProto, float_layers: Sequence[str] = ()) -> ModelProto:
@@ -46,35 +41,21 @@ def with_depthwise_convolutions(proto: ModelProto, float_layers: Sequence[str] =
         proto: the float graph, with names on its nodes; left as it is.
         float_layers: names of layers that will not compute in integers.
     """
-    import onnx
 
-    if all(node.op_type not in _REWRITTEN for node in proto.graph.node):
-        return proto
-    try:
-        graph = with_shapes(proto).graph
-    except UsageError:
-        return proto  # `observed_tensors` says what is wrong with it
-    types = {value.name: value.type.tensor_type for value in (*graph.value_info, *graph.input)}
-    index = GraphIndex.of(proto.graph)
-    model = onnx.ModelProto()
-    model.CopyFrom(proto)
-    del model.graph.node[:]
-    for node in proto.graph.node:
+    def rewrite(node: NodeProto, index: GraphIndex, types: Types) -> Rewritten | None:
         channels = _channels(node, types)
-        found = None
-        if channels and _neighbours(node, index).isdisjoint(float_layers):
-            found = (_prelu if node.op_type == "PRelu" else _batch_norm)(node, index, channels)
-        nodes, constants = found or ([node], [])
-        model.graph.node.extend(nodes)
-        model.graph.initializer.extend(constants)
-    return model
+        if not channels or not _neighbours(node, index).isdisjoint(float_layers):
+            return None
+        return (_prelu if node.op_type == "PRelu" else _batch_norm)(node, index, channels)
+
+    return node_by_node(proto, ("PRelu", "BatchNormalization"), rewrite)
 
 
-def _channels(node: NodeProto, types: Mapping[str, TypeProto.Tensor]) -> int:
+def _channels(node: NodeProto, types: Types) -> int:
     """Return how many channels a node's image has; 0 where it is none to rewrite."""
     from onnx import TensorProto
 
-    read = types.get(node.input[0]) if node.op_type in _REWRITTEN else None
+    read = types.get(node.input[0])
     if read is None or read.elem_type != TensorProto.FLOAT or len(read.shape.dim) != 4:
         return 0
     return int(read.shape.dim[1].dim_value)

@@ -6,15 +6,13 @@ the last and widest activations into floats for it, and back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from foundation.errors import UsageError
 from onnx_files.graph import GraphIndex, attributes_of
-from onnx_files.shapes import with_shapes
+from stages.quantize.rewrites.node_by_node import Rewritten, Types, node_by_node
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto, TypeProto
+    from onnx import ModelProto, NodeProto
 
 
 def with_global_average_pool(proto: ModelProto) -> ModelProto:
@@ -25,29 +23,13 @@ def with_global_average_pool(proto: ModelProto) -> ModelProto:
     Args:
         proto: the float graph; left as it is.
     """
-    import onnx
-
-    if all(node.op_type != "ReduceMean" for node in proto.graph.node):
-        return proto
-    try:
-        graph = with_shapes(proto).graph
-    except UsageError:
-        return proto  # `observed_tensors` says what is wrong with it
-    types = {value.name: value.type.tensor_type for value in (*graph.value_info, *graph.input)}
-    index = GraphIndex.of(proto.graph)
-    model = onnx.ModelProto()
-    model.CopyFrom(proto)
-    del model.graph.node[:]
-    for node in proto.graph.node:
-        taken = _is_over_positions(node, index, types)
-        model.graph.node.extend(_as_pooling(node) if taken else [node])
-    return model
+    return node_by_node(proto, ("ReduceMean",), _as_pooling)
 
 
-def _is_over_positions(node: NodeProto, index: GraphIndex, types: Mapping[str, TypeProto.Tensor]) -> bool:
+def _is_over_positions(node: NodeProto, index: GraphIndex, types: Types) -> bool:
     from onnx import TensorProto
 
-    if node.op_type != "ReduceMean" or node.input[0] not in types:
+    if node.input[0] not in types:
         return False
     read = types[node.input[0]]
     if read.elem_type != TensorProto.FLOAT or len(read.shape.dim) != 4:
@@ -57,14 +39,17 @@ def _is_over_positions(node: NodeProto, index: GraphIndex, types: Mapping[str, T
     return {axis % 4 for axis in axes} == {2, 3}
 
 
-def _as_pooling(node: NodeProto) -> list[NodeProto]:
+def _as_pooling(node: NodeProto, index: GraphIndex, types: Types) -> Rewritten | None:
     from onnx import helper
 
+    if not _is_over_positions(node, index, types):
+        return None
     output = node.output[0]
     if attributes_of(node).get("keepdims", 1):
-        return [helper.make_node("GlobalAveragePool", node.input[:1], [output], node.name)]
+        return [helper.make_node("GlobalAveragePool", node.input[:1], [output], node.name)], []
     pooled = f"{output}/pooled"
-    return [
+    nodes = [
         helper.make_node("GlobalAveragePool", node.input[:1], [pooled], node.name),
         helper.make_node("Flatten", [pooled], [output], f"{node.name}/flatten"),
     ]
+    return nodes, []

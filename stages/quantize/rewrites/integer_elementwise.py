@@ -16,19 +16,15 @@ queries, medians; the logits' SQNR is the island's to 0.1 dB):
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from foundation.errors import UsageError
 from onnx_files.graph import GraphIndex, attributes_of
-from onnx_files.shapes import with_shapes
+from stages.quantize.rewrites.node_by_node import Rewritten, Types, node_by_node
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto, TensorProto
-
-_REWRITTEN = frozenset(("Div", "HardSigmoid", "HardSwish"))
+    from onnx import ModelProto, NodeProto
 
 
 def with_integer_elementwise(proto: ModelProto) -> ModelProto:
@@ -39,34 +35,14 @@ def with_integer_elementwise(proto: ModelProto) -> ModelProto:
     Args:
         proto: the float graph; left as it is.
     """
-    import onnx
-
-    if all(node.op_type not in _REWRITTEN for node in proto.graph.node):
-        return proto
-    try:
-        graph = with_shapes(proto).graph
-    except UsageError:
-        return proto  # `observed_tensors` says what is wrong with it
-    types = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input)}
-    index = GraphIndex.of(proto.graph)
-    model = onnx.ModelProto()
-    model.CopyFrom(proto)
-    del model.graph.node[:]
-    for node in proto.graph.node:
-        nodes, constants = _in_integers(node, index, types)
-        model.graph.node.extend(nodes)
-        model.graph.initializer.extend(constants)
-    return model
+    return node_by_node(proto, ("Div", "HardSigmoid", "HardSwish"), _in_integers)
 
 
-def _in_integers(
-    node: NodeProto, index: GraphIndex, types: Mapping[str, int]
-) -> tuple[list[NodeProto], list[TensorProto]]:
-    """Return the nodes that take a node's place, itself where none do, and their constants."""
+def _in_integers(node: NodeProto, index: GraphIndex, types: Types) -> Rewritten | None:
     from onnx import TensorProto
 
-    if node.op_type not in _REWRITTEN or types.get(node.input[0]) != TensorProto.FLOAT:
-        return [node], []
+    if node.input[0] not in types or types[node.input[0]].elem_type != TensorProto.FLOAT:
+        return None
     if node.op_type == "Div":
         return _as_product(node, index)
     if node.op_type == "HardSigmoid":
@@ -77,22 +53,22 @@ def _in_integers(
     return [*nodes, _made("Mul", [node.input[0], gate], node.output[0])], constants
 
 
-def _as_product(node: NodeProto, index: GraphIndex) -> tuple[list[NodeProto], list[TensorProto]]:
+def _as_product(node: NodeProto, index: GraphIndex) -> Rewritten | None:
     from onnx import helper, numpy_helper
 
     divisor = index.constant(node.input[1])
     if divisor is None or index.constant(node.input[0]) is not None:
-        return [node], []
+        return None
     with np.errstate(divide="ignore", over="ignore"):
         factor = np.asarray(1 / divisor.astype(np.float64), dtype=np.float32)
     if not np.isfinite(factor).all() or (np.abs(factor) < np.finfo(np.float32).tiny).any():
-        return [node], []
+        return None
     name = f"{node.output[0]}/factor"
     product = helper.make_node("Mul", [node.input[0], name], list(node.output), node.name)
     return [product], [numpy_helper.from_array(factor, name)]
 
 
-def _as_clip(node: NodeProto, slope: float, offset: float, output: str) -> tuple[list[NodeProto], list[TensorProto]]:
+def _as_clip(node: NodeProto, slope: float, offset: float, output: str) -> Rewritten:
     """Return max(0, min(1, slope · x + offset)) as nodes, and their constants."""
     from onnx import numpy_helper
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from foreign_files import classifier, write, write_images
 from onnx import ModelProto
 from onnx.parser import parse_model
+from told_table import shown
 
 from foundation.artifacts import OnnxModel
 from foundation.errors import ExitCode, UsageError
@@ -24,7 +24,6 @@ from pipeline.one_file.compile_file import compile_file
 from pipeline.one_file.options import CompileRequest, request_for, settings_for
 from pipeline.one_file.result import CompiledFile
 from pipeline.one_file.speed import Speed, speed_of
-from pipeline.one_file.text import compiled_table
 
 METHODS = ("static", "dynamic", "weight_only")
 
@@ -57,16 +56,6 @@ def compiled(model: ModelProto, images: Path | None, folder: Path, **options: ob
 def notes_of(found: CompiledFile) -> AutoNotes:
     assert isinstance(found.compiled.notes, AutoNotes)
     return found.compiled.notes
-
-
-def shown(found: CompiledFile) -> str:
-    from rich.console import Console
-
-    console = Console(width=80, record=True, file=io.StringIO())
-    console.print(compiled_table(found))
-    text = console.export_text()
-    assert max(map(len, text.splitlines())) <= 80
-    return " ".join(text.replace("│", " ").split())
 
 
 @pytest.mark.parametrize("fastest", METHODS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import pytest
 from foreign_files import classifier, padded_pixels, write, write_images
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from scipy.stats import spearmanr
+from told_table import shown
 
 from calibration_data.image_folder import UnlabelledImages
 from foundation.errors import UsageError
@@ -23,7 +23,6 @@ from foundation.progress import Progress, Silent
 from pipeline.one_file.compile_file import compile_file
 from pipeline.one_file.options import request_for, settings_for
 from pipeline.one_file.result import CompiledFile
-from pipeline.one_file.text import compiled_table
 from pipeline.one_file.tuned import share_out
 from reports.formats import significant
 from stages.saliency_twin.twin_file import make_twin
@@ -115,16 +114,6 @@ def test_the_file_has_the_form_of_the_model(found: CompiledFile) -> None:
     assert found.compiled.notes.method == "tuned"
     names = {path.name for path in found.source.parent.iterdir()}
     assert names == {"theirs.onnx", "theirs.tuned.onnx", "theirs.tuned.json", "theirs.tuned.search.jsonl"}
-
-
-def shown(found: CompiledFile) -> str:
-    from rich.console import Console
-
-    console = Console(width=80, record=True, file=io.StringIO())
-    console.print(compiled_table(found))
-    text = console.export_text()
-    assert max(map(len, text.splitlines())) <= 80
-    return " ".join(text.replace("│", " ").split())
 
 
 def test_the_search_is_told_in_eighty_columns_and_in_json(found: CompiledFile) -> None:

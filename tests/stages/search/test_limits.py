@@ -92,9 +92,16 @@ def test_the_bound_of_the_likeness_is_students_on_fishers_scale() -> None:
 @pytest.mark.parametrize(("limit", "trials"), [(0.95, 24), (0.97, 1), (0.99, 24), (0.9, 100)])
 def test_no_fewer_images_than_told_can_show_a_limit(limit: float, trials: int) -> None:
     settings = TunedSettings(agreement=limit, trials=trials)
-    needed = images_needed(limit, settings)
+    needed = images_needed(settings)
+    assert needed is not None
     for n, shown in ((needed, True), (needed - 1, False)):
         assert (margins(score_of(answers(0, n)), settings)["agreement"] >= 0) == shown
+
+
+def test_an_agreement_of_one_is_never_shown() -> None:
+    settings = TunedSettings(agreement=1.0)
+    assert images_needed(settings) is None
+    assert margins(score_of(answers(0, 100_000)), settings)["agreement"] < 0
 
 
 def test_an_estimate_beyond_a_limit_rules_a_file_out_and_a_wide_bound_does_not() -> None:
