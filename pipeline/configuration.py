@@ -176,6 +176,13 @@ def _unasked(gate: Gate, validation: ValidateSettings) -> Iterator[str]:
     inputs, points = METRICS[row_name(gate.metric)].inputs, validation.operating_points
     if inputs == "changed" and validation.robustness is None:
         yield f"a gate wants {gate.metric}, and validation.robustness is null; set it, `{{}}` for its defaults"
+    saliency = validation.saliency
+    if inputs == "noise" and not saliency.sensitivity_samples:
+        yield f"a gate wants {gate.metric}, and validation.saliency.sensitivity_samples is 0; set it, to 10 say"
+    if inputs == "cascade" and not saliency.sanity_cascade:
+        yield f"a gate wants {gate.metric}, and validation.saliency.sanity_cascade is 0; set it, to 5 say"
+    if inputs == "path" and "integrated_gradients" not in saliency.methods:
+        yield f"a gate wants {gate.metric}, and validation.saliency.methods lacks integrated_gradients; add it there"
     if gate.change is not None and gate.change not in CHANGE_NAMES:
         yield f"a gate names the change {gate.change!r}; there are {', '.join(CHANGE_NAMES)}"
     if inputs == "threshold" and points is None:
