@@ -148,7 +148,7 @@ def test_a_mistake_is_one_sentence_that_names_the_key_and_the_mend(read, text, m
             "metric: ppv_at_threshold/3",
             r"wants ppv_at_threshold/3, and validation\.operating_points\.classes has 4",
         ),
-        ("{}", "metric: max_sensitivity", r"wants max_sensitivity, and validation\.saliency\.sensitivity_samples is 0"),
+        ("{}", "metric: max_sensitivity", r"max_sensitivity, and validation\.saliency\.sensitivity_samples is 0"),
         ("{}", "metric: cascade_spearman", r"wants cascade_spearman, and validation\.saliency\.sanity_cascade is 0"),
         ("{}", "metric: completeness_error", r"validation\.saliency\.methods lacks integrated_gradients"),
     ],
