@@ -1,0 +1,101 @@
+"""Commands on runs that are there: reports, comparison, custody, acceptance, nights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from foundation.printable import printable
+from pipeline.command_line.options import (
+    AsJson,
+    ConfigPath,
+    ExistingRun,
+    Quiet,
+)
+from pipeline.console import observer_of, print_result, show_night
+
+
+def report(run: ExistingRun, as_json: AsJson = False) -> None:
+    """Write the report of a run again from its files."""
+    from foundation.run_folder import RunFolder
+    from pipeline.custody.report_again import report_again
+
+    path, unverified = report_again(RunFolder(run))
+    if unverified is not None:
+        observer_of(False).say(f"! {unverified}")
+    print_result({"report": str(path)}) if as_json else print(printable(str(path)))
+
+
+def check(
+    run: ExistingRun,
+    public_key: Annotated[
+        Path | None, typer.Option(help="PEM file of the key that run.json is to be signed with")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hold every file of a run against its record: 0 as recorded, 2 otherwise."""
+    from foundation.run_folder import RunFolder
+    from pipeline.custody.check import check_run, checked_table
+
+    checked = check_run(RunFolder(run), public_key)
+    print_result(checked.as_json() if as_json else checked_table(checked))
+    raise typer.Exit(checked.exit_code)
+
+
+def sign(
+    run: ExistingRun,
+    key: Annotated[Path, typer.Option(help="PEM file of an Ed25519 private key")],
+) -> None:
+    """Sign a run's record, which names every file with its digest."""
+    from foundation.run_folder import RunFolder
+    from pipeline.custody.signature import sign_run
+
+    print(sign_run(RunFolder(run), key))
+
+
+def nightly(
+    config: ConfigPath,
+    root: Annotated[Path | None, typer.Option(help="folder of the nights (default: runs/nightly/NAME)")] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run unattended under a lock and compare with the last accepted run."""
+    from pipeline.configuration_file import read_configuration
+    from pipeline.flow import run_one_night
+
+    configuration = read_configuration(config)
+    result = run_one_night(configuration, root or Path("runs/nightly") / configuration.name, observer_of(quiet))
+    show_night(result, as_json)
+    raise typer.Exit(result.exit_code)
+
+
+def accept(
+    run: ExistingRun,
+    reason: Annotated[str | None, typer.Option(help="why a run that is not green is accepted all the same")] = None,
+) -> None:
+    """Make a run the one that later nights are compared with."""
+    from foundation.run_folder import RunFolder
+    from pipeline.night.accepted import accept as accept_run
+
+    accepted = accept_run(RunFolder(run), run.resolve().parent, reason=reason)
+    for change in accepted.evidence.record.gate_changes:
+        observer_of(False).say(f"! {change.sentence}")
+    print(printable(f"accepted {accepted.folder}"))
+
+
+def compare(first: ExistingRun, second: ExistingRun, as_json: AsJson = False) -> None:
+    """Compare the measurements of two runs by the tolerances of the second; the first one is the accepted one."""
+    from foundation.run_folder import RunFolder
+    from pipeline.judge.comparison import compare as compare_runs
+    from pipeline.judge.comparison_text import comparison_table
+    from pipeline.judge.evidence import read_evidence
+    from pipeline.judge.paired_runs import pair_runs
+    from pipeline.judge.tolerances import recorded_settings
+
+    accepted, current = (read_evidence(RunFolder(path)) for path in (first, second))
+    pairs = pair_runs(RunFolder(first), accepted.record, RunFolder(second), current.record)
+    comparison = compare_runs(accepted, current, recorded_settings(current.record), pairs)
+    print_result(comparison.as_json() if as_json else comparison_table(comparison))
+    raise typer.Exit(comparison.exit_code)
