@@ -78,6 +78,65 @@ def eight_bits(pixels: NDArray[np.uint8] | NDArray[np.uint16], bits: int | None)
     return (pixels >> (bits - 8)).astype(np.uint8)
 
 
+@dataclass(frozen=True)
+class Placement:
+    """Where an image lies in a form.
+
+    Attributes:
+        box: left, top, right and bottom of the part of the image that is taken, in its pixels.
+        left: of that part in the form, in the form's pixels.
+        top: likewise.
+        width: likewise.
+        height: likewise.
+    """
+
+    box: tuple[int, int, int, int]
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+def placement(width: int, height: int, form: ImageForm) -> Placement:
+    """Return where an image of a size lies in a form."""
+    high, wide = form.size, form.width or form.size
+    if form.fit == "crop":
+        scale = max(wide / width, high / height)
+        share = form.crop_share
+        kept = min(width, max(1, round(share * wide / scale))), min(height, max(1, round(share * high / scale)))
+        left, top = (width - kept[0]) // 2, (height - kept[1]) // 2
+        return Placement((left, top, left + kept[0], top + kept[1]), 0, 0, wide, high)
+    scale = min(wide / width, high / height)
+    shown = (wide, high)
+    if form.fit == "pad":
+        shown = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return Placement((0, 0, width, height), (wide - shown[0]) // 2, (high - shown[1]) // 2, *shown)
+
+
+def unfit_map(values: NDArray[np.float32], width: int, height: int, form: ImageForm) -> NDArray[np.float32]:
+    """Bring a map over a form back onto the image that was fitted, by bilinear interpolation.
+
+    Args:
+        values: float32 [h, w] over the whole form, of its shape or any other.
+        width: of the image in pixels.
+        height: likewise.
+        form: that the image was brought to.
+
+    Returns:
+        float32 [height, width]; 0 where the form shows nothing of the image.
+    """
+    from PIL import Image
+
+    at = placement(width, height, form)
+    x, y = values.shape[1] / (form.width or form.size), values.shape[0] / form.size
+    inside = (at.left * x, at.top * y, (at.left + at.width) * x, (at.top + at.height) * y)
+    size = (at.box[2] - at.box[0], at.box[3] - at.box[1])
+    resized = Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BILINEAR, box=inside)
+    whole = np.zeros((height, width), dtype=np.float32)
+    whole[at.box[1] : at.box[3], at.box[0] : at.box[2]] = np.asarray(resized)
+    return whole
+
+
 def fit_frame(frame: Frame, form: ImageForm) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
     """Bring a frame to a form; the mask takes the image's geometry, without interpolation.
 
@@ -94,30 +153,20 @@ def fit_frame(frame: Frame, form: ImageForm) -> tuple[NDArray[np.uint8], NDArray
     """
     from PIL import Image
 
-    high, wide, channels, fit = form.size, form.width or form.size, form.channels, form.fit
+    high, wide, channels = form.size, form.width or form.size, form.channels
     whole = eight_bits(frame.pixels, form.bits)
     pixels = whole[:, :, 0] if whole.shape[2] == 1 else whole
     image = Image.fromarray(pixels).convert("L" if channels == 1 else "RGB")
-    width, height = image.size
-    if fit == "crop":
-        scale = max(wide / width, high / height)
-        share = form.crop_share
-        kept = min(width, max(1, round(share * wide / scale))), min(height, max(1, round(share * high / scale)))
-        left, top = (width - kept[0]) // 2, (height - kept[1]) // 2
-        box, shown = (left, top, left + kept[0], top + kept[1]), (wide, high)
-    else:
-        box = (0, 0, width, height)
-        scale = min(wide / width, high / height)
-        shown = (max(1, round(width * scale)), max(1, round(height * scale))) if fit == "pad" else (wide, high)
-    left, top = (wide - shown[0]) // 2, (high - shown[1]) // 2
-    inside = (slice(top, top + shown[1]), slice(left, left + shown[0]))
+    at = placement(*image.size, form)
+    inside = (slice(at.top, at.top + at.height), slice(at.left, at.left + at.width))
 
     fitted = np.zeros((high, wide, channels), dtype=np.uint8)
-    resized = np.asarray(image.resize(shown, Image.Resampling.BILINEAR, box=box))
-    fitted[inside] = resized.reshape(shown[1], shown[0], channels)
+    shown = (at.width, at.height)
+    resized = np.asarray(image.resize(shown, Image.Resampling.BILINEAR, box=at.box))
+    fitted[inside] = resized.reshape(at.height, at.width, channels)
     if frame.mask is None:
         return np.ascontiguousarray(fitted.transpose(2, 0, 1)), None
     mask = np.zeros((high, wide), dtype=np.bool_)
     lesion = Image.fromarray(frame.mask.astype(np.uint8) * 255)
-    mask[inside] = np.asarray(lesion.resize(shown, Image.Resampling.NEAREST, box=box)) > 0
+    mask[inside] = np.asarray(lesion.resize(shown, Image.Resampling.NEAREST, box=at.box)) > 0
     return np.ascontiguousarray(fitted.transpose(2, 0, 1)), mask

@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from foundation.run_folder import RunFolder
 
 
-REPORT_FILES = ("report.json", "junit.xml", "summary.md", "model_card.md", "bom.cdx.json", "index.html")
+REPORT_FILES = (
+    "report.json", "measurements.csv", "junit.xml", "summary.md", "model_card.md", "bom.cdx.json", "index.html",
+)  # fmt: skip
 """What `write_report` writes, in its order."""
 
 
@@ -30,11 +32,11 @@ def write_report(run: RunFolder) -> Path:
     """
     from foundation.files import write_bytes
     from foundation.printable import printable_json, printable_lines
-    from reports import bom, html, junit, model_card, report_json, summary
+    from reports import bom, html, junit, measurements_csv, model_card, report_json, summary
     from reports.facts import read_facts
 
     facts = read_facts(run)
-    renderers = (report_json, junit, summary, model_card, bom, html)
+    renderers = (report_json, measurements_csv, junit, summary, model_card, bom, html)
     contents = {name: of.render(facts) for name, of in zip(REPORT_FILES, renderers, strict=True)}
     for name, text in contents.items():
         plain = printable_json(text) if name.endswith(".json") else printable_lines(text)

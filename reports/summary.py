@@ -1,41 +1,67 @@
-"""`summary.md`: the verdict and the deciding numbers, short enough for the job summary of a CI server."""
+"""`summary.md`: the verdict and the deciding numbers, short enough for a pull request or a job summary."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from foundation.printable import printable, printable_lines, shortened
 from reports import formats, markdown
 from reports.decision import outcome
 from reports.facts import Facts
 from reports.variant_tables import at_a_glance
 
+MOST_CHARACTERS = 65_535
+"""A comment on GitHub takes 65,536 characters, less the line that it ends with."""
+_MOST_LINES = 20
+"""How many of many gates or stages are listed."""
+_MOST_OF_A_TEXT = 200
+_CUT = "More stands in report/index.html."
+
 
 def render(facts: Facts) -> str:
-    """Return the file's text."""
+    """Return the file's text: the decision first, then as much of the rest as a comment takes."""
     verdict = outcome(facts)
     parts = [
         f"## {verdict.headline}",
-        f"{markdown.escape(verdict.sentence)} Exit code {verdict.exit_code}.",
-        f"Run {markdown.escape(facts.record.name)}, data set {markdown.escape(facts.record.dataset)}.",
+        f"{_text(verdict.sentence)} Exit code {verdict.exit_code}.",
+        f"Run {_text(facts.record.name)}, data set {_text(facts.record.dataset)}.",
     ]
-    parts += [f"**!** {markdown.escape(change.sentence)}" for change in facts.record.gate_changes]
     if facts.record.synthetic:
         parts.append("**Synthetic data:** these numbers have no clinical meaning.")
+    parts += _listed([f"**!** {_text(change.sentence)}" for change in facts.record.gate_changes])
     broken = [entry for entry in facts.record.verdicts if entry.status != "passed"]
-    if broken:
-        parts.append("\n".join(f"- {_gate_line(entry.gate, entry.status, entry.detail)}" for entry in broken))
+    parts += _listed([f"- {_gate_line(entry.gate, entry.status, entry.detail)}" for entry in broken])
     stages = facts.record.unfinished_stages
-    if stages:
-        parts.append(
-            "\n".join(
-                f"- Stage {markdown.escape(stage.name)}: {markdown.escape(stage.error or 'the run gives no reason')}"
-                for stage in stages
-            )
-        )
+    parts += _listed(
+        [f"- Stage {_text(stage.name)}: {_text(stage.error or 'the run gives no reason')}" for stage in stages]
+    )
     if facts.variant_names:
         table = at_a_glance(facts)
         parts += [markdown.table(table), markdown.escape(table.legend)]
-    return "\n\n".join(parts) + "\n"
+    return _fitting(parts)
+
+
+def _listed(lines: Sequence[str]) -> list[str]:
+    """Return lines as one part, the first of many; no part where there are none."""
+    more = [f"- and {len(lines) - _MOST_LINES} more"] if len(lines) > _MOST_LINES else []
+    return ["\n".join([*lines[:_MOST_LINES], *more])] if lines else []
+
+
+def _fitting(parts: Sequence[str]) -> str:
+    """Return the parts up to the first that a comment does not take any more, as they are written."""
+    text = ""
+    for part in parts:
+        longer = f"{text}{printable_lines(part)}\n\n"
+        if len(longer) + len(_CUT) > MOST_CHARACTERS:
+            return f"{text}{_CUT}\n"
+        text = longer
+    return text.rstrip("\n") + "\n"
 
 
 def _gate_line(gate: str, status: str, detail: str) -> str:
     word = formats.NOT_MEASURED if status == "missing" else status
-    return f"Gate {markdown.escape(gate)} {word}: {markdown.escape(detail.removeprefix(f'{word}: '))}"
+    return f"Gate {_text(gate)} {word}: {_text(detail.removeprefix(f'{word}: '))}"
+
+
+def _text(text: str) -> str:
+    return markdown.escape(shortened(printable(" ".join(text.split())), _MOST_OF_A_TEXT))

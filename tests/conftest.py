@@ -1,6 +1,8 @@
 """Small prepared images that every room's tests can train on and measure with."""
 
+import json
 import os
+from pathlib import Path
 
 # One thread per process, set before torch is imported: the test files share the cores, and threads that wait for
 # each other across processes cost far more than they bring.
@@ -8,6 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
 from small_models import corner_model, make_model, make_split  # noqa: F401 (fixtures)
 
 from calibration_data.prepared import PreparedData, PreparedSplit
@@ -50,3 +53,22 @@ def stripes() -> PreparedData:
         validation=striped_split(30, 2),
         test=striped_split(60, 3),
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def every_report_is_valid():
+    """Hold every `report.json` that a test makes against the published schema."""
+    from reports import report_json
+
+    schema = Path(__file__).resolve().parents[1] / "docs" / "report.schema.json"
+    validator = Draft202012Validator(json.loads(schema.read_text(encoding="utf-8")))
+    render = report_json.render
+
+    def render_and_validate(facts):
+        text = render(facts)
+        validator.validate(json.loads(text))
+        return text
+
+    report_json.render = render_and_validate
+    yield
+    report_json.render = render

@@ -7,8 +7,6 @@ finds both again.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -18,12 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration_data.prepared import PreparedData, PreparedSplit
+from foundation.comma_separated import csv_text
 from foundation.files import JSON, sha256_of_json, write_json, write_text
 from stages.validate.answers import Predictions, decided, probabilities
 
 FORMAT_VERSION = 1
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a table programme takes for the beginning of a formula."""
 
 Outcome = Literal["mended", "broken", "otherwise"]
 
@@ -102,12 +99,10 @@ class ChangesLedger:
 
     def write(self, table: Path, document: Path) -> None:
         """Write the rows as comma-separated values, and counts and rows as JSON."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(field.name for field in fields(LedgerRow))
-        for row in self.rows:
-            writer.writerow(_cell(value) for value in asdict(row).values())
-        write_text(table, text.getvalue())
+        header = [field.name for field in fields(LedgerRow)]
+        write_text(
+            table, csv_text(header, ([_rounded(value) for value in asdict(row).values()] for row in self.rows))
+        )
         counts: list[JSON] = [asdict(one) for one in self.counts]
         rows: list[JSON] = [asdict(row) for row in self.rows]
         write_json(document, {"format_version": FORMAT_VERSION, "variants": counts, "changes": rows})
@@ -230,10 +225,5 @@ def _patients(test: PreparedSplit) -> tuple[str, ...]:
     return tuple(f"sha256:{handles[group]}" for group in test.groups)
 
 
-def _cell(value: str | float | None) -> str:
-    """Return a value as a cell; a name that a table programme would compute gets an apostrophe before it."""
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.6f}"
-    return f"'{value}" if value.startswith(_FORMULA) else value
+def _rounded(value: str | float | None) -> str | None:
+    return f"{value:.6f}" if isinstance(value, float) else value

@@ -22,38 +22,11 @@ from foundation.measurements import Measurement, Where, read_measurements, write
 from foundation.notes import Fp16Notes
 from foundation.record import StageRecord, VariantRecord, Verdict, read_record, write_record
 from foundation.run_folder import RunFolder
-from reports import html, write_report
+from reports import REPORT_FILES, html, write_report
 from reports.facts import Facts, read_facts
 
 GOLD = Path(__file__).parent / "gold"
-FILES = ("index.html", "report.json", "junit.xml", "summary.md", "model_card.md", "bom.cdx.json")
-MEASUREMENT_KEYS = ["metric", "value", "unit", "variant", "provider", "split", "n", "ci95", "settings", "difference"]
-REPORT_SCHEMA = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["format_version", "run", "environment", "stages", "variants", "measurements", "verdicts"],
-    "properties": {
-        "format_version": {"const": 1},
-        "run": {"type": "object", "required": ["name", "configuration", "gates_sha256", "synthetic", "exit_code"]},
-        "environment": {"type": "object"},
-        "stages": {"type": "array"},
-        "variants": {"type": "array"},
-        "measurements": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "additionalProperties": False,
-                "required": MEASUREMENT_KEYS,
-                "properties": dict.fromkeys(MEASUREMENT_KEYS, True) | {"value": {"type": ["number", "null"]}},
-            },
-        },
-        "gate_changes": {"type": "array"},
-        "verdicts": {
-            "type": "array",
-            "items": {"type": "object", "required": ["gate", "status", "value", "limit", "detail"]},
-        },
-    },
-}
+SCHEMA = Path(__file__).resolve().parents[2] / "docs" / "report.schema.json"
 
 
 class Outline(HTMLParser):
@@ -107,14 +80,14 @@ def test_gold(sample: str, name: str, request: pytest.FixtureRequest) -> None:
 def test_the_same_run_gives_the_same_bytes(run: RunFolder, reported_run: RunFolder) -> None:
     write_report(run)
     assert [
-        name for name in FILES if (run.report / name).read_bytes() != (reported_run.report / name).read_bytes()
+        name for name in REPORT_FILES if (run.report / name).read_bytes() != (reported_run.report / name).read_bytes()
     ] == []
-    assert sorted(path.name for path in run.report.iterdir()) == sorted(FILES)
+    assert sorted(path.name for path in run.report.iterdir()) == sorted(REPORT_FILES)
 
 
 def test_report_json_has_the_promised_keys_and_every_measurement(reported_run: RunFolder) -> None:
     report = json.loads((reported_run.report / "report.json").read_text(encoding="utf-8"))
-    Draft202012Validator(REPORT_SCHEMA).validate(report)
+    Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8"))).validate(report)
     found = {key: report["measurements"][0][key] for key in ("metric", "provider", "split", "n", "settings")}
     assert found == {"metric": "accuracy", "provider": "cpu", "split": "test", "n": 48, "settings": {}}
     settings = [row["settings"] for row in report["measurements"]]

@@ -45,7 +45,7 @@ def improve(run: RunFolder) -> None:
 def test_an_intact_run_is_zero_and_its_table_names_every_file(run: RunFolder) -> None:
     checked = check_run(run, None)
     assert (checked.exit_code, checked.bad, checked.faults) == (0, (), ())
-    assert checked.summary.startswith("all as recorded of 8 files (")
+    assert checked.summary.startswith("all as recorded of 9 files (")
     text = shown(checked)
     assert all(f"report/{name}" in text for name in REPORT_FILES)
     assert f"its own digest: {str(checked.record_sha256)[:12]}" in " ".join(text.replace("│", " ").split())
@@ -70,7 +70,7 @@ def test_all_that_is_wrong_is_listed_and_the_code_is_two(run: RunFolder) -> None
     assert {one.path: one.state for one in checked.bad} == {
         "data/test.images.npy": "missing", "extra.bin": "unrecorded", "validate/measurements.json": "changed"
     }  # fmt: skip
-    assert checked.summary.startswith("1 changed, 1 missing, 1 unrecorded of 9 files")
+    assert checked.summary.startswith("1 changed, 1 missing, 1 unrecorded of 10 files")
     values = checked.as_json()
     assert json.loads(json.dumps(values)) == values
     (found,) = [one for one in values["files"] if one["state"] == "changed"]
@@ -89,7 +89,7 @@ def test_an_edited_record_is_told_beside_the_files(run: RunFolder) -> None:
     (fault,) = checked.faults
     assert fault.startswith("run.json: expected sha256 ")
     assert (checked.exit_code, checked.bad) == (2, ())
-    assert "Run.json is faulty, all as recorded of 8 files" in shown(checked)
+    assert "Run.json is faulty, all as recorded of 9 files" in shown(checked)
 
 
 def test_a_record_of_the_former_format_cannot_pass(run: RunFolder) -> None:
