@@ -11,6 +11,8 @@ from foundation.errors import ExitCode
 from foundation.printable import printable, printable_json, printable_lines
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
     from foundation.progress import Observer
@@ -50,6 +52,14 @@ def observer_of(quiet: bool) -> Observer:
     from foundation.progress import Silent, Terminal
 
     return Silent() if quiet else Terminal(error_console())
+
+
+def open_in_browser(path: Path) -> None:
+    """Show a page in the user's browser, or say that there is none."""
+    import webbrowser
+
+    if not webbrowser.open(path.resolve().as_uri()):
+        observer_of(False).say(f"! No browser was found to open {path} in; open it by hand.")
 
 
 def show_outcome(outcome: RunOutcome) -> None:

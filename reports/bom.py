@@ -14,11 +14,15 @@ from uuid import NAMESPACE_URL, uuid5
 from calibration_data.prepared import SPLITS
 from foundation.files import JSON, sha256_of_json
 from foundation.measurements import Measurement
+from foundation.metrics import METRICS
 from foundation.record import VariantRecord
-from reports.facts import Facts
+from reports import formats
+from reports.facts import BASELINE, Facts
+from reports.measured import find, reason_of, shown_unit
 
 _SCHEMA = "http://cyclonedx.org/schema/bom-1.6.schema.json"
 _TASKS = {"multi_class": "image classification", "multi_label": "multi-label image classification"}
+_TRADED = ("size_against_fp32", "latency_speedup", "agreement", "saliency_spearman")
 _RUN, _DATA = "run", "data"
 
 
@@ -76,7 +80,7 @@ def _model(facts: Facts, variant: VariantRecord) -> dict[str, JSON]:
                 "outputs": [{"format": f"one number for each of: {', '.join(facts.record.classes) or 'unknown'}"}],
             },
             "quantitativeAnalysis": {"performanceMetrics": _metrics(facts, variant.variant)},
-            "considerations": {"technicalLimitations": _limitations(facts)},
+            "considerations": _considerations(facts, variant.variant),
         },
         "properties": _properties({"path": variant.path, "size_bytes": variant.size_bytes, "method": variant.method}),
     }
@@ -109,6 +113,24 @@ def _metric(one: Measurement) -> dict[str, JSON]:
     )
     name = one.metric if one.unit == "share" else f"{one.metric} in {one.unit}"
     return {"type": name, "value": f"{one.value:.9g}", **({"slice": told} if told else {}), **interval}
+
+
+def _considerations(facts: Facts, variant: str) -> dict[str, JSON]:
+    """Return what speaks for and against the file: its limits, and what it trades against fp32."""
+    traded = [] if variant == BASELINE else [_trade(facts, variant, metric) for metric in _TRADED]
+    return {
+        "technicalLimitations": _limitations(facts),
+        **({"performanceTradeoffs": traded} if traded else {}),
+    }
+
+
+def _trade(facts: Facts, variant: str, metric: str) -> str:
+    one, heading = find(facts, metric, variant), METRICS[metric].heading
+    if one.value is None:
+        return f"{heading}: not measured ({reason_of(one)})"
+    within = f" ({formats.interval(*one.ci95, shown_unit(one))})" if one.ci95 else ""
+    against = "" if "fp32" in heading else " against fp32"
+    return f"{heading}{against}: {formats.with_unit(one.value, shown_unit(one))}{within}"
 
 
 def _limitations(facts: Facts) -> list[str]:

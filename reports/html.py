@@ -76,7 +76,7 @@ class Section:
 
 def render(facts: Facts) -> str:
     """Return the page."""
-    template = _environment().get_template("report.html")
+    template = page_environment().get_template("report.html")
     found = searches(facts)
     return template.render(
         facts=facts,
@@ -137,7 +137,8 @@ def anchor(key: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", key)
 
 
-def _environment() -> Environment:
+def page_environment() -> Environment:
+    """Return what fills the templates, every text escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

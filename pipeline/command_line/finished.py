@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from foundation.errors import ExitCode
 from foundation.printable import printable
 from pipeline.command_line.options import (
     AsJson,
@@ -14,18 +15,35 @@ from pipeline.command_line.options import (
     ExistingRun,
     Quiet,
 )
-from pipeline.console import observer_of, print_result, show_night
+from pipeline.console import observer_of, open_in_browser, print_result, show_night
+from pipeline.exports.outside import refuse_inside_a_run, write_page
 
 
-def report(run: ExistingRun, as_json: AsJson = False) -> None:
-    """Write the report of a run again from its files."""
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="a run folder; of several, a page over them")],
+    output: Annotated[Path | None, typer.Option(help="the page over several runs (default: beside them)")] = None,
+    show: Annotated[bool, typer.Option("--open", help="open what was written in a browser")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the report of a run again from its files, or a page over several runs."""
     from foundation.run_folder import RunFolder
     from pipeline.custody.report_again import report_again
+    from pipeline.custody.runs_index import write_index
 
-    path, unverified = report_again(RunFolder(run))
-    if unverified is not None:
-        observer_of(False).say(f"! {unverified}")
+    code, warnings = ExitCode.PASSED, list[str]()
+    if len(runs) == 1 and output is None:
+        path, unverified = report_again(RunFolder(runs[0]))
+        warnings += [] if unverified is None else [unverified]
+    else:
+        written = write_index(runs, output)
+        path, warnings = written.path, list(written.unreadable)
+        code = ExitCode.INCOMPLETE if warnings else ExitCode.PASSED
+    for warning in warnings:
+        observer_of(False).say(f"! {warning}")
     print_result({"report": str(path)}) if as_json else print(printable(str(path)))
+    if show:
+        open_in_browser(path)
+    raise typer.Exit(code)
 
 
 def check(
@@ -85,17 +103,27 @@ def accept(
     print(printable(f"accepted {accepted.folder}"))
 
 
-def compare(first: ExistingRun, second: ExistingRun, as_json: AsJson = False) -> None:
+def compare(
+    first: ExistingRun,
+    second: ExistingRun,
+    html: Annotated[Path | None, typer.Option(help="write the comparison as a page, too")] = None,
+    as_json: AsJson = False,
+) -> None:
     """Compare the measurements of two runs by the tolerances of the second; the first one is the accepted one."""
     from foundation.run_folder import RunFolder
     from pipeline.judge.comparison import compare as compare_runs
+    from pipeline.judge.comparison_html import comparison_html
     from pipeline.judge.comparison_text import comparison_table
     from pipeline.judge.evidence import read_evidence
     from pipeline.judge.paired_runs import pair_runs
     from pipeline.judge.tolerances import recorded_settings
 
+    if html is not None:
+        refuse_inside_a_run(html, "--html")
     accepted, current = (read_evidence(RunFolder(path)) for path in (first, second))
     pairs = pair_runs(RunFolder(first), accepted.record, RunFolder(second), current.record)
     comparison = compare_runs(accepted, current, recorded_settings(current.record), pairs)
+    if html is not None:
+        write_page(html, comparison_html(comparison, accepted, current, pairs))
     print_result(comparison.as_json() if as_json else comparison_table(comparison))
     raise typer.Exit(comparison.exit_code)

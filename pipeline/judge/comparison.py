@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 from foundation.errors import ExitCode, UsageError
@@ -38,6 +38,7 @@ class Difference:
         current: the current run's value, likewise.
         status: `regressed` and `missing` turn the comparison red; `not_compared` are latencies of two processors.
         detail: why, in a few words.
+        may_be_chance: whether the change is beyond the tolerance and yet not shown; such a one is `unchanged`.
     """
 
     metric: str
@@ -48,10 +49,11 @@ class Difference:
     current: float | None
     status: Status
     detail: str
+    may_be_chance: bool = False
 
     def as_json(self) -> dict[str, JSON]:
         """Return the difference as it stands in `comparison.json`."""
-        own = {name: value for name, value in asdict(self).items() if name != "where"}
+        own = {name: value for name, value in asdict(self).items() if name not in ("where", "may_be_chance")}
         where = self.where
         return {**own, "provider": where.provider, "split": where.split, "settings": where.settings}
 
@@ -65,12 +67,14 @@ class Comparison:
         current: name of the current run.
         statements: what else differs (configuration, gates, data, processor, versions), one sentence each.
         differences: one per measurement, the regressed ones first, then the missing ones.
+        other_images: why answers and maps of the two are not comparable, as a sentence; None where they are.
     """
 
     accepted: str
     current: str
     statements: tuple[str, ...]
     differences: tuple[Difference, ...] = field(default=())
+    other_images: str | None = None
 
     @property
     def exit_code(self) -> ExitCode:
@@ -156,10 +160,20 @@ def compare(
         elif new is not None and new.value is not None:
             differences.append(_difference(new, None, new.value, "new", "not in the accepted run"))
     differences.sort(key=lambda difference: ORDER.index(difference.status))  # stable: the runs' own order within each
-    statements = _statements(accepted, current)
+    other_images = _other_images(accepted, current, pairs)
+    statements = (*((other_images,) if other_images else ()), *_statements(accepted, current))
     if pairs is not None and pairs.why_not is not None:
         statements += (f"Answers are compared by fixed tolerances. {pairs.why_not}",)
-    return Comparison(accepted.run, current.run, statements, tuple(differences))
+    return Comparison(accepted.run, current.run, statements, tuple(differences), other_images)
+
+
+def _other_images(accepted: Evidence, current: Evidence, pairs: PairedRuns | None) -> str | None:
+    """Return why answers and maps are not comparable; the same test images with other training images are."""
+    if accepted.data_sha256 == current.data_sha256 or (pairs is not None and pairs.why_not is None):
+        return None
+    if pairs is not None and pairs.other_images:
+        return "Not comparable: the two runs were measured on other test images."
+    return "Not comparable: the two runs read other data, and whether their test images are the same cannot be told."
 
 
 def _holm_by_metric(differences: Mapping[Key, PairedDifference]) -> Mapping[Key, float | None]:
@@ -230,10 +244,12 @@ def _judge(
     status: Status = "improved" if (change > 0) == row.higher_is_better else "regressed"
     if loss_p is not None:
         if status == "regressed" and loss_p > SIGNIFICANT:
-            return _difference(old, accepted, new.value, "unchanged", f"may be chance, {_p_in_words(loss_p)}")
+            why = f"may be chance, {_p_in_words(loss_p)}"
+            return replace(_difference(old, accepted, new.value, "unchanged", why), may_be_chance=True)
         return _difference(old, accepted, new.value, status, f"by more than {shown}, {_p_in_words(loss_p)}")
     if row.inputs in _BY_INTERVALS and _intervals_meet(old, new):
-        return _difference(old, accepted, new.value, "unchanged", "the 95 % intervals meet")
+        found = _difference(old, accepted, new.value, "unchanged", "the 95 % intervals meet")
+        return replace(found, may_be_chance=True)
     return _difference(old, accepted, new.value, status, f"by more than {shown}")
 
 

@@ -31,10 +31,12 @@ class PairedRuns:
     Attributes:
         differences: (metric, variant, where) → this run's number − the accepted one's.
         why_not: why there are none, as a sentence; None where there are.
+        other_images: whether that is because the two were asked about other images, or these have other labels.
     """
 
     differences: Mapping[Key, PairedDifference] = field(default_factory=dict)
     why_not: str | None = None
+    other_images: bool = False
 
 
 NOTHING_ACCEPTED = PairedRuns(why_not="No run was accepted yet; `edgeproof accept RUN` accepts one.")
@@ -61,9 +63,9 @@ def pair_runs(
         refuse_changed(accepted, accepted_record)
         then, now = read_prepared(accepted.data), read_prepared(current.data)
         if (then.classes, then.test.sha256) != (now.classes, now.test.sha256):
-            return PairedRuns(why_not="The accepted run answered other test images.")
+            return PairedRuns(why_not="The accepted run answered other test images.", other_images=True)
         if not np.array_equal(then.test.labels, now.test.labels):
-            return PairedRuns(why_not="The accepted run's test images have other labels.")
+            return PairedRuns(why_not="The accepted run's test images have other labels.", other_images=True)
         settings = AccuracySettings.model_validate(_accuracy_settings(current_record))
         differences: dict[Key, PairedDifference] = {}
         for variant in _variants(accepted_record, current_record):

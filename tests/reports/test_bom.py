@@ -154,3 +154,13 @@ def test_it_holds_no_time_and_its_number_follows_from_its_content(reported_run: 
     assert not re.search(r'"timestamp"|\d{4}-\d{2}-\d{2}T', text)
     other = bom.render(replace(facts, measurements=facts.measurements[1:]))
     assert json.loads(other)["serialNumber"] != json.loads(text)["serialNumber"]
+
+
+def test_a_variant_says_what_it_trades_and_where_its_numbers_hold(found: dict[str, Any]) -> None:
+    models = of_type(found, "machine-learning-model")
+    considered = models["model:static-int8"]["modelCard"]["considerations"]
+    size = f"Size, × fp32: {SIZES[3] / SIZES[0]:.3f}"
+    assert considered["performanceTradeoffs"][0] == size
+    assert considered["performanceTradeoffs"][2].startswith("Agreement with fp32: 85.4")
+    assert "AMD EPYC 7B13" in considered["technicalLimitations"][0]
+    assert "performanceTradeoffs" not in models["model:fp32"]["modelCard"]["considerations"]

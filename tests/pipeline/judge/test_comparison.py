@@ -228,12 +228,13 @@ def test_what_else_differs_is_stated_first(tmp_path: Path) -> None:
     )
     comparison = compare(old, new, DEFAULT)
     assert [statement.split(":")[0] for statement in comparison.statements] == [
+        "Not comparable",
         "Another configuration",
         "Another gates",
         "Another data",
         "Other versions",
     ]
-    assert comparison.statements[3] == "Other versions: onnxruntime 1.31.1 → 1.32.0."
+    assert comparison.statements[4] == "Other versions: onnxruntime 1.31.1 → 1.32.0."
     assert comparison.exit_code == ExitCode.PASSED
     assert (comparison.accepted, comparison.current) == ("old", "new")
 
