@@ -70,7 +70,7 @@ def export_dicom(
     _require_highdicom()
     refuse_inside_a_run(output, "--output")
     facts = read_facts(run)
-    settings = dicom_settings(run, facts.record.configuration)
+    settings = dicom_settings(run, facts.record)
     refuse_changed(run, facts.record)
     maps = _maps(run, facts, variant)
     data = facts.data

@@ -13,6 +13,7 @@ from calibration_data.dataset import BadImageError
 from calibration_data.prepared import PreparedSplit
 from foundation.errors import UsageError
 from foundation.files import JSON, sha256_of_file
+from foundation.record import RunRecord
 from foundation.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -50,19 +51,19 @@ class SourceImage:
     time: str
 
 
-def dicom_settings(run: RunFolder, configuration: Mapping[str, JSON]) -> Mapping[str, JSON]:
+def dicom_settings(run: RunFolder, record: RunRecord) -> Mapping[str, JSON]:
     """Return what a run's configuration says of its DICOM images.
 
     Raises:
         UsageError: they were no DICOM files.
     """
-    data = configuration.get("data")
+    data = record.configuration.get("data")
     source = data.get("source") if isinstance(data, dict) else None
     name = source.get("name") if isinstance(source, dict) else None
     if not isinstance(data, dict) or name != "dicom":
         raise UsageError(
             f"{run.root}: expected a run on DICOM files, to whose studies such objects belong, found one on the data "
-            f"set {str(name)[:60]}. Its maps stand in report/index.html."
+            f"set {record.dataset[:60]}. Its maps stand in report/index.html."
         )
     return data
 

@@ -197,5 +197,5 @@ def test_a_run_on_other_images_and_an_unknown_variant_are_refused(
     from small_run import write_run
 
     other = write_run(tmp_path / "other")
-    with pytest.raises(UsageError, match="expected a run on DICOM files"):
+    with pytest.raises(UsageError, match="found one on the data set digits"):
         export_dicom(other, images, tmp_path / "out")
