@@ -108,6 +108,11 @@ class RunFolder:
         return self.root / "validate" / "reliability.json"
 
     @property
+    def answers(self) -> Path:
+        """Confusion matrices, ROC and precision-recall curves, and what is to be doubted of fp32."""
+        return self.root / "validate" / "answers.json"
+
+    @property
     def report(self) -> Path:
         """The folder of the report."""
         return self.root / "report"

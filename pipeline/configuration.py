@@ -64,13 +64,23 @@ class NightlySettings(Settings):
     keep: int = Field(14, ge=1, le=10_000, description="run folders that stay on disk; the accepted one always does")
 
 
+Words = Annotated[str, Field(max_length=2000)]
+
+
 class ReportSettings(Settings):
-    """What the report tells."""
+    """What the report tells: the words of whoever answers for the model; what is empty stands as "not stated"."""
 
     show_names: bool = Field(
         False,
         description="images by their files' names; else by the first digits of their sha256, which tell nothing",
     )
+    intended_use: Words = Field("", description="what the model is for, by whom and where it is used")
+    population: Words = Field("", description="whose images it is meant for, and whose these are")
+    reference_standard: Words = Field("", description="how the truth of the images was found, and by whom")
+    acquisition_devices: Words = Field("", description="with what the images were taken")
+    contraindications: Words = Field("", description="when the model must not be used")
+    author: Words = Field("", description="who answers for this run")
+    reviewer: Words = Field("", description="who is to sign the report")
 
 
 class Configuration(Settings):

@@ -41,6 +41,8 @@ class RunOutcome:
     def sentence(self) -> str:
         """The outcome in one sentence."""
         counts = Counter(verdict.status for verdict in self.verdicts)
+        if not self.verdicts and self.exit_code == ExitCode.PASSED:
+            return "No gates were set: the run reports what it measured and accepts nothing."
         gates = f"{counts['passed']} of {len(self.verdicts)} gates passed"
         return {
             ExitCode.PASSED: f"All gates passed ({len(self.verdicts)}).",

@@ -118,7 +118,9 @@ def _metric(one: Measurement) -> dict[str, JSON]:
 def _considerations(facts: Facts, variant: str) -> dict[str, JSON]:
     """Return what speaks for and against the file: its limits, and what it trades against fp32."""
     traded = [] if variant == BASELINE else [_trade(facts, variant, metric) for metric in _TRADED]
+    use = facts.words("intended_use")
     return {
+        **({"useCases": [use]} if use else {}),
         "technicalLimitations": _limitations(facts),
         **({"performanceTradeoffs": traded} if traded else {}),
     }
@@ -136,7 +138,9 @@ def _trade(facts: Facts, variant: str, metric: str) -> str:
 def _limitations(facts: Facts) -> list[str]:
     measured_on = f"The numbers hold for the processor they were measured on: {facts.record.environment.cpu.model}."
     generated = "The images were generated; the numbers have no clinical meaning."
-    return [measured_on, *([generated] if facts.record.synthetic else [])]
+    said = [facts.words("contraindications")] if facts.words("contraindications") else []
+    unsaid = [] if facts.words("intended_use") else ["The run states no intended use."]
+    return [measured_on, *([generated] if facts.record.synthetic else []), *said, *unsaid]
 
 
 def _data(facts: Facts) -> JSON:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from foundation.errors import ExitCode
 from reports import html
+from reports.forest import Forest
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ class ComparedRuns:
         exit_code: what the command tells its caller.
         runs: the first and the second.
         statements: what else differs, one sentence each.
+        plots: the changes beyond their tolerances with their intervals, one plot for each unit.
         parts: the worse first.
         version: of edgeproof that wrote the page; None where unknown.
     """
@@ -96,6 +98,7 @@ class ComparedRuns:
     exit_code: ExitCode
     runs: tuple[ComparedRun, ComparedRun]
     statements: tuple[str, ...]
+    plots: tuple[Forest, ...]
     parts: tuple[ComparedPart, ...]
     version: str | None
 

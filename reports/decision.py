@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,23 +12,39 @@ from foundation.record import Verdict, exit_code_of
 from reports.facts import Facts
 from reports.formats import count
 
+Kind = Literal["passed", "changed", "failed", "incomplete", "unjudged"]
+
+WORDS: Mapping[Kind, str] = {
+    "passed": "Accept",
+    "changed": "Cannot be told",
+    "failed": "Reject",
+    "incomplete": "Cannot be told",
+    "unjudged": "No criteria",
+}
+"""What the criteria say of the files; a person decides."""
+
 
 @dataclass(frozen=True)
 class Decision:
     """What the reviewer reads first.
 
     Attributes:
-        kind: decides colour and symbol; "unjudged" where no gate was set, "changed" where the gates hold but were
-            changed after measurements were seen.
+        kind: decides colour and symbol; "unjudged" where the baseline or a shipped variant has no gate, "changed"
+            where the gates hold but were changed after measurements were seen.
         headline: for example "2 of 7 gates failed".
         sentence: why.
         exit_code: what the process told its caller; 3 where the run has not recorded that it ended.
     """
 
-    kind: Literal["passed", "changed", "failed", "incomplete", "unjudged"]
+    kind: Kind
     headline: str
     sentence: str
     exit_code: ExitCode
+
+    @property
+    def word(self) -> str:
+        """The decision in a word or three."""
+        return WORDS[self.kind]
 
 
 def outcome(facts: Facts) -> Decision:
@@ -52,6 +69,17 @@ def outcome(facts: Facts) -> Decision:
     )
 
 
+def without_gate(facts: Facts) -> tuple[str, ...]:
+    """Return the baseline and the shipped variants that no gate is about."""
+    judged = {variant_of(verdict) for verdict in facts.record.verdicts}
+    return tuple(name for name in facts.variant_names if name not in judged)
+
+
+def variant_of(verdict: Verdict) -> str:
+    """Return the file that a gate is about."""
+    return verdict.measurement.variant if verdict.measurement else verdict.gate.partition(": ")[0]
+
+
 def _in_words(facts: Facts, exit_code: ExitCode) -> Decision:
     verdicts = facts.record.verdicts
     if exit_code == ExitCode.INCOMPLETE:
@@ -68,6 +96,16 @@ def _in_words(facts: Facts, exit_code: ExitCode) -> Decision:
         told = " ".join(change.sentence for change in changes)
         return Decision(
             "changed", "Gates changed after the measurements", f"{told} As changed, they hold.", exit_code
+        )
+    uncovered = without_gate(facts)
+    if uncovered:
+        held = "the gate holds" if len(verdicts) == 1 else f"all {len(verdicts)} gates hold"
+        return Decision(
+            "unjudged",
+            f"No gate on {_listing(list(uncovered))}",
+            f"Of what was asked, {held}; but nothing says how good {'they' if len(uncovered) > 1 else 'it'} must "
+            "be. A run is accepted only with a gate on the baseline and one on every variant.",
+            exit_code,
         )
     return Decision(
         "passed",

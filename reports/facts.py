@@ -14,8 +14,19 @@ from pathlib import Path
 from typing import TypeVar
 
 from calibration_data.prepared import PreparedData, Task
+from foundation.answer_documents import (
+    AnswersInDetail,
+    ChangesDocument,
+    MachineNote,
+    ReliabilityDocument,
+    read_answers,
+    read_changes,
+    read_machine,
+    read_reliability,
+)
 from foundation.errors import EdgeproofError
 from foundation.explanations import Explanations
+from foundation.files import JSON
 from foundation.image_by_image import ImageByImage, read_image_by_image
 from foundation.measurements import UNINFORMED, Measurement, read_measurements
 from foundation.record import RunRecord, read_record
@@ -41,6 +52,10 @@ class Facts:
         image_by_image: changed answers, and the images whose maps are shown; None where the run holds neither.
         maps: variant → its maps by the shown method.
         history: the numbers of each training epoch by name; empty where nothing was trained.
+        changes: every changed answer; None of a run that holds none, and likewise below.
+        reliability: bins of the reliability diagrams.
+        answers: confusion matrices and curves.
+        machine: how the machine was while files were timed.
         unreadable: one sentence for each file that exists but could not be used.
     """
 
@@ -50,6 +65,10 @@ class Facts:
     image_by_image: ImageByImage | None = None
     maps: Mapping[str, Explanations] = field(default_factory=dict)
     history: tuple[Epoch, ...] = ()
+    changes: ChangesDocument | None = None
+    reliability: ReliabilityDocument | None = None
+    answers: AnswersInDetail | None = None
+    machine: MachineNote | None = None
     unreadable: tuple[str, ...] = ()
 
     @cached_property
@@ -64,8 +83,25 @@ class Facts:
     @property
     def show_names(self) -> bool:
         """Whether the run's user wants files' names in the report."""
+        return self._report.get("show_names") is True
+
+    def words(self, name: str) -> str:
+        """Return what the run's user says of intended use, population…; "" where nothing is stated."""
+        said = self._report.get(name)
+        return said.strip() if isinstance(said, str) else ""
+
+    @property
+    def _report(self) -> Mapping[str, JSON]:
         report = self.record.configuration.get("report")
-        return isinstance(report, dict) and report.get("show_names") is True
+        return report if isinstance(report, dict) else {}
+
+    @cached_property
+    def index_of_handle(self) -> Mapping[str, int]:
+        """Handle → position in the test split; of equal images the first."""
+        if self.data is None:
+            return {}
+        test = self.data.test
+        return {test.handle(index): index for index in reversed(range(len(test)))}
 
     def image_name(self, index: int) -> str:
         """Return what a test image is called in the report."""
@@ -77,7 +113,7 @@ class Facts:
         """Whether an image has one class or any number of labels; one class where the run has not read its images."""
         return self.record.task or "multi_class"
 
-    @property
+    @cached_property
     def variant_names(self) -> tuple[str, ...]:
         """Compiled variants, the baseline first, then those that could not be compiled."""
         known = [variant.variant for variant in self.record.variants]
@@ -103,7 +139,19 @@ def read_facts(run: RunFolder) -> Facts:
     history = _optional(run.history, _history, unreadable) or ()
     found = _optional(run.image_by_image, read_image_by_image, unreadable)
     maps = _maps(run, record, found.maps.method, unreadable) if found and found.maps else {}
-    return Facts(record, measurements, data, found, maps, history, tuple(unreadable))
+    return Facts(
+        record,
+        measurements,
+        data,
+        found,
+        maps,
+        history,
+        _optional(run.changes, read_changes, unreadable),
+        _optional(run.reliability, read_reliability, unreadable),
+        _optional(run.answers, read_answers, unreadable),
+        _optional(run.machine, read_machine, unreadable),
+        tuple(unreadable),
+    )
 
 
 def _maps(run: RunFolder, record: RunRecord, method: str, unreadable: list[str]) -> dict[str, Explanations]:

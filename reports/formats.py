@@ -128,16 +128,24 @@ def interval(low: float, high: float, unit: str) -> str:
 
 def change(value: float, ci95: tuple[float, float] | None, unit: str) -> str:
     """Return a difference from fp32 with its sign and interval: "−0.8 points against fp32 (−1.9 to +0.3)"."""
-    shown = [signed(one, unit, with_word=False) for one in ci95 or ()]
-    within = f"({shown[0]} to {shown[1]})" if ci95 else "(no interval)"
+    within = f"({signed_interval(ci95, unit)})" if ci95 else "(no interval)"
     return f"{signed(value, unit)} against fp32 {within}"
 
 
 def signed(value: float, unit: str, with_word: bool = True) -> str:
     """Return a difference with its sign: "−0.8 points", "+0.013"; the unit's word may be left to its context."""
     factor, word = (100.0, "points") if unit == "share" else (1.0, UNIT_WORDS.get(unit, unit))
-    shown = f"{factor * value:+.{1 if factor > 1 else 3}f}".replace("-", "−")
+    digits = 1 if factor > 1 or unit == "dB" else 3
+    shown = f"{factor * value:+.{digits}f}".replace("-", "−")
+    if float(shown.replace("−", "-")) == 0.0:
+        shown = f"{0:.{digits}f}"  # a rounded nothing has no sign
     return f"{shown} {word}" if word and with_word else shown
+
+
+def signed_interval(ci95: tuple[float, float], unit: str) -> str:
+    """Return the interval of a difference: "−1.9 to +0.3", its unit left to the number before it."""
+    low, high = (signed(one, unit, with_word=False) for one in ci95)
+    return f"{low} to {high}"
 
 
 def speedup_in_words(ci95: tuple[float, float] | None) -> str:

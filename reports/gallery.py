@@ -1,4 +1,4 @@
-"""The pictures on the page: saliency maps side by side, and the images whose answer changed."""
+"""The gallery: test images with fp32's map, each variant's, and the difference; the least alike first."""
 
 from __future__ import annotations
 
@@ -7,139 +7,129 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from foundation.image_by_image import Answer, ChangedAnswer, ShownImage
-from reports import formats, overlays
+from foundation.image_by_image import ShownImage
+from reports import formats, tiles
 from reports.facts import BASELINE, Facts
 
 NO_FINDING = "no finding"
+MOST_STRIPS = 8
+"""Variants whose map stands below the large pictures of an image; the others are as like fp32's as these."""
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture with what it shows in words.
+class Tile:
+    """One picture: what lies over the image, and what it shows in words.
 
     Attributes:
-        url: a `data:` address; "" where there is no picture.
+        over: a `data:` address of a map; "" where the image stands alone.
         alt: text for a reader who cannot see it.
-        caption: short text below it.
+        title: a word or two above it.
+        caption: a line below it.
     """
 
-    url: str
+    over: str
     alt: str
+    title: str
     caption: str
 
 
 @dataclass(frozen=True)
-class GridRow:
+class Card:
     """One test image and its maps.
 
     Attributes:
+        key: part of its id.
         title: the image's name.
         truth: name of the true class, or of the true labels.
         explained: the label that the maps explain; "" where that is fp32's answer.
         why: why it was chosen.
-        original: the image itself.
-        maps: one picture per column of the grid.
+        picture: a `data:` address of the image itself.
+        outline: of the mask; "" where there is none.
+        tiles: the image, fp32's map, the map that moved most, and where the two differ.
+        strip: the other variants' maps.
     """
 
+    key: str
     title: str
     truth: str
     explained: str
     why: str
-    original: Picture
-    maps: tuple[Picture, ...]
+    picture: str
+    outline: str
+    tiles: tuple[Tile, ...]
+    strip: tuple[Tile, ...]
 
 
 @dataclass(frozen=True)
-class Grid:
+class Gallery:
     """Saliency maps side by side.
 
     Attributes:
         method: how they were made.
-        columns: variant names, the baseline first.
-        rows: one per chosen image.
+        cards: one per chosen image.
         with_masks: whether a lesion's outline is drawn anywhere.
         compared: how many test images have maps.
     """
 
     method: str
-    columns: tuple[str, ...]
-    rows: tuple[GridRow, ...]
+    cards: tuple[Card, ...]
     with_masks: bool
     compared: int
 
 
-@dataclass(frozen=True)
-class AnswerRow:
-    """A variant's answer in words, and the probability that it gave to it, where it gives any."""
-
-    variant: str
-    label: str
-    probability: float | None
-    correct: bool
-
-
-@dataclass(frozen=True)
-class ChangedImage:
-    """A changed answer with its picture.
-
-    Attributes:
-        title: the image's name.
-        picture: the image.
-        truth: name of the true class, or of the true labels.
-        question: the label that was decided; "" where an image has one class.
-        answers: fp32's, and those that differ from it.
-    """
-
-    title: str
-    picture: Picture
-    truth: str
-    question: str
-    answers: tuple[AnswerRow, ...]
-
-
-def saliency_grid(facts: Facts) -> Grid | None:
-    """Return the grid of maps; None where the run holds no maps or no images."""
+def gallery(facts: Facts) -> Gallery | None:
+    """Return the gallery; None where the run holds no maps or no images."""
     shown = facts.image_by_image.maps if facts.image_by_image else None
     if shown is None or facts.data is None or BASELINE not in facts.maps:
         return None
     images = [image for image in shown.images if image.index < len(facts.data.test)]
-    columns = tuple(variant for variant in facts.variant_names if variant in facts.maps)
-    rows = tuple(_grid_row(facts, image, columns) for image in images)
+    cards = tuple(_card(facts, image) for image in images)
     with_masks = any(facts.data.test.has_mask[image.index] for image in images)
-    return Grid(shown.method, columns, rows, with_masks, shown.compared)
+    return Gallery(shown.method, cards, with_masks, shown.compared)
 
 
-def changed_images(facts: Facts) -> tuple[ChangedImage, ...]:
-    """Return the first images whose answer changed."""
-    if facts.image_by_image is None:
-        return ()
-    return tuple(_changed_image(facts, changed) for changed in facts.image_by_image.answers.first)
-
-
-def _grid_row(facts: Facts, image: ShownImage, columns: tuple[str, ...]) -> GridRow:
-    assert facts.data is not None  # saliency_grid asked
+def _card(facts: Facts, image: ShownImage) -> Card:
+    assert facts.data is not None  # gallery asked
     test = facts.data.test
-    name, pixels = facts.image_name(image.index), test.images[image.index]
+    name = facts.image_name(image.index)
     mask = test.masks[image.index] if test.has_mask[image.index] else None
-    outline = ", the lesion outlined" if mask is not None else ""
-    pictures = []
-    for variant in columns:
-        saliency = facts.maps[variant].of_image(image.index)
-        if saliency is None:
-            pictures.append(Picture("", "", formats.NOT_MEASURED))
-            continue
-        url = overlays.data_url(overlays.overlay(pixels, saliency, mask))
-        caption = _caption(variant, image.likeness.get(variant))
-        pictures.append(Picture(url, f"Saliency map of {variant} for {name}{outline}: {caption}", caption))
-    return GridRow(
+    outlined = ", the lesion outlined" if mask is not None else ""
+    by_likeness = sorted(
+        (variant for variant in facts.variant_names if variant in facts.maps and variant != BASELINE),
+        key=lambda variant: image.likeness.get(variant, 2.0),
+    )
+    large = [Tile("", f"Test image {name}{outlined}", "Image", "")]
+    large.append(_tile(facts, BASELINE, image, name, outlined))
+    if by_likeness:
+        least = by_likeness[0]
+        large += [_tile(facts, least, image, name, outlined), _difference(facts, least, image, name)]
+    return Card(
+        f"image-{image.index}",
         name,
         _truth_name(facts, _true_classes(test.labels, image.index)),
         _explained(facts, image.index),
         _why(image),
-        Picture(overlays.data_url(overlays.picture(pixels, mask)), f"Test image {name}{outline}", ""),
-        tuple(pictures),
+        tiles.photograph(test.images[image.index]),
+        "" if mask is None else tiles.outline(mask),
+        tuple(tile for tile in large if tile.over or tile.title == "Image" or tile.caption),
+        tuple(_tile(facts, variant, image, name, outlined) for variant in by_likeness[1 : 1 + MOST_STRIPS]),
     )
+
+
+def _tile(facts: Facts, variant: str, image: ShownImage, name: str, outlined: str) -> Tile:
+    saliency = facts.maps[variant].of_image(image.index)
+    if saliency is None:
+        return Tile("", "", variant, formats.NOT_MEASURED)
+    caption = _caption(variant, image.likeness.get(variant))
+    alt = f"Saliency map of {variant} for {name}{outlined}: {caption}"
+    return Tile(tiles.heat(saliency), alt, variant, caption)
+
+
+def _difference(facts: Facts, variant: str, image: ShownImage, name: str) -> Tile:
+    fp32, other = (facts.maps[of].of_image(image.index) for of in (BASELINE, variant))
+    over = "" if fp32 is None or other is None else tiles.difference(other, fp32)
+    alt = f"Where the map of {variant} says more (orange) and less (purple) than fp32's for {name}"
+    return Tile(over, alt, f"{variant} − fp32", "orange more, purple less" if over else "")
 
 
 def _why(image: ShownImage) -> str:
@@ -162,25 +152,6 @@ def _caption(variant: str, correlation: float | None) -> str:
     if correlation is None:
         return "explains another class"
     return f"ρ = {formats.score(correlation)}"
-
-
-def _changed_image(facts: Facts, changed: ChangedAnswer) -> ChangedImage:
-    truth = _truth_name(facts, changed.truth)
-    question = "" if changed.label is None else class_name(facts, changed.label)
-    answers = tuple(_answer_row(facts, changed, answer) for answer in (changed.baseline, *changed.others))
-    if facts.data is None or changed.index >= len(facts.data.test):
-        return ChangedImage(f"test image {changed.index}", Picture("", "", ""), truth, question, answers)
-    test = facts.data.test
-    name = facts.image_name(changed.index)
-    mask = test.masks[changed.index] if test.has_mask[changed.index] else None
-    url = overlays.data_url(overlays.picture(test.images[changed.index], mask))
-    return ChangedImage(name, Picture(url, f"Test image {name}", ""), truth, question, answers)
-
-
-def _answer_row(facts: Facts, changed: ChangedAnswer, answer: Answer) -> AnswerRow:
-    yes_no = "yes" if answer.answer else "no"
-    label = class_name(facts, answer.answer) if changed.label is None else yes_no
-    return AnswerRow(answer.variant, label, answer.probability, answer.correct)
 
 
 def class_name(facts: Facts, label: int) -> str:

@@ -1,69 +1,49 @@
-"""The report's page: one file, no network, no script. Every text from the run is escaped by the templates."""
+"""The report's page: one file, no network, readable without scripts. Every text from the run is escaped.
+
+One script of our own sorts, filters, enlarges and folds; the page's policy allows its digest and nothing else.
+"""
 
 from __future__ import annotations
 
-import json
+import base64
+import hashlib
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from calibration_data.flow import data_flow
 from calibration_data.summary import summary_lines
 from foundation.files import JSON
-from foundation.measurements import Measurement
-from foundation.record import Verdict
-from reports import charts, formats
+from reports import formats
+from reports.class_forest import class_forests, subgroup_forests
 from reports.class_tables import class_tables, rare_sentence, subgroup_tables
-from reports.decision import judged_as_it_stands, judged_difference, outcome
+from reports.curves_section import class_curves, history_figures, keys, reliability_figures
 from reports.facts import Facts
-from reports.gallery import changed_images, saliency_grid
-from reports.measured import deciding_metric, find, latency_settings, method_name, reason_of, shown_unit
+from reports.first_screen import first_screen
+from reports.gallery import gallery
+from reports.gate_rows import STATUS_WORDS, gate_forests, gate_rows
+from reports.glossary import glossary, term_id, terms_by_heading
+from reports.ledger import MOST_PICTURES, confusions, ledger
+from reports.lineage import lineage
+from reports.measured import deciding_metric, method_name
+from reports.multiples import multiples
+from reports.not_covered import gaps, limits
 from reports.recovery_table import recovery_table
 from reports.robustness import robustness
 from reports.saliency_tables import saliency_tables
+from reports.statements import claim, sanity_sentences, statements
 from reports.threshold_tables import threshold_tables
-from reports.tuning import LONG_NOTES, Search, searches
+from reports.tuning import LONG_NOTES, searches
 from reports.variant_tables import accuracy_table, at_a_glance, latency_tables
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-STATUS_WORDS = {
-    "passed": "passed",
-    "failed": "failed",
-    "inconclusive": "inconclusive",
-    "missing": "not measured",
-    "done": "done",
-    "reused": "reused",
-    "not_measured": "not measured",
-}
-
-
-@dataclass(frozen=True)
-class GateRow:
-    """One gate as it stands in the first table."""
-
-    gate: str
-    detail: str
-    limit: str
-    value: str
-    interval: str
-    status: str
-
-
-@dataclass(frozen=True)
-class MeasurementRow:
-    """One measurement as it stands in the complete list."""
-
-    variant: str
-    metric: str
-    value: str
-    interval: str
-    n: str
-    where: str
-    settings: str
+SYMBOLS = {"passed": "✓", "failed": "✕", "incomplete": "!", "changed": "!", "unjudged": "–"}
+STATUS_SIGNS = {"passed": "✓", "failed": "✕", "inconclusive": "~", "missing": "!"}
 
 
 @dataclass(frozen=True)
@@ -77,51 +57,87 @@ class Section:
 def render(facts: Facts) -> str:
     """Return the page."""
     template = page_environment().get_template("report.html")
-    found = searches(facts)
-    return template.render(
-        facts=facts,
-        sections=_sections(facts, found),
-        outcome=outcome(facts),
-        gates=[_gate_row(verdict) for verdict in facts.record.verdicts],
-        glance=at_a_glance(facts),
-        accuracy=accuracy_table(facts),
-        saliency=saliency_tables(facts),
-        latency=latency_tables(facts),
-        trade_offs=_trade_offs(facts),
-        searches=found,
-        recovery=recovery_table(facts),
-        shown_elsewhere=LONG_NOTES,
-        grid=saliency_grid(facts),
-        changed_answers=facts.image_by_image.answers if facts.image_by_image else None,
-        changed=changed_images(facts),
-        deciding=deciding_metric(facts).row.heading,
-        class_tables=class_tables(facts),
-        rare=rare_sentence(facts),
-        robustness=robustness(facts),
-        thresholds=threshold_tables(facts),
-        subgroups=subgroup_tables(facts),
-        splits=_splits(facts),
-        history=_history(facts),
-        measurements=[_measurement_row(measurement) for measurement in facts.measurements],
-        names_by_hash={record.sha256: record.variant for record in facts.record.variants},
-        told_of_data=summary_lines(facts.data, facts.show_names)[1:] if facts.data else (),
-        configuration=as_yaml(facts.record.configuration),
-    )
+    values = _decision(facts) | _changed(facts) | _measured(facts) | _made(facts)
+    return template.render(facts=facts, sections=_sections(facts, values), terms=terms_by_heading(facts), **values)
 
 
-def _sections(facts: Facts, found: Sequence[Search]) -> tuple[Section, ...]:
+def _decision(facts: Facts) -> dict[str, Any]:
+    rows = gate_rows(facts)
+    return {
+        "screen": first_screen(facts),
+        "gates": rows,
+        "gate_forests": gate_forests(facts, rows),
+        "multiples": multiples(facts),
+        "glance": at_a_glance(facts),
+        "accuracy": accuracy_table(facts),
+        "deciding": deciding_metric(facts).row.heading,
+        "page_name": _plain(facts.record.name),
+        "symbols": SYMBOLS,
+        "signs": STATUS_SIGNS,
+    }
+
+
+def _changed(facts: Facts) -> dict[str, Any]:
+    return {
+        "changed_answers": facts.image_by_image.answers if facts.image_by_image else None,
+        "ledger": ledger(facts),
+        "most_pictures": MOST_PICTURES,
+        "confusions": confusions(facts),
+        "class_forests": class_forests(facts),
+        "subgroup_forests": subgroup_forests(facts),
+        "class_curves": class_curves(facts),
+        "reliability": reliability_figures(facts),
+        "keys": keys(facts),
+        "class_tables": class_tables(facts),
+        "rare": rare_sentence(facts),
+        "robustness": robustness(facts),
+        "thresholds": threshold_tables(facts),
+        "subgroups": subgroup_tables(facts),
+    }
+
+
+def _measured(facts: Facts) -> dict[str, Any]:
+    return {
+        "saliency": saliency_tables(facts),
+        "sanity": sanity_sentences(facts),
+        "gallery": gallery(facts),
+        "latency": latency_tables(facts),
+        "searches": searches(facts),
+    }
+
+
+def _made(facts: Facts) -> dict[str, Any]:
+    return {
+        "gaps": gaps(facts),
+        "limits": limits(facts),
+        "flow": data_flow(facts.data) if facts.data else None,
+        "told_of_data": summary_lines(facts.data, facts.show_names)[1:] if facts.data else (),
+        "history": history_figures(facts),
+        "lineage": lineage(facts),
+        "recovery": recovery_table(facts),
+        "shown_elsewhere": LONG_NOTES,
+        "names_by_hash": {record.sha256: record.variant for record in facts.record.variants},
+        "configuration": as_yaml(facts.record.configuration),
+        "statements": statements(facts),
+        "claim": claim(facts),
+        "glossary": glossary(facts),
+    }
+
+
+def _sections(facts: Facts, values: dict[str, Any]) -> tuple[Section, ...]:
     """Return the page's sections in their order."""
-    of_classes = f"{'Labels' if facts.task == 'multi_label' else 'Classes'} and subgroups"
-    asked = any(m.where.change for m in facts.measurements)
-    behind = tuple((f"search-{anchor(one.variant)}", f"Search behind {one.variant}") for one in found)
+    behind = tuple((f"search-{anchor(one.variant)}", f"Search behind {one.variant}") for one in values["searches"])
     return (
-        Section("variants.html", (("variants", "Variants"), ("trade-offs", "Trade-offs"))),
+        Section("plot.html", (("decision-plot", "The decision as a plot"), ("variants", "Variants"))),
+        Section("changed.html", (("changed", "What changed"),)),
+        Section("answers.html", ()),
+        Section("saliency.html", (("saliency", "Where it looks"),)),
         Section("tuning.html", behind),
-        Section("saliency.html", (("saliency", "Saliency"),)),
-        Section("changed.html", (("changed", "Changed answers"),)),
-        Section("classes.html", (("classes", of_classes),)),
-        Section("robustness.html", (("robustness", "Worse images"),) if asked else ()),
+        Section("places.html", (("places", "Where it runs"),)),
+        Section("limits.html", (("limits", "What it does not cover"),)),
         Section("made.html", (("made", "How it was made"),)),
+        Section("statements.html", (("statements", "Statements and signature"),)),
+        Section("glossary.html", (("glossary", "Glossary"),)),
     )
 
 
@@ -137,6 +153,23 @@ def anchor(key: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", key)
 
 
+def _plain(name: str) -> str:
+    """Return a run's name for the running header, which stands in a style sheet: nothing but harmless characters."""
+    return re.sub(r"[^A-Za-z0-9 ._-]+", " ", name).strip()[:80]
+
+
+@cache
+def _own_files() -> tuple[str, str, str]:
+    """Return our style sheet, our script, and the script's digest as a policy writes it."""
+    from importlib.resources import files
+
+    folder = files("reports") / "templates"
+    style, script = ((folder / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    return style, script, f"'sha256-{digest}'"
+
+
+@cache
 def page_environment() -> Environment:
     """Return what fills the templates, every text escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -153,137 +186,27 @@ def page_environment() -> Environment:
         "size": formats.size,
         "seconds": formats.seconds,
         "count": formats.count,
+        "p_value": formats.p_value,
         "short_hash": formats.short_hash,
         "yaml": as_yaml,
         "anchor": anchor,
         "method_name": method_name,
+        "term_id": term_id,
+        "ticked": ticked,
         "status": lambda status: STATUS_WORDS.get(status, status),
     }
-    style = environment.loader.get_source(environment, "report.css")[0] if environment.loader else ""
-    environment.globals["style"] = Markup(style)  # our own file, not the run's
+    style, script, digest = _own_files()
+    environment.globals["style"] = Markup(style)  # our own files, not the run's
+    environment.globals["script"] = Markup(script)
+    environment.globals["script_digest"] = Markup(digest)
     return environment
 
 
-def _gate_row(verdict: Verdict) -> GateRow:
-    measurement = judged_as_it_stands(verdict)
-    detail, interval = verdict.detail, ""
-    limit = formats.plain(verdict.limit)
-    value = formats.NOT_MEASURED if verdict.value is None else formats.plain(verdict.value)
-    if measurement is None and (difference := judged_difference(verdict)) is not None:
-        unit = shown_unit(verdict.measurement) if verdict.measurement else ""
-        value, limit = (formats.signed(one, unit) for one in (difference.value, verdict.limit))
-        low_high = [formats.signed(one, unit, with_word=False) for one in difference.ci95 or ()]
-        interval = " to ".join(low_high)
-    if measurement is not None and measurement.value is not None:
-        unit = shown_unit(measurement)
-        value = formats.with_unit(measurement.value, unit)
-        limit = formats.with_unit(verdict.limit, unit)
-        interval = formats.interval(*measurement.ci95, unit) if measurement.ci95 else ""
-        detail = f"n = {measurement.n}" if measurement.n else ""  # the rest stands in the cells
-        if "labels" in measurement.remarks:
-            detail += f", mean over {measurement.remarks['labels']} labels"
-    return GateRow(verdict.gate, detail, limit, value, interval, verdict.status)
-
-
-def _measurement_row(measurement: Measurement) -> MeasurementRow:
-    remarks = {key: value for key, value in measurement.remarks.items() if key != "reason"}
-    settings = {**measurement.where.settings, **remarks}
-    if measurement.value is None:
-        value = f"{formats.NOT_MEASURED}: {reason_of(measurement)}"
-    else:
-        value = formats.with_unit(measurement.value, shown_unit(measurement))
-    return MeasurementRow(
-        measurement.variant,
-        measurement.metric,
-        value,
-        formats.interval(*measurement.ci95, shown_unit(measurement)) if measurement.ci95 else "",
-        "" if measurement.n is None else str(measurement.n),
-        ", ".join(part for part in (measurement.where.provider, measurement.where.split) if part),
-        ", ".join(f"{key}: {_compact(value)}" for key, value in sorted(settings.items())),
+def ticked(text: str) -> Markup:
+    """Return a text whose parts between backticks are code, everything escaped."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return Markup.escape(text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if at % 2 else Markup.escape(part) for at, part in enumerate(parts)
     )
-
-
-def _compact(value: JSON) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _trade_offs(facts: Facts) -> list[tuple[str, Markup]]:
-    """Return the charts of the deciding metric against latency and against size, each with its title."""
-    drawn = []
-    settings = latency_settings(facts)
-    heading = deciding_metric(facts).row.heading
-    label = _first_lower(heading) + (", %" if deciding_metric(facts).is_share else "")
-    if settings:
-        p50 = {
-            variant: find(facts, "latency_p50_ms", variant, latency=settings[0]) for variant in facts.variant_names
-        }
-        points = _points(facts, p50)
-        title = f"{heading} against latency ({settings[0]})"
-        if points:
-            told = _told(facts, title, points, "ms")
-            svg = charts.trade_off("latency", points, "latency p50, ms", label, told)
-            drawn.append((title, Markup(svg)))  # matplotlib escapes the names it writes
-    sizes = {
-        record.variant: Measurement("size_bytes", record.size_bytes / 1024, "KiB", record.variant)
-        for record in facts.record.variants
-    }
-    points = _points(facts, sizes)
-    if points:
-        title = f"{heading} against size"
-        svg = charts.trade_off("size", points, "size, KiB", label, _told(facts, title, points, "KiB"))
-        drawn.append((title, Markup(svg)))
-    return drawn
-
-
-def _first_lower(text: str) -> str:
-    return text if text[:2].isupper() else text[:1].lower() + text[1:]
-
-
-def _points(facts: Facts, horizontal: dict[str, Measurement]) -> list[charts.Point]:
-    points = []
-    shown = deciding_metric(facts)
-    factor = 100 if shown.is_share else 1
-    for variant in facts.variant_names:
-        x, y = horizontal.get(variant), find(facts, shown.metric, variant)
-        if x is None or x.value is None or y.value is None:
-            continue
-        y_ci95 = (y.ci95[0] * factor, y.ci95[1] * factor) if y.ci95 else None
-        points.append(charts.Point(variant, x.value, y.value * factor, x.ci95, y_ci95))
-    return points
-
-
-def _told(facts: Facts, title: str, points: list[charts.Point], unit: str) -> str:
-    share = deciding_metric(facts).is_share
-    parts = (
-        f"{p.name} {f'{p.y:.1f} %' if share else formats.score(p.y)} at {formats.significant(p.x)} {unit}"
-        for p in points
-    )
-    return f"{title}: {'; '.join(parts)}."
-
-
-def _history(facts: Facts) -> Markup | None:
-    losses, metrics = charts.history_series(facts.history)
-    if not losses and not metrics:
-        return None
-    last = facts.history[-1]
-    told = ", ".join(
-        f"{name.replace('_', ' ')} {formats.significant(value)}"
-        for name in (*losses, *metrics)
-        if (value := last.get(name))
-    )
-    description = f"Training over {len(facts.history)} epochs; at the last: {told}."
-    return Markup(charts.training_history("history", facts.history, description))
-
-
-def _splits(facts: Facts) -> list[tuple[str, int, int, int]]:
-    """Return name, images, groups and masks of each split."""
-    if facts.data is None:
-        return []
-    return [
-        (name, len(split), len(set(split.groups)), int(split.has_mask.sum()))
-        for name, split in (
-            ("train", facts.data.train),
-            ("validation", facts.data.validation),
-            ("test", facts.data.test),
-        )
-    ]

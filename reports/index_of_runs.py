@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from foundation.measurements import Measurement
 from foundation.record import RunRecord, Verdict
 from foundation.versions import installed_version
 from reports import html
 from reports.decision import outcome
 from reports.facts import Facts
+from reports.gate_rows import STATUS_WORDS
 
 _BADNESS = {"failed": 0, "missing": 1, "inconclusive": 2, "passed": 3}
 _LONGEST_TEXT = 160
@@ -27,6 +27,7 @@ class ListedRun:
         decision: in a few words.
         worst_gate: the gate that failed by most, or passed by least; "" without any.
         worst_status: its outcome.
+        ended: date and time at which its measuring ended; "" where unknown.
         dataset: name of the data set.
         variants: how many files were compiled.
         links: name and address of each file of its report that is there, relative to the page.
@@ -39,33 +40,33 @@ class ListedRun:
     decision: str = "Cannot be read"
     worst_gate: str = ""
     worst_status: str = ""
+    ended: str = ""
     dataset: str = ""
     variants: int = 0
     links: tuple[tuple[str, str], ...] = ()
     why_not: str = ""
 
 
-def listed(
-    folder: str, record: RunRecord, measurements: Sequence[Measurement], links: Mapping[str, str]
-) -> ListedRun:
+def listed(folder: str, record: RunRecord, ended_utc: str | None, links: Mapping[str, str]) -> ListedRun:
     """Return the row of a run.
 
     Args:
         folder: as it was given.
         record: of the run.
-        measurements: all of them, or none: the decision is that of the record.
+        ended_utc: when its measuring ended, ISO 8601; None where unknown.
         links: name → address of what there is of its report.
     """
-    decision = outcome(Facts(record, tuple(measurements)))
+    decision = outcome(Facts(record))
     worst = worst_gate(record.verdicts)
     dataset = f"{record.dataset}{' (synthetic)' if record.synthetic else ''}"
     return ListedRun(
         folder=_short(folder),
         name=_short(record.name),
         kind=decision.kind,
-        decision=decision.headline,
+        decision=f"{decision.word}: {decision.headline}",
         worst_gate=_short(worst.gate) if worst else "",
-        worst_status=html.STATUS_WORDS[worst.status] if worst else "",
+        worst_status=STATUS_WORDS[worst.status] if worst else "",
+        ended=ended_utc[:16].replace("T", " ") if ended_utc else "",
         dataset=_short(dataset),
         variants=len(record.variants),
         links=tuple(links.items()),

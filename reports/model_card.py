@@ -11,6 +11,7 @@ from reports.decision import outcome
 from reports.facts import BASELINE, Facts
 from reports.measured import rare_labels
 from reports.saliency_tables import saliency_tables
+from reports.statements import statements
 from reports.tables import Table
 from reports.threshold_tables import threshold_tables
 from reports.variant_tables import accuracy_table, latency_tables
@@ -21,6 +22,8 @@ def render(facts: Facts) -> str:
     sections = [
         f"# Model card: {markdown.escape(facts.record.name)}",
         _summary(facts),
+        "## Intended use",
+        _words(facts),
         "## Files",
         _files(facts),
         "## Data",
@@ -54,6 +57,10 @@ def _summary(facts: Facts) -> str:
         f"An image classifier for {number}: {classes}. "
         f"{verdict.headline}. {markdown.escape(verdict.sentence)}{changed}{synthetic}"
     )
+
+
+def _words(facts: Facts) -> str:
+    return "\n".join(f"- {one.name}: {markdown.escape(one.text)}" for one in statements(facts))
 
 
 def _files(facts: Facts) -> str:
@@ -118,7 +125,7 @@ def _changes(facts: Facts) -> str:
 
 
 def _limits(facts: Facts) -> str:
-    limits = ["The run records no intended use and no clinical evaluation."]
+    limits = ["The run holds no clinical evaluation."]
     if facts.record.synthetic:
         limits.append("The images were generated. The numbers have no clinical meaning.")
     if facts.data is not None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from foundation.measurements import Measurement
 from foundation.metrics import METRICS
-from reports import charts, formats
+from reports import formats
+from reports.curves_section import looks
 from reports.facts import Facts
+from reports.line_charts import Axes, Line, chart
+from reports.scales import Scale
 from reports.tables import Column, Row, Table, absent, cell
 
 _METRICS = ("robust_accuracy", "robust_agreement")
@@ -50,9 +54,8 @@ def robustness(facts: Facts) -> Robustness | None:
         told = "; ".join(
             f"{name} {', '.join(f'{value:.1f}' for value in values)} %" for name, values in lines.items()
         )
-        svg = charts.curves(f"robustness-{kind}", lines, "strength", "accuracy, %", f"Accuracy under {kind}: {told}.")
-        heading = _heading([one for (_, _, change), one in found.items() if change in strengths])
-        drawn.append((heading, Markup(svg)))
+        heading = _heading(kind, [one for (_, _, change), one in found.items() if change in strengths])
+        drawn.append((heading, _chart(facts, kind, lines, f"Accuracy under {kind}: {told}.")))
     tables = []
     for metric in _METRICS:
         rows = []
@@ -68,7 +71,26 @@ def robustness(facts: Facts) -> Robustness | None:
     return Robustness(tuple(drawn), tuple(tables))
 
 
-def _heading(measured: Sequence[Measurement]) -> str:
+def _chart(facts: Facts, kind: str, lines: Mapping[str, Sequence[float]], told: str) -> Markup:
+    look = looks(facts)
+    most = max((len(values) for values in lines.values()), default=1)
+    shown = [value for values in lines.values() for value in values]
+    axes = Axes(
+        "strength",
+        "accuracy, %",
+        Scale(0.8, most + 0.2),
+        Scale.over(shown or [0.0, 100.0], within=(0.0, 100.0)),
+        [(float(strength), str(strength)) for strength in range(1, most + 1)],
+    )
+    drawn = [
+        Line(name, [(float(at + 1), value) for at, value in enumerate(values)], look[name], marks=True)
+        for name, values in lines.items()
+    ]
+    return chart(f"robustness-{re.sub('[^A-Za-z0-9]+', '-', kind)}", axes, drawn, told)
+
+
+def _heading(kind: str, measured: Sequence[Measurement]) -> str:
     """Return what the strengths are, as the measurements themselves say: "JPEG quality: 25, 18, 15, 10, 7"."""
-    levels = dict.fromkeys(f"{one.remarks['level']:g}" for one in measured)
-    return f"{measured[0].remarks['change_is']}: {', '.join(levels)}"
+    levels = dict.fromkeys(f"{one.remarks['level']:g}" for one in measured if "level" in one.remarks)
+    named = next((str(one.remarks["change_is"]) for one in measured if "change_is" in one.remarks), kind)
+    return f"{named}: {', '.join(levels)}" if levels else named

@@ -22,7 +22,7 @@ def render(facts: Facts) -> str:
     """Return the file's text: the decision first, then as much of the rest as a comment takes."""
     verdict = outcome(facts)
     parts = [
-        f"## {verdict.headline}",
+        f"## {verdict.word}: {verdict.headline}",
         f"{_text(verdict.sentence)} Exit code {verdict.exit_code}.",
         f"Run {_text(facts.record.name)}, data set {_text(facts.record.dataset)}.",
     ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from foundation.answer_documents import read_machine
 from foundation.errors import UsageError
 from foundation.record import read_record
 from foundation.run_folder import RunFolder
@@ -65,4 +66,11 @@ def _row(folder: Path, beside: Path) -> ListedRun:
     links = {
         name: quote((report / file).as_posix()) for name, file in _LINKED.items() if (run.report / file).is_file()
     }
-    return index_of_runs.listed(folder.resolve().name, record, (), links)
+    return index_of_runs.listed(folder.resolve().name, record, _ended_utc(run), links)
+
+
+def _ended_utc(run: RunFolder) -> str | None:
+    try:
+        return read_machine(run.machine).ended_utc
+    except UsageError:  # nothing was timed, or by an older version
+        return None

@@ -157,7 +157,7 @@ def _tags(run: RunFolder, facts: Facts, seal: str) -> dict[str, str]:
     tags = {
         _SEAL: seal,
         "edgeproof_version": record.environment.edgeproof or "unknown",
-        "edgeproof_decision": verdict.headline,
+        "edgeproof_decision": f"{verdict.word}: {verdict.headline}",
         "edgeproof_exit_code": str(int(verdict.exit_code)),
         "edgeproof_dataset": record.dataset,
         "edgeproof_synthetic": str(record.synthetic).lower(),

@@ -11,8 +11,10 @@ from foundation.versions import installed_version
 from pipeline.judge.comparison import Comparison, Difference
 from pipeline.judge.evidence import Evidence
 from pipeline.judge.paired_runs import PairedRuns
+from pipeline.judge.tolerances import ComparisonSettings, recorded_settings
 from reports import comparison_page, formats
 from reports.comparison_page import ComparedPart, ComparedRow, ComparedRun, ComparedRuns
+from reports.forest import Entry, Forest, forest
 
 _OF_THE_IMAGES = ("file", "timing")
 """What a metric is taken from that does not depend on the images."""
@@ -61,7 +63,8 @@ def comparison_html(comparison: Comparison, accepted: Evidence, current: Evidenc
     shown = tuple(part for part in parts if part.rows or part.key in ("worse", "better", "untold"))
     return comparison_page.render(
         ComparedRuns(
-            kind, word, headline, sentence, comparison.exit_code, runs, comparison.statements, shown,
+            kind, word, headline, sentence, comparison.exit_code, runs, comparison.statements,
+            _plots(differences, pairs, recorded_settings(current.record)), shown,
             installed_version("edgeproof"),
         )
     )  # fmt: skip
@@ -77,6 +80,36 @@ _ASIDE = (
     "Measured on other test images than the first run's: the numbers stand side by side, and nothing follows from "
     "their difference. Run both on the same images to compare them."
 )
+
+_MOST_IN_A_PLOT = 40
+
+
+def _plots(differences: Sequence[Difference], pairs: PairedRuns, settings: ComparisonSettings) -> tuple[Forest, ...]:
+    """Return the changes beyond their tolerances that have an interval, those of a unit on one axis."""
+    told = {"regressed": "worse", "improved": "better"}
+    by_unit: dict[str, list[Entry]] = {}
+    for one in differences:
+        paired = pairs.differences.get((one.metric, one.variant, one.where))
+        row = METRICS.get(row_name(one.metric))
+        beyond = one.status in told or one.may_be_chance
+        if row is None or paired is None or paired.ci95 is None or not beyond:
+            continue
+        tolerance = settings.tolerance(one.metric)
+        limit = None if tolerance.kind == "relative" else tolerance.limit * (-1.0 if row.higher_is_better else 1.0)
+        entry = Entry(
+            _heading(one), paired.value, paired.ci95, limit, f"{one.variant}, {_place(one)}",
+            upper=not row.higher_is_better, emphasis=told.get(one.status, ""),
+        )  # fmt: skip
+        by_unit.setdefault(row.shown_as or one.unit, []).append(entry)
+    legend = "Now minus before on the same images, 95 % intervals; the bracket is the tolerance."
+    return tuple(
+        forest(
+            f"changes-{number}", "Changes beyond the tolerance", "Measurement", entries[:_MOST_IN_A_PLOT], unit,
+            differences=True, legend=legend,
+        )
+        for number, (unit, entries) in enumerate(by_unit.items())
+    )  # fmt: skip
+
 
 Outcome = tuple[Literal["passed", "failed", "incomplete"], str, str, str]
 
@@ -105,14 +138,11 @@ def _holds_on_any_images(one: Difference) -> bool:
 
 def _row(one: Difference, pairs: PairedRuns) -> ComparedRow:
     row = METRICS.get(row_name(one.metric))
-    _, _, of_class = one.metric.partition("/")
-    heading = (row.heading if row else one.metric) + (f", {of_class}" if of_class else "")
-    where = (one.where.provider, one.where.split, *(f"{name} {value}" for name, value in one.where.settings.items()))
     unit = (row.shown_as if row else None) or one.unit
     change = one.current - one.accepted if one.accepted is not None and one.current is not None else None
     return ComparedRow(
-        metric=heading,
-        detail=", ".join(part for part in (one.metric.partition("/")[0], *where) if part),
+        metric=_heading(one),
+        detail=_place(one),
         variant=one.variant,
         before=_value(one.accepted, unit),
         now=_value(one.current, unit),
@@ -120,6 +150,17 @@ def _row(one: Difference, pairs: PairedRuns) -> ComparedRow:
         interval=_interval(pairs.differences.get((one.metric, one.variant, one.where)), unit),
         why=one.detail,
     )
+
+
+def _heading(one: Difference) -> str:
+    row = METRICS.get(row_name(one.metric))
+    of_class = one.metric.partition("/")[2]
+    return f"{row.heading}{f', {of_class}' if of_class else ''}" if row else one.metric
+
+
+def _place(one: Difference) -> str:
+    where = (one.where.provider, one.where.split, *(f"{name} {value}" for name, value in one.where.settings.items()))
+    return ", ".join(part for part in (one.metric.partition("/")[0], *where) if part)
 
 
 def _interval(paired: PairedDifference | None, unit: str) -> str:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from foundation.answer_documents import write_answers
 from foundation.artifacts import OnnxModel
 from foundation.errors import DiskError, StageError, UsageError
 from foundation.files import write_json
@@ -13,6 +17,7 @@ from foundation.image_by_image import ImageByImage, write_image_by_image
 from foundation.measurements import Measurement, read_measurements, write_measurements
 from foundation.metrics import METRICS
 from foundation.progress import Observer
+from foundation.versions import commit_of
 from pipeline.configuration import Configuration
 from pipeline.run.ledger import Ledger, stage_of_answers
 from pipeline.run.operating import measure_operating_points
@@ -58,7 +63,7 @@ def validate_models(
     measurements += _timed(configuration, ledger, data, models, observer)
     measurements += _absent(configuration, ledger, data.task, measurements)
     write_measurements(ledger.run.measurements, measurements)
-    _write_image_by_image(configuration, ledger, data)
+    _write_image_by_image(configuration, ledger, data, measurements)
     ledger.write()  # what was written last belongs to no stage
     return measurements
 
@@ -124,19 +129,23 @@ def _timed(
         before = machine_state()
         found = measure_latency(models, data.test.images[0], configuration.validation.latency, progress)
         watched = Watched(before, machine_state())
-    write_json(ledger.run.machine, watched.as_json())
+    when = {"ended_utc": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit_of(Path.cwd())}
+    write_json(ledger.run.machine, {**watched.as_json(), **when})
     if watched.warning:
         observer.say(f"! latency: {watched.warning}")
     return watched.marked(found)
 
 
-def _write_image_by_image(configuration: Configuration, ledger: Ledger, data: PreparedData) -> None:
+def _write_image_by_image(
+    configuration: Configuration, ledger: Ledger, data: PreparedData, measurements: Sequence[Measurement]
+) -> None:
     """Write which answers changed, all of them in the ledger, how sure they were, and whose maps are shown.
 
     Those are the maps by the first method that fp32 has maps by.
     """
     from foundation.explanations import Explanations
     from stages.validate.answers import Answers, Predictions
+    from stages.validate.answers_in_detail import answers_in_detail
     from stages.validate.calibration import reliability_document
     from stages.validate.changed_answers import changed_answers
     from stages.validate.changes_ledger import changes_ledger
@@ -152,6 +161,9 @@ def _write_image_by_image(configuration: Configuration, ledger: Ledger, data: Pr
     changes_ledger(fp32, answers, data).write(run.changes_table, run.changes)
     of_all = [Answers.of(one, data.classes, data.test.groups) for one in (fp32, *answers.values())]
     write_json(run.reliability, reliability_document(of_all))
+    rarest = configuration.validation.accuracy.min_positives
+    counted = [replace(one, min_positives=rarest) for one in of_all]
+    write_answers(run.answers, answers_in_detail(counted, measurements))
     shown = None
     for method in configuration.validation.saliency.methods:
         maps = {name: Explanations.read(name, run.maps(name, method)) for name in with_result(method)}

@@ -67,6 +67,7 @@ def open_ledger(configuration: Configuration, run: RunFolder) -> Ledger:
     if ledger.earlier is not None and ledger.earlier.configuration_sha256 != configuration.sha256:
         run.measurements.unlink(missing_ok=True)
         run.image_by_image.unlink(missing_ok=True)
+        run.answers.unlink(missing_ok=True)
     return ledger
 
 

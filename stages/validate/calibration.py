@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.answer_documents import Bin
 from foundation.files import JSON
 from foundation.measurements import Measurement, Where
 from stages.validate.answers import Answers
@@ -113,27 +114,6 @@ def _measured(name: str, line: Line, answers: Answers, where: Where) -> Measurem
         interval = (line.value - half, line.value + half)
     remarks = {"no_interval": why_not} if why_not else {}
     return measured(name, answers.variant, Estimate(line.value, interval, len(answers.labels)), where, remarks)
-
-
-@dataclass(frozen=True)
-class Bin:
-    """The answers whose probability lies in one part of 0…1.
-
-    Attributes:
-        low: the bin holds probabilities above it…
-        high: …up to it.
-        answers: how many there are.
-        confidence: mean of their probabilities.
-        right: share of them that are right.
-        ci95: of that share, by groups of images where there are any; None where these are too few.
-    """
-
-    low: float
-    high: float
-    answers: int
-    confidence: float
-    right: float
-    ci95: tuple[float, float] | None
 
 
 def reliability(answers: Answers) -> tuple[Bin, ...]:

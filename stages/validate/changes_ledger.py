@@ -10,84 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calibration_data.prepared import PreparedData, PreparedSplit
+from foundation.answer_documents import LedgerCounts, LedgerRow, Outcome
 from foundation.comma_separated import csv_text
 from foundation.files import JSON, sha256_of_json, write_json, write_text
 from stages.validate.answers import Predictions, decided, probabilities
 
 FORMAT_VERSION = 1
-
-Outcome = Literal["mended", "broken", "otherwise"]
-
-
-@dataclass(frozen=True)
-class LedgerRow:
-    """One answer of a variant that is not fp32's.
-
-    Attributes:
-        variant: its name.
-        image: the image's handle.
-        patient: the patient's, "" where the data name none.
-        label: the label that was decided; "" where an image has one class.
-        truth: name of the true class; of a label "yes" or "no".
-        fp32_answer: likewise.
-        variant_answer: likewise.
-        fp32_probability: that fp32 gives to its own answer; None of a file that gives the number of a class alone.
-        variant_probability: that the variant gives to its own, likewise.
-        outcome: whether the variant mended fp32's answer, broke it, or both are wrong in different ways.
-    """
-
-    variant: str
-    image: str
-    patient: str
-    label: str
-    truth: str
-    fp32_answer: str
-    variant_answer: str
-    fp32_probability: float | None
-    variant_probability: float | None
-    outcome: Outcome
-
-
-@dataclass(frozen=True)
-class LedgerCounts:
-    """How a variant's answers moved, by answer, by image and by patient; an image is right if all of it is.
-
-    Attributes:
-        variant: its name.
-        answers: how many were compared: one per image, or one per image and label.
-        answers_changed: how many are not fp32's.
-        images: how many there are.
-        images_changed: on which some answer changed.
-        images_broken: right with fp32, wrong with the variant.
-        images_mended: the other way round.
-        mcnemar_p: exact two-sided p that as many would break as be mended, image by image; it takes images for
-            independent.
-        patients: how many there are; None where the data name none, and then likewise below.
-        patients_changed: on whom some answer changed.
-        patients_worse: with more images broken than mended.
-        patients_better: with more mended than broken.
-        patients_p: exact two-sided p of the sign test over these two, which patients with many images do not upset.
-    """
-
-    variant: str
-    answers: int
-    answers_changed: int
-    images: int
-    images_changed: int
-    images_broken: int
-    images_mended: int
-    mcnemar_p: float
-    patients: int | None
-    patients_changed: int | None
-    patients_worse: int | None
-    patients_better: int | None
-    patients_p: float | None
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ COMMANDS = [
     "nightly",
     "accept",
     "compare",
+    "export-mlflow",
+    "export-dicom",
     "doctor",
 ]
 ROOT = Path(__file__).resolve().parents[2]
@@ -188,6 +190,9 @@ def test_bad_images_are_skipped_and_counted_on_request(tmp_path, images):
         (["accept", "nowhere"], "run.json"),
         (["check", "nowhere"], "run.json"),
         (["compare", "nowhere", "elsewhere"], "run.json"),
+        (["report", "nowhere", "elsewhere"], "run.json"),
+        (["export-mlflow", "nowhere"], "run.json"),
+        (["export-dicom", "nowhere", "--images", "images", "--output", "out"], "run.json"),
         (["init", "mine.yaml"], "already a file"),
         (["init", "--dataset", "imagenet"], "imagenet"),
         (["quantize", "mine.yaml", "--variant", "nope"], "nope"),

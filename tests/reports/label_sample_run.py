@@ -12,6 +12,7 @@ from sample_run import (
     SIZE,
     VARIANTS,
     saliency_rows,
+    write_answers_in_detail,
     write_data,
     write_image_findings,
     write_sample_run,
@@ -69,6 +70,7 @@ def write_label_sample_run(root: Path) -> Path:
         row for row in read_measurements(run.measurements) if METRICS[row_name(row.metric)].inputs in of_files
     ]
     write_measurements(run.measurements, measured)
+    write_answers_in_detail(run, logits, labels, measured)
     _rewrite_record(run, measured)
     return run.root
 

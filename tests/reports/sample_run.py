@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from calibration_data.prepared import SPLITS, SplitName
-from calibration_data.prepared_folder import Columns, Head, Rows, write_prepared
+from calibration_data.prepared_folder import Columns, Head, Rows, read_prepared, write_prepared
+from foundation.answer_documents import write_answers
 from foundation.explanations import Explanations
 from foundation.image_by_image import ImageByImage, write_image_by_image
 from foundation.measurements import CENTRE_PRIOR, RANDOM_MAP, Measurement, Where, write_measurements
@@ -34,8 +35,11 @@ from foundation.record import (
     write_record,
 )
 from foundation.run_folder import RunFolder
-from stages.validate.answers import Predictions
+from stages.validate.answers import Answers, Predictions
+from stages.validate.answers_in_detail import answers_in_detail
+from stages.validate.calibration import reliability_document
 from stages.validate.changed_answers import changed_answers
+from stages.validate.changes_ledger import changes_ledger
 from stages.validate.counterparts import Counterparts, ExplainedImages
 from stages.validate.fidelity import measure_saliency
 from stages.validate.maps.baselines import centre_prior
@@ -76,9 +80,29 @@ def write_sample_run(root: Path, classes: Sequence[str] = CLASSES) -> Path:
     write_image_findings(RunFolder(root), logits, labels, maps, np.arange(len(labels)), target)
     measurements = _measurements(classes, labels, logits, maps, images, masks)
     write_measurements(root / "validate" / "measurements.json", measurements)
+    write_answers_in_detail(RunFolder(root), logits, labels, measurements)
     write_json(root / "train" / "history.json", _history())
     write_record(RunFolder(root), _record(classes, measurements))
     return root
+
+
+MACHINE = {
+    "format_version": 1, "before": {"load_average": [0.1, 0.2, 0.2]}, "after": {"load_average": [0.9, 0.3, 0.2]},
+    "others_share": 0.02, "warning": None, "ended_utc": "2026-11-28T02:14:09+00:00", "commit": "5f1d" * 10,
+}  # fmt: skip
+
+
+def write_answers_in_detail(
+    run: RunFolder, logits: Mapping[str, NDArray[np.float32]], labels: NDArray[np.int64], measured: list[Measurement]
+) -> None:
+    """Write confusion matrices and curves."""
+    data = read_prepared(run.data)
+    of_all = [
+        Answers.of(Predictions(name, logits[name], labels, run.predictions(name)), data.classes, data.test.groups,
+                   min_positives=10)
+        for name in VARIANTS
+    ]  # fmt: skip
+    write_answers(run.answers, answers_in_detail(of_all, measured))
 
 
 def write_image_findings(
@@ -97,7 +121,12 @@ def write_image_findings(
     for name in VARIANTS:
         answers[name].write()
         explanations[name].write()
-    changed = changed_answers(answers.pop("fp32"), answers)
+    data, fp32 = read_prepared(run.data), answers.pop("fp32")
+    changed = changed_answers(fp32, answers)
+    changes_ledger(fp32, answers, data).write(run.changes_table, run.changes)
+    of_all = [Answers.of(one, data.classes, data.test.groups, min_positives=10) for one in (fp32, *answers.values())]
+    write_json(run.reliability, reliability_document(of_all))
+    write_json(run.machine, MACHINE)
     shown = maps_to_show("occlusion", explanations.pop("fp32"), explanations)
     write_image_by_image(run.image_by_image, ImageByImage(changed, shown))
 

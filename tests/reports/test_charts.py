@@ -3,66 +3,97 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
-from reports import charts
+import pytest
 
-POINTS = [
-    charts.Point("fp32", 4.1, 90.0, (4.0, 4.2), (85.0, 94.0)),
-    charts.Point("static-int8", 2.3, 89.0, None, (84.0, 93.0)),
-    charts.Point("inc-int8", 2.3, 89.0),
-    charts.Point("$x^2$ <b>", 2.35, 88.9, None, (88.95, 89.9)),
+from reports.forest import Entry, forest
+from reports.line_charts import KINDS, SHARES, Axes, Line, chart
+from reports.scales import Scale
+
+AXES = Axes("1 − specificity", "sensitivity <b>", SHARES, SHARES, diagonal=True)
+LINES = [
+    Line("fp32", [(0.0, 0.0), (0.25, 0.5), (1.0, 1.0)], 0, dot=(0.25, 0.5)),
+    Line("$x^2$ <b>", [(0.0, 0.0), (1.0, 1.0)], 1, marks=True, bars=[None, (0.8, 1.0)]),
 ]
 
 
-def chart(key: str = "latency") -> str:
-    return charts.trade_off(key, POINTS, "latency p50, ms", "balanced accuracy, %", "told <to> all")
+def drawn(key: str = "roc-0") -> str:
+    return str(chart(key, AXES, LINES, "told <to> all"))
 
 
-def test_the_same_points_give_the_same_svg() -> None:
-    assert chart() == chart()
+def test_the_same_lines_give_the_same_svg_which_is_xml() -> None:
+    assert drawn() == drawn()
+    root = ElementTree.fromstring(drawn())
+    assert "".join(root[0].itertext()) == "told <to> all"
+    texts = ["".join(element.itertext()) for element in root.iter("text")]
+    assert {"1 − specificity", "sensitivity <b>", "0", "0.5", "1"} <= set(texts)
+    assert "<b>" not in drawn()
 
 
-def test_every_point_is_labelled_as_it_is_written() -> None:
-    root = ElementTree.fromstring(chart().replace("xlink:href", "href"))
-    texts = ["".join(element.itertext()) for element in root.iter("{http://www.w3.org/2000/svg}text")]
-    assert {"fp32", "static-int8", "inc-int8", "$x^2$ <b>"} <= set(texts)
+def test_a_point_stands_where_its_numbers_say() -> None:
+    """The frame reaches from 34 to 234 and from 170 up to 6."""
+    path = re.findall(r'class="line l0" d="M([^"]+)"', drawn())[0]
+    places = [tuple(map(float, place.split())) for place in path.split("L")]
+    assert places == [(34, 170), (84, 88), (234, 6)]
+    assert re.findall(r'class="bar l1" d="M([^"]+)"', drawn()) == ["234 38.8V6"]
 
 
-def test_labels_do_not_cover_each_other() -> None:
-    root = ElementTree.fromstring(chart().replace("xlink:href", "href"))
-    names = {point.name for point in POINTS}
-    places = []
-    for element in root.iter("{http://www.w3.org/2000/svg}text"):
-        if element.text in names:
-            x, y = re.findall(r"-?[\d.]+", element.attrib["transform"])[:2]
-            places.append((float(x), float(y), element.text))
-    assert len(places) == 4
-    for index, (x, y, text) in enumerate(places):
-        for other_x, other_y, other in places[index + 1 :]:
-            left, right = sorted(((x, text), (other_x, other)))
-            assert abs(y - other_y) > 8 or left[0] + 4 * len(left[1]) < right[0]
+def test_ids_of_two_charts_differ_and_nothing_leaves_the_page() -> None:
+    ids = [set(re.findall(r' id="([^"]+)"', drawn(key))) for key in ("roc-0", "roc-1")]
+    assert ids == [{"roc-0-told"}, {"roc-1-told"}]
+    assert "http" not in drawn()
 
 
-def test_ids_of_two_charts_differ_and_every_reference_is_kept() -> None:
-    first, second = chart("latency"), chart("size")
-    ids = [set(re.findall(r' id="([^"]+)"', svg)) for svg in (first, second)]
-    assert not ids[0] & ids[1]
-    used = set(re.findall(r'href="#([^"]+)"', first)) | set(re.findall(r"url\(#([^)]+)\)", first))
-    assert used
-    assert used <= ids[0]
-
-
-def test_nothing_dates_or_leaves_the_chart() -> None:
-    svg = chart()
-    assert "told &lt;to&gt; all" in svg
-    assert "<metadata" not in svg
-    assert "http" not in svg.replace("http://www.w3.org/", "")
-
-
-def test_history_tells_losses_from_metrics() -> None:
-    history = [
-        {"epoch": k, "train_loss": 1.0 / k, "validation_loss": 2.0 / k, "validation_f1": 0.5, "note": "x"}
-        for k in (1, 2)
+def test_the_looks_of_eight_variants_all_differ() -> None:
+    marks = [
+        re.sub(r"[\d.]+", "n", re.findall(r'class="mark l\d" d="([^"]+)"', str(chart("k", AXES, [line], "")))[0])
+        for line in (Line("v", [], look, dot=(0.5, 0.5)) for look in range(KINDS))
     ]
-    assert charts.history_series(history) == (["train_loss", "validation_loss"], ["validation_f1"])
-    svg = charts.training_history("history", history, "told")
-    assert [name in svg for name in ("train loss", "validation loss", ">f1<")] == [True] * 3
+    assert len(set(marks)) >= KINDS - 1  # two triangles have the same letters
+    assert [Scale(0, 1).at(value) for value in (-1.0, 0.25, 2.0)] == [0.0, 25.0, 100.0]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (0.0, 1.0, (0.0, 0.25, 0.5, 0.75, 1.0)),
+        (-0.031, 0.028, (-0.02, 0.0, 0.02)),
+        (0.0, 1.6e6, (0.0, 500000.0, 1000000.0, 1500000.0)),
+        (-3.0, -1.0, (-3.0, -2.5, -2.0, -1.5, -1.0)),
+    ],
+)
+def test_ticks_are_round_and_on_the_axis(low: float, high: float, ticks: tuple[float, ...]) -> None:
+    assert Scale(low, high).ticks() == ticks
+
+
+def test_a_scale_of_one_value_or_of_none_still_has_a_length() -> None:
+    assert Scale.over([5.0]).low < 5.0 < Scale.over([5.0]).high
+    assert Scale.over([0.0]).high > Scale.over([0.0]).low
+    assert Scale.over([float("nan")]).high > Scale.over([float("nan")]).low
+    assert Scale.over([1.0, 1.0], within=(0.0, 1.0)).high <= 1.0
+
+
+def test_a_forest_holds_numbers_intervals_and_limits_on_one_axis() -> None:
+    entries = [
+        Entry("a", -0.004, (-0.012, 0.003), -0.02, status="passed"),
+        Entry("b", None, None, -0.02, status="missing", reason="no images"),
+    ]
+    plot = forest("k", "Difference, points", "Criterion", entries, "share", differences=True)
+    first, second = plot.marks
+    assert first.text == "−0.4 points (−1.2 to +0.3)"
+    assert first.limit_text == "−2.0 points"
+    assert first.limit is not None
+    assert first.low is not None
+    assert first.at is not None
+    assert plot.zero is not None
+    assert first.limit < first.low < first.at < plot.zero < first.low + first.width
+    assert (second.text, second.at) == ("not measured", None)
+    assert plot.judged
+    assert "+0" not in [text for _, text in plot.ticks]
+
+
+def test_a_plot_of_levels_has_no_zero_and_its_shares_stay_within_one() -> None:
+    plot = forest("k", "", "", [Entry("a", 0.99, (0.98, 1.0), 0.9)], "share", differences=False)
+    assert plot.zero is None
+    assert plot.marks[0].text == "99.0\N{NARROW NO-BREAK SPACE}% (98.0–100\N{NARROW NO-BREAK SPACE}%)"
+    assert plot.marks[0].low is not None
+    assert plot.marks[0].low + plot.marks[0].width <= 100.0

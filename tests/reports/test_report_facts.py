@@ -12,7 +12,8 @@ from foundation.errors import UsageError
 from foundation.image_by_image import read_image_by_image, write_image_by_image
 from foundation.run_folder import RunFolder
 from reports.facts import read_facts
-from reports.gallery import changed_images, saliency_grid
+from reports.gallery import gallery
+from reports.ledger import ledger
 
 
 def test_a_complete_run_is_read_whole(reported_run: RunFolder) -> None:
@@ -82,7 +83,7 @@ def test_what_is_said_of_images_leads_nowhere_and_is_left_out_if_damaged(
     facts = read_facts(run)
     assert (facts.image_by_image, dict(facts.maps)) == (None, {})
     assert "image_by_image.json could not be used" in facts.unreadable[0]
-    assert saliency_grid(facts) is None
+    assert gallery(facts) is None
 
 
 def test_the_maps_shown_are_those_of_the_method_that_validation_chose(run: RunFolder) -> None:
@@ -95,23 +96,30 @@ def test_the_maps_shown_are_those_of_the_method_that_validation_chose(run: RunFo
     path.write_bytes(run.maps("fp32", "occlusion").read_bytes())
     facts = read_facts(run)
     assert set(facts.maps) == {"fp32"}
-    grid = saliency_grid(facts)
-    assert grid is not None
-    assert (grid.method, grid.columns) == ("grad_cam", ("fp32",))
+    shown = gallery(facts)
+    assert shown is not None
+    assert shown.method == "grad_cam"
+    assert {tile.title for card in shown.cards for tile in (*card.tiles, *card.strip)} == {"Image", "fp32"}
 
 
 def test_an_image_that_the_data_lacks_is_not_shown(run: RunFolder) -> None:
     found = read_image_by_image(run.image_by_image)
     assert found.maps is not None
     images = (replace(found.maps.images[0], index=48), *found.maps.images[1:])
-    first = (replace(found.answers.first[0], index=48),)
-    changed = replace(found, maps=replace(found.maps, images=images), answers=replace(found.answers, first=first))
-    write_image_by_image(run.image_by_image, changed)
+    write_image_by_image(run.image_by_image, replace(found, maps=replace(found.maps, images=images)))
     facts = read_facts(run)
-    grid = saliency_grid(facts)
-    assert grid is not None
-    assert len(grid.rows) == len(images) - 1
-    assert [(image.title, image.picture.url) for image in changed_images(facts)] == [("test image 48", "")]
+    shown = gallery(facts)
+    assert shown is not None
+    assert len(shown.cards) == len(images) - 1
+
+
+def test_a_changed_answer_of_an_image_that_the_data_lacks_stands_without_a_picture(run: RunFolder) -> None:
+    found = json.loads(run.changes.read_text(encoding="utf-8"))
+    found["changes"] = [found["changes"][0] | {"image": "sha256:000000000000"}]
+    run.changes.write_text(json.dumps(found), encoding="utf-8")
+    lines = ledger(read_facts(run))
+    assert lines is not None
+    assert [(line.name, line.picture, line.maps) for line in lines.lines] == [("sha256:000000000000", "", ("", ""))]
 
 
 def test_the_task_is_the_records(labelled_run: RunFolder) -> None:

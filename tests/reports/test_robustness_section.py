@@ -40,7 +40,8 @@ def test_each_kind_has_a_chart_that_names_each_file_and_a_row_for_each_strength(
         "Rotation, degrees: 5, 10, 15, 20, 30",
     ]
     for _, svg in found.charts:
-        assert re.findall(r">(fp32|static-int8)<", svg) == ["fp32", "static-int8"]
+        assert re.findall(r"(fp32|static-int8) (?:\d+\.\d(?:, )?){5}", svg) == ["fp32", "static-int8"]
+        assert re.findall(r'class="line (l\d)"', svg) == ["l0", "l1"]
     accuracy, _ = found.tables
     assert len(accuracy.rows) == 25
     assert accuracy.rows[4].cells[1].text.startswith("86.0")

@@ -20,7 +20,7 @@ def bare(**changes: object) -> Facts:
 
 def test_the_decision_comes_first(reported_run: RunFolder) -> None:
     lines = summary.render(read_facts(reported_run)).splitlines()
-    assert lines[0] == "## 2 of 6\N{NO-BREAK SPACE}gates failed"
+    assert lines[0] == "## Reject: 2 of 6\N{NO-BREAK SPACE}gates failed"
     assert lines[2].startswith("Outside its limit: ")
 
 
@@ -45,4 +45,4 @@ def test_what_does_not_fit_is_said_to_stand_elsewhere(reported_run: RunFolder) -
     text = summary.render(replace(facts, record=replace(facts.record, variants=many)))
     assert len(text) < 65_536
     assert text.endswith("More stands in report/index.html.\n")
-    assert text.startswith("## 2 of 6\N{NO-BREAK SPACE}gates failed\n")
+    assert text.startswith("## Reject: 2 of 6\N{NO-BREAK SPACE}gates failed\n")

@@ -102,7 +102,10 @@ def test_a_thousand_runs_take_less_than_a_megabyte(tmp_path: Path) -> None:
     verdict = Verdict("static-int8: balanced_accuracy non-inferior to fp32, margin 0.02", "passed", 0.0, -0.02, "")
     record = small_record(verdicts=(verdict,) * 12, exit_code=ExitCode.PASSED, name="endoscopy-nightly")
     links = {name: f"nights/2026-01-01T02-00-00/report/{name}.html" for name in ("report", "summary", "JSON")}
-    rows = [index_of_runs.listed(f"2026-01-{number}", record, (), links) for number in range(1000)]
+    rows = [
+        index_of_runs.listed(f"2026-01-{number}", record, "2026-01-01T02:31:00+00:00", links)
+        for number in range(1000)
+    ]
     page = index_of_runs.render(rows)
     assert len(rows_of(page)) == 1000
     assert len(page.encode()) < 1_000_000
