@@ -16,19 +16,20 @@ from reports.scales import Scale
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A chart with its title."""
-
-    title: str
-    svg: Markup
-
-
-@dataclass(frozen=True)
 class Key:
     """A legend's entry: a line's look and whose it is."""
 
     svg: Markup
     name: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart with its title, and a legend of its own where the page's does not hold for it."""
+
+    title: str
+    svg: Markup
+    keys: tuple[Key, ...] = ()
 
 
 def keys(facts: Facts) -> tuple[Key, ...]:
@@ -161,10 +162,9 @@ def history_figures(facts: Facts) -> tuple[Figure, ...]:
         across = Scale.over([x for line in lines for x, _ in line.points], margin=0.02)
         axes = Axes("epoch", title.lower(), across, Scale.over(values))
         told = f"{title} over {formats.count(len(facts.history), 'epoch')}; at the last: {last}."
-        names_told = ", ".join(line.name.removeprefix("validation_").replace("_", " ") for line in lines)
-        figures.append(
-            Figure(f"{title}: {names_told}", chart(f"history-{title.lower()}", axes, lines, told, wide=True))
-        )
+        own = tuple(Key(legend_mark(line.look), line.name.replace("_", " ")) for line in lines)
+        svg = chart(f"history-{title.lower()}", axes, lines, told, wide=True)
+        figures.append(Figure(title, svg, own))
     return tuple(figures)
 
 

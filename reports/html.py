@@ -193,6 +193,7 @@ def page_environment() -> Environment:
         "method_name": method_name,
         "term_id": term_id,
         "ticked": ticked,
+        "quoted": quoted,
         "status": lambda status: STATUS_WORDS.get(status, status),
     }
     style, script, digest = _own_files()
@@ -202,8 +203,14 @@ def page_environment() -> Environment:
     return environment
 
 
+def quoted(text: str) -> str:
+    """Return a run's text with quotation marks for backticks, in turns; it never becomes markup."""
+    parts = text.split("`")
+    return "".join(part + ("‘" if at % 2 == 0 else "’") for at, part in enumerate(parts[:-1])) + parts[-1]
+
+
 def ticked(text: str) -> Markup:
-    """Return a text whose parts between backticks are code, everything escaped."""
+    """Return a text of our own whose parts between backticks are code, everything escaped."""
     parts = text.split("`")
     if len(parts) % 2 == 0:
         return Markup.escape(text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from foundation.files import JSON
@@ -56,21 +56,40 @@ def _absent(facts: Facts) -> Iterator[Gap]:
     found: dict[str, list[Measurement]] = {}
     for one in facts.measurements:
         if one.value is None and not _asks_nothing(one):
-            found.setdefault(reason_of(one), []).append(one)
+            found.setdefault(_reason(one), []).append(one)
     for reason, several in found.items():
         what = dict.fromkeys(_heading(one) for one in several)
-        variants = dict.fromkeys(one.variant for one in several)
-        places = dict.fromkeys(_place(one) for one in several if _place(one))
-        yield Gap(_some(list(what)), _some([*variants, *places]), len(several), reason, _mend(reason))
+        whose = [name for of in (_variant, _class, _place) for name in _one_kind(of, several)]
+        yield Gap(_some(list(what)), "; ".join(whose), len(several), reason, _mend(reason))
+
+
+def _reason(one: Measurement) -> str:
+    """Return why; of subgroups in one sentence, since each has its own number of images."""
+    if one.where.subgroup is None:
+        return reason_of(one)
+    return "too few images of a class, or none, in these subgroups; report.json has the number of each"
 
 
 def _heading(one: Measurement) -> str:
-    row, of_class = row_of(one.metric), one.metric.partition("/")[2]
-    return f"{row.heading if row else one.metric}{f' of {of_class}' if of_class else ''}"
+    row = row_of(one.metric)
+    return row.heading if row else one.metric
+
+
+def _variant(one: Measurement) -> str:
+    return one.variant
+
+
+def _class(one: Measurement) -> str:
+    return one.metric.partition("/")[2]
 
 
 def _place(one: Measurement) -> str:
     return ", ".join(part for part in (one.where.subgroup, one.where.provider if one.where.threads else None) if part)
+
+
+def _one_kind(of: Callable[[Measurement], str], several: Sequence[Measurement]) -> list[str]:
+    names = [name for name in dict.fromkeys(map(of, several)) if name]
+    return [_some(names)] if names else []
 
 
 def _asks_nothing(one: Measurement) -> bool:

@@ -104,11 +104,16 @@ def _plots(differences: Sequence[Difference], pairs: PairedRuns, settings: Compa
     legend = "Now minus before on the same images, 95 % intervals; the bracket is the tolerance."
     return tuple(
         forest(
-            f"changes-{number}", "Changes beyond the tolerance", "Measurement", entries[:_MOST_IN_A_PLOT], unit,
-            differences=True, legend=legend,
+            f"changes-{number}",
+            f"Changes beyond the tolerance, {'points' if unit == 'share' else unit}",
+            "Measurement",
+            entries[:_MOST_IN_A_PLOT],
+            unit,
+            differences=True,
+            legend=legend,
         )
         for number, (unit, entries) in enumerate(by_unit.items())
-    )  # fmt: skip
+    )
 
 
 Outcome = tuple[Literal["passed", "failed", "incomplete"], str, str, str]

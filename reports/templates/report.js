@@ -23,7 +23,7 @@
   };
   all("table.sortable").forEach((table) => {
     all("thead tr:last-child > th", table).forEach((head) => {
-      if (head.dataset.plain !== undefined || table.tBodies[0].rows.length < 2) return;
+      if (head.dataset.plain !== undefined || !head.textContent.trim() || table.tBodies[0].rows.length < 2) return;
       const button = document.createElement("button");
       button.type = "button";
       if (head.querySelector("a")) { button.setAttribute("aria-label", "Sort by " + head.textContent); head.append(button); } else { button.append(...head.childNodes); head.append(button); }
@@ -87,9 +87,12 @@
     dialog.showModal();
   };
   all("[data-enlarge]").forEach((group) => {
-    group.tabIndex = 0; group.setAttribute("role", "button"); group.setAttribute("aria-label", "Enlarge the pictures" + (group.closest("li, tr") ? " of " + (group.closest("li, tr").querySelector(".detail")?.textContent ?? "") : ""));
+    const button = document.createElement("button");
+    button.type = "button"; button.className = "enlarge"; button.textContent = "Enlarge";
+    button.setAttribute("aria-label", "Enlarge the pictures of " + (group.closest("li, th")?.querySelector(".detail")?.textContent ?? "this image"));
+    button.addEventListener("click", () => enlarge(group));
     group.addEventListener("click", () => enlarge(group));
-    group.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); enlarge(group); } });
+    group.after(button);
   });
 
   const open = (id) => {

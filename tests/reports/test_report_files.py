@@ -19,13 +19,26 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from small_run import environment, small_record
 
+from foundation.answer_documents import (
+    AnswersInDetail,
+    Bin,
+    ChangesDocument,
+    Confusion,
+    Curves,
+    LedgerRow,
+    MachineNote,
+    OperatingDot,
+    ReliabilityDocument,
+)
 from foundation.errors import ExitCode, UsageError
+from foundation.image_by_image import ChangedAnswers, Changes, ImageByImage
 from foundation.measurements import Measurement, Where, read_measurements, write_measurements
 from foundation.notes import Fp16Notes
-from foundation.record import StageRecord, VariantRecord, Verdict, read_record, write_record
+from foundation.record import GateChange, StageRecord, VariantRecord, Verdict, read_record, write_record
 from foundation.run_folder import RunFolder
 from reports import REPORT_FILES, html, write_report
 from reports.facts import Facts, read_facts
+from reports.statements import WORDS
 
 GOLD = Path(__file__).parent / "gold"
 SCHEMA = Path(__file__).resolve().parents[2] / "docs" / "report.schema.json"
@@ -175,7 +188,7 @@ def hostile_facts(text: str) -> Facts:
         name=text,
         dataset=text,
         classes=(text,),
-        configuration={text: [text]},
+        configuration={text: [text], "report": dict.fromkeys(WORDS, text)},
         gates_sha256=text,
         environment=replace(
             environment(text), edgeproof=text, python=text, platform=text, packages={text: text}, providers=(text,)
@@ -184,8 +197,23 @@ def hostile_facts(text: str) -> Facts:
         stages=(StageRecord("train", text, "failed", text, {}, {text: text}, 1.0, text),),
         variants=(VariantRecord(name, text, text, text, 2048, text, {text: text}, hostile_notes(text)),),
         verdicts=(Verdict(text, "failed", 1.0, 2.0, text),),
+        gate_changes=(GateChange((text,), (text,)),),
     )
-    return Facts(record, measurements=measurements, unreadable=(text,))
+    counts = ((1, 0), (0, 1))
+    row = LedgerRow(name, text, text, text, text, text, text, 0.5, 0.5, "broken")
+    curves = Curves(name, text, 1, 1, ((0.0, 0.0), (1.0, 1.0)), ((0.0, 1.0), (1.0, 0.5)), OperatingDot(0.1, 0.9, 0.9))
+    fp32, other = Confusion("fp32", counts, None), Confusion(name, counts, counts)
+    return Facts(
+        record,
+        measurements=measurements,
+        changes=ChangesDocument(1, (), (row,)),
+        reliability=ReliabilityDocument(1, 15, {name: (Bin(0.0, 0.1, 3, 0.05, 0.3, (0.1, 0.5)),)}),
+        answers=AnswersInDetail(1, (fp32, other), (curves,), (name,), (text,), {name: (text,)}),
+        machine=MachineNote(text, 0.5, text, text),
+        image_by_image=ImageByImage(ChangedAnswers((Changes(name, 2, 1, 0, 0),), 1, ()), None),
+        history=({text: 0.5, "train_loss": 1.0}, {text: 0.4, "train_loss": 0.5}),
+        unreadable=(text,),
+    )
 
 
 HOSTILE = st.one_of(
@@ -293,7 +321,7 @@ def test_a_stage_that_failed_is_told_first_and_its_variant_is_not_measured(run: 
     write_measurements(run.measurements, kept)
     text = Outline(write_report(run).read_text(encoding="utf-8")).text
     assert "Evidence incomplete" in text
-    assert text.index(error.replace("`", "")) < text.index("At a glance")
+    assert text.index(html.quoted(error)) < text.index("At a glance")
     assert read_facts(run).variant_names[-1] == "inc-int8"
     assert "Evidence incomplete" in (run.report / "summary.md").read_text(encoding="utf-8")
 
