@@ -121,7 +121,8 @@ def test_what_was_interrupted_is_deleted_and_written_anew(run: RunFolder, tmp_pa
 def test_the_compiled_files_go_along_on_request(run: RunFolder, tmp_path: Path, allowed: None) -> None:
     exported = export_to_mlflow(run, str(tmp_path / "store"), "mine", with_models=True)
     assert exported.experiment == "mine"
-    assert [path.read_bytes() for path in sorted((tmp_path / "store").rglob("*.onnx"))] == [b"fp32", VARIANT.encode()]
+    found = sorted(path.read_bytes() for path in (tmp_path / "store").rglob("*.onnx"))
+    assert found == [b"fp32", VARIANT.encode()]
 
 
 def test_the_environment_is_as_it_was(run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
