@@ -18,6 +18,7 @@ from foundation.errors import EdgeproofError
 from foundation.explanations import Explanations
 from foundation.image_by_image import ImageByImage, read_image_by_image
 from foundation.measurements import UNINFORMED, Measurement, read_measurements
+from foundation.places import PlaceRecord, read_places
 from foundation.record import RunRecord, read_record
 from foundation.run_folder import RunFolder
 from foundation.typed_files import read_typed
@@ -36,11 +37,12 @@ class Facts:
 
     Attributes:
         record: of the run.
-        measurements: every measurement, the absent ones included.
+        measurements: every measurement that was made here, the absent ones included.
         data: the prepared images; None where the run holds none.
         image_by_image: changed answers, and the images whose maps are shown; None where the run holds neither.
         maps: variant → its maps by the shown method.
         history: the numbers of each training epoch by name; empty where nothing was trained.
+        places: what was found at other places, by name.
         unreadable: one sentence for each file that exists but could not be used.
     """
 
@@ -51,6 +53,7 @@ class Facts:
     maps: Mapping[str, Explanations] = field(default_factory=dict)
     history: tuple[Epoch, ...] = ()
     unreadable: tuple[str, ...] = ()
+    places: tuple[PlaceRecord, ...] = ()
 
     @cached_property
     def by_name(self) -> Mapping[tuple[str, str, str | None], tuple[Measurement, ...]]:
@@ -60,6 +63,11 @@ class Facts:
             if one.where.split in (None, "test"):
                 found.setdefault((one.metric, one.variant, one.where.subgroup), []).append(one)
         return {key: tuple(several) for key, several in found.items()}
+
+    @property
+    def measured_everywhere(self) -> tuple[Measurement, ...]:
+        """The measurements made here, then those of each place."""
+        return (*self.measurements, *(one for place in self.places for one in place.measurements))
 
     @property
     def show_names(self) -> bool:
@@ -103,7 +111,8 @@ def read_facts(run: RunFolder) -> Facts:
     history = _optional(run.history, _history, unreadable) or ()
     found = _optional(run.image_by_image, read_image_by_image, unreadable)
     maps = _maps(run, record, found.maps.method, unreadable) if found and found.maps else {}
-    return Facts(record, measurements, data, found, maps, history, tuple(unreadable))
+    places = _optional(run.places, lambda _: read_places(run, record), unreadable) or ()
+    return Facts(record, measurements, data, found, maps, history, tuple(unreadable), places)
 
 
 def _maps(run: RunFolder, record: RunRecord, method: str, unreadable: list[str]) -> dict[str, Explanations]:

@@ -20,6 +20,7 @@ from reports.decision import judged_as_it_stands, judged_difference, outcome
 from reports.facts import Facts
 from reports.gallery import changed_images, saliency_grid
 from reports.measured import deciding_metric, find, latency_settings, method_name, reason_of, shown_unit
+from reports.places import places
 from reports.recovery_table import recovery_table
 from reports.robustness import robustness
 from reports.saliency_tables import saliency_tables
@@ -98,11 +99,12 @@ def render(facts: Facts) -> str:
         class_tables=class_tables(facts),
         rare=rare_sentence(facts),
         robustness=robustness(facts),
+        places=places(facts),
         thresholds=threshold_tables(facts),
         subgroups=subgroup_tables(facts),
         splits=_splits(facts),
         history=_history(facts),
-        measurements=[_measurement_row(measurement) for measurement in facts.measurements],
+        measurements=[_measurement_row(measurement) for measurement in facts.measured_everywhere],
         names_by_hash={record.sha256: record.variant for record in facts.record.variants},
         told_of_data=summary_lines(facts.data, facts.show_names)[1:] if facts.data else (),
         configuration=as_yaml(facts.record.configuration),
@@ -121,6 +123,7 @@ def _sections(facts: Facts, found: Sequence[Search]) -> tuple[Section, ...]:
         Section("changed.html", (("changed", "Changed answers"),)),
         Section("classes.html", (("classes", of_classes),)),
         Section("robustness.html", (("robustness", "Worse images"),) if asked else ()),
+        Section("places.html", (("places", "Other places"),) if facts.places else ()),
         Section("made.html", (("made", "How it was made"),)),
     )
 

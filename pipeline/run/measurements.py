@@ -165,7 +165,8 @@ def _absent(
     configuration: Configuration, ledger: Ledger, task: Task, measurements: list[Measurement]
 ) -> list[Measurement]:
     """Return an empty measurement, with the reason, for every number that a variant which failed does not have."""
-    unasked = ("changed",) if configuration.validation.robustness is None else ()
+    # Places have their own files, and tell there what they lack.
+    unasked = ("place", *(("changed",) if configuration.validation.robustness is None else ()))
     measured = {(measurement.variant, measurement.metric) for measurement in measurements}
     reasons = {stage.subject: stage.error for stage in ledger.record.stages if stage.error}
     return [
