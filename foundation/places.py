@@ -50,6 +50,7 @@ class PlaceRecord:
         versions: what ran there, name → version.
         measurements: each with `where.place`.
         reason: why nothing was measured there, as a sentence; None where something was.
+        placements: variant → provider → operator → nodes that ran on it, where the runtime tells.
         notes: variant → sentences that its numbers must be read with: "saturates", a fallback and its cost.
         format_version: of the file.
     """
@@ -63,6 +64,7 @@ class PlaceRecord:
     measurements: tuple[Measurement, ...]
     reason: str | None = None
     notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    placements: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
     format_version: Literal[1] = 1
 
     __pydantic_config__ = CLOSED
@@ -132,7 +134,8 @@ def _still_true(found: PlaceRecord, record: RunRecord) -> PlaceRecord | None:
     if found.reason is None and not kept:
         return None
     notes = {name: told for name, told in found.notes.items() if name in current}
-    return replace(found, measurements=kept, notes=notes)
+    placements = {name: where for name, where in found.placements.items() if name in current}
+    return replace(found, measurements=kept, notes=notes, placements=placements)
 
 
 @cache
