@@ -13,6 +13,7 @@ from foundation.errors import NotMeasuredError, StageError, UsageError
 from foundation.measurements import Measurement
 from foundation.places import PlaceRecord
 from foundation.progress import Observer
+from pipeline.places.reasons import why_otherwise
 from stages.validate.accuracy import AccuracySettings
 from stages.validate.places import PLACES
 from stages.validate.places.asking import Answered, ask
@@ -27,7 +28,6 @@ from stages.validate.places.measure import (
 )
 from stages.validate.places.place import Place
 from stages.validate.places.questions import TWIN, Asked, ask_model, ask_twin
-from stages.validate.places.reasons import reasons
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -145,7 +145,9 @@ def _ask_one(name: str, place: Place, inquiry: Inquiry, here: Mapping[str, _Here
             observer.say(f"✗ {question}: {name} gave no answer: {why}")
         if file.variant in answered.placements:
             placements[file.variant] = answered.placements[file.variant]
-        told = reasons(name, file.path, answered.placements.get(file.variant), of_file)
+        fp32s = [row for row in rows if row.variant == "fp32"]
+        where = answered.placements.get(file.variant)
+        told = why_otherwise(name, at_home.questions[0].question, where, of_file, fp32s)
         if told:
             notes[file.variant] = told
     nothing = not any(row.value is not None for row in rows)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from calibration_data.prepared_folder import read_prepared
-from foundation.errors import UsageError
+from foundation.errors import NotMeasuredError, StageError, UsageError
 from foundation.files import sha256_of_file
-from foundation.places import PlaceRecord
+from foundation.places import PlaceRecord, place_path, write_place
 from foundation.progress import Observer
 from foundation.record import RunRecord, read_record
 from foundation.run_files import refuse_changed
 from foundation.run_folder import RunFolder
+from pipeline.configuration import Configuration
 from pipeline.places.asked import AskedFile, Inquiry, ask_places
 from pipeline.places.keep import keep_places
+from pipeline.run.ledger import Ledger, Stage
 from reports import REPORT_FILES
 from stages.validate.accuracy import AccuracySettings
 from stages.validate.explained import explained_classes, images_to_explain
@@ -64,6 +67,39 @@ def verify_run(
     refuse_changed(run, record, besides=own)
     found = ask_places(inquiry_of(run, record, settings, variants), settings.at, observer)
     return keep_places(run, found), found
+
+
+def ask_configured_places(configuration: Configuration, ledger: Ledger, observer: Observer) -> None:
+    """Ask a run's files at the places of its configuration, as stages of it: a place that is missing is not measured.
+
+    What a place answered about the same files and images is kept.
+    """
+    from functools import partial
+
+    settings, run = configuration.validation.places, ledger.run
+    for name in settings.at:
+        asked = settings.model_copy(update={"at": (name,)})
+        inquiry = inquiry_of(run, ledger.record, asked, ())
+        stage = Stage(
+            kind="place",
+            subject=name,
+            inputs={file.variant: file.sha256 for file in inquiry.files} | {"data": str(inquiry.data_sha256)},
+            settings=asked.model_dump(mode="json"),
+            modules=("pipeline.places.asked",),
+            outputs=(place_path(run, name),),
+        )
+        with suppress(StageError):  # the ledger has it
+            ledger.perform(
+                stage, partial(_ask_as_stage, run, inquiry, name, observer), partial(place_path, run, name)
+            )
+
+
+def _ask_as_stage(run: RunFolder, inquiry: Inquiry, name: str, observer: Observer) -> Path:
+    (found,) = ask_places(inquiry, (name,), observer)
+    path = write_place(run, found)
+    if found.reason is not None:
+        raise NotMeasuredError(found.reason)
+    return path
 
 
 def inquiry_of(run: RunFolder, record: RunRecord, settings: PlacesSettings, variants: tuple[str, ...]) -> Inquiry:

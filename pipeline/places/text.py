@@ -55,8 +55,8 @@ def notes_of(found: Sequence[PlaceRecord]) -> list[str]:
         lines.append(f"{place.place}: {place.what}{f'; {versions}' if versions else ''}")
         if place.reason is not None:
             lines.append(f"  ✗ {place.reason}")
-        else:
-            lines += [f"  ✗ {one.variant}: {one.metric}: {one.reason}" for one in _untold(place)]
+        untold = (one for one in _untold(place) if one.reason != place.reason)
+        lines += [f"  ✗ {one.variant}: {one.metric}: {one.reason}" for one in untold]
         lines += [f"  ! {variant}: {note}" for variant, told in place.notes.items() for note in told]
     return [printable(line) for line in lines]
 

@@ -76,7 +76,7 @@ def measure_answers(
     names = [name for name in _ROWS if name != "accuracy" or images.labels is not None]
     rows = [replace(one, metric=_ROWS[one.metric]) for one in measure_rows(names, answers, settings, where)]
     equal = (there.view(np.uint32) == here.view(np.uint32)).all(axis=1).astype(np.float64)
-    interval = share_interval(Decisions(equal[None], units))
+    interval = share_interval(Decisions(equal[None, None], units))
     rows.append(measured("place_bit_equal", variant, Estimate(float(equal.mean()), interval, len(equal)), where, {}))
     largest = float(np.abs(there.astype(np.float64) - here.astype(np.float64)).max())
     spread = float(here.astype(np.float64).std())

@@ -33,6 +33,7 @@ PLACE = Place(
     needs="Linux on x86-64",
     environment=lambda: {"PYTHONPATH": str(folder_of("qnn-htp") / "site")},
     job={
+        "fixed_batch": True,
         # Nothing may be computed elsewhere under its name.
         "session": {"session.disable_cpu_ep_fallback": "1"},
         "plug_in": {

@@ -68,6 +68,8 @@ def session_of(path: Path, job: dict) -> onnxruntime.InferenceSession:  # type: 
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     for key, value in job.get("session", {}).items():
         options.add_session_config_entry(key, value)
+    if job.get("fixed_batch"):
+        fix_dimensions(path, options)
     plug_in = job.get("plug_in")
     if plug_in is None:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"], enable_fallback=0)
@@ -76,6 +78,13 @@ def session_of(path: Path, job: dict) -> onnxruntime.InferenceSession:  # type: 
         raise RuntimeError(f"{plug_in['module']} offers no device on this machine ({platform.machine()})")
     options.add_provider_for_devices(devices, plug_in["options"])
     return onnxruntime.InferenceSession(path, options, enable_fallback=0)
+
+
+def fix_dimensions(path: Path, options: onnxruntime.SessionOptions) -> None:
+    """Have one image a query where the file leaves that open: a compiler of fixed graphs takes no other."""
+    opened = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for name in {one.shape[0] for one in opened.get_inputs() if one.shape and isinstance(one.shape[0], str)}:
+        options.add_free_dimension_override_by_name(name, 1)
 
 
 def devices_of(plug_in: dict) -> list:  # type: ignore[type-arg]
