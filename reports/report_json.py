@@ -20,7 +20,7 @@ FORMAT_VERSION = 1
 
 def render(facts: Facts) -> str:
     """Return the file's text; what was not measured is null, never left out."""
-    report = published(facts.record, facts.measurements)
+    report = published(facts.record, facts.measured_everywhere)
     return json.dumps(report, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
