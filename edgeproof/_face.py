@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foundation.errors import UsageError
-from foundation.measurements import Measurement, read_measurements
+from foundation.measurements import Measurement
+from foundation.places import measured_everywhere
 from foundation.record import RunRecord, StageRecord, Verdict, read_record
 from foundation.run_files import refuse_changed
 from foundation.run_folder import RunFolder
@@ -100,10 +101,10 @@ def open_run(path: PathLike) -> OpenedRun:
     """
     run = RunFolder(Path(path))
     record = read_record(run)
-    read = {"validate/measurements.json", *(variant.path for variant in record.variants)}
+    places = (path for path in record.files if path.startswith("validate/places/"))
+    read = {"validate/measurements.json", *places, *(variant.path for variant in record.variants)}
     refuse_changed(run, record, besides=record.files.keys() - read)
-    measurements = read_measurements(run.measurements) if run.measurements.exists() else ()
-    return OpenedRun(run.root, record, measurements)
+    return OpenedRun(run.root, record, measured_everywhere(run, record))
 
 
 def check(path: PathLike, public_key: PathLike | None = None) -> CheckedRun:

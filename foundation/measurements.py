@@ -34,6 +34,7 @@ class Where:
         subgroup: the images of the split that count; None: all of them.
         per: what is decided about, "patient"; None: each image.
         change: how the images were made worse, kind and strength, "jpeg 3"; None: not at all.
+        place: where the file answered, another processor, runtime or device, see `foundation.places`; None: here.
     """
 
     provider: str | None = None
@@ -44,6 +45,7 @@ class Where:
     subgroup: str | None = None
     per: str | None = None
     change: str | None = None
+    place: str | None = None
 
     __pydantic_config__ = CLOSED
 
@@ -57,6 +59,7 @@ class Where:
             "subgroup": self.subgroup,
             "per": self.per,
             "change": self.change,
+            "place": self.place,
         }
         return {name: value for name, value in named.items() if value is not None}
 
@@ -64,6 +67,8 @@ class Where:
 @dataclass(frozen=True)
 class PairedDifference:
     """How a variant's number differs from fp32's on the same images, paired by image, groups varying together.
+
+    At a place it is the difference of the variant's number there from its own here.
 
     Attributes:
         value: the variant's − fp32's, in the measurement's unit.

@@ -27,6 +27,7 @@ Inputs = Literal[
     "changed",
     "file",
     "timing",
+    "place",
 ]
 Sample = Literal["all", "class", "others"]
 TableName = Literal[
@@ -43,6 +44,7 @@ TableName = Literal[
     "thresholds",
     "robustness",
     "latency",
+    "places",
 ]
 
 
@@ -76,7 +78,8 @@ class Metric:
             noisy copies of the images; "path": maps, and what they should add up to;
             "calibration": the line of the truth on the log-odds, see `stages.validate.calibration`; "threshold":
             answers at thresholds that were chosen with fp32, see `stages.validate.at_threshold`; "changed": answers
-            to images that were made worse, see `stages.validate.robustness`. "file" and "timing" are measured.
+            to images that were made worse, see `stages.validate.robustness`. "place": a
+            file's answers at a place and its own here. "file" and "timing" are measured.
         table: the report's table, or part of one, in which it is a column or has rows of its own.
         heading: there.
         definitions: the kinds of task that the metric exists for, and what it is there.

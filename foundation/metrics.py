@@ -4,8 +4,8 @@ A metric is one row here. Gates and tolerances take the known names from it, mea
 its direction, the report the table, the heading, the legend and the unit that a number is written in; so a new row
 appears in all of them. What computes a metric stands above, under the same name and in the same order, in
 `stages.validate.COMPUTATIONS`: this room knows no arrays. "file" and "timing" metrics have no row there, because they
-are measured, not computed, and "calibration", "threshold" and "changed" metrics have none, because each kind is
-computed for all its rows at once.
+are measured, not computed, and "calibration", "threshold", "changed" and "place" metrics have none, because each kind
+is computed for all its rows at once.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from foundation.metric import Definition, Inputs, Metric, Sample, TableName, for_both
+from foundation.place_metrics import PLACE_METRICS
 from foundation.saliency_metrics import SALIENCY_METRICS
 
 if TYPE_CHECKING:
@@ -175,6 +176,7 @@ METRICS: Mapping[str, Metric] = {
         "highest resident memory of a process that runs this file, less what it held before it opened the file",
         "Peak memory: without what Python and ONNX Runtime take by themselves.")),
     **SALIENCY_METRICS,
+    **PLACE_METRICS,
 }  # fmt: skip
 
 DECIDING_METRICS: Mapping[Task, str] = {"multi_class": "balanced_accuracy", "multi_label": "auroc_macro"}

@@ -22,7 +22,7 @@ from pydantic import Field
 
 from foundation.artifacts import Task
 from foundation.errors import ExitCode
-from foundation.files import JSON
+from foundation.files import JSON, sha256_of_json
 from foundation.measurements import Measurement
 from foundation.notes import Notes
 from foundation.processor import Cpu
@@ -250,6 +250,12 @@ class RunRecord:
     def unfinished_stages(self) -> tuple[StageRecord, ...]:
         """The stages that failed or could not measure."""
         return tuple(stage for stage in self.stages if not stage.succeeded)
+
+    @property
+    def data_sha256(self) -> str | None:
+        """Digest over the prepared data's files; None where the run holds none."""
+        data = {path: sha256 for path, sha256 in self.outputs.items() if path.startswith("data/")}
+        return sha256_of_json(data) if data else None
 
     @property
     def outputs(self) -> Mapping[str, str]:

@@ -83,6 +83,16 @@ class RunFolder:
         return self.root / "validate" / "measurements.json"
 
     @property
+    def places(self) -> Path:
+        """The folder of what was measured at other places, one file each."""
+        return self.root / "validate" / "places"
+
+    @property
+    def placement(self) -> Path:
+        """Where every file's nodes ran."""
+        return self.root / "validate" / "placement.json"
+
+    @property
     def machine(self) -> Path:
         """The machine's state before and after the files were timed."""
         return self.root / "validate" / "machine.json"

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from foundation.errors import EdgeproofError, ExitCode, UsageError
-from pipeline.command_line import configured, exports, finished, tools
+from pipeline.command_line import configured, exports, finished, places, tools
 from pipeline.console import error_console, fail
 from pipeline.endings import InterruptedBySignal, end_now, end_on_signals
 
@@ -60,6 +60,8 @@ for _command in (
     finished.nightly,
     finished.accept,
     finished.compare,
+    places.verify,
+    places.places,
     exports.export_mlflow,
     exports.export_dicom,
     tools.doctor,

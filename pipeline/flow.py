@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 from foundation.errors import ExitCode
 from foundation.files import JSON
 from foundation.measurements import Measurement
+from foundation.places import of_places, read_places
 from foundation.progress import Observer
 from foundation.record import GateChange, Verdict, exit_code_of
 from foundation.run_folder import RunFolder
 from pipeline.configuration import Configuration
 from pipeline.judge.gates import judge
+from pipeline.places.keep import against_the_accepted_run
+from pipeline.places.of_run import ask_configured_places
 from pipeline.run.images import prepare_images
 from pipeline.run.ledger import Ledger
 from pipeline.run.measurements import validate_models
@@ -23,7 +26,6 @@ from pipeline.run.opening import held_run, open_ledger
 from pipeline.run.variants import compile_variants
 
 if TYPE_CHECKING:
-    from pipeline.judge.paired_runs import PairedRuns
     from pipeline.night.nightly import NightlyResult
 
 
@@ -81,6 +83,7 @@ def compile_and_validate(configuration: Configuration, run: RunFolder, observer:
         model = make_model(configuration, ledger, data, given, observer)
         models = compile_variants(configuration, ledger, data, model, tuple(configuration.variants), observer)
         measurements = validate_models(configuration, ledger, data, models, observer)
+        ask_configured_places(configuration, ledger, observer)
         return conclude(configuration, ledger, measurements, observer)
 
 
@@ -136,22 +139,12 @@ def conclude(
     """Hold the measurements against the gates, close the record and write the report."""
     from reports import write_report
 
-    verdicts = judge(configuration.gates, measurements, _against_the_accepted_run(configuration, ledger))
+    accepted = against_the_accepted_run(configuration.gates, ledger.run, ledger.record)
+    everywhere = (*measurements, *of_places(read_places(ledger.run, ledger.record)))
+    verdicts = judge(configuration.gates, everywhere, accepted)
     exit_code = exit_code_of(verdicts, ledger.record.all_stages_succeeded)
     ledger.conclude(verdicts, exit_code)
     with observer.stage("report"):
         report = write_report(ledger.run)
     ledger.write()  # the digests of the report
     return RunOutcome(ledger.run, exit_code, verdicts, report, ledger.record.gate_changes)
-
-
-def _against_the_accepted_run(configuration: Configuration, ledger: Ledger) -> PairedRuns:
-    """Return how the answers differ from those of the run that was accepted beside this one, where a gate asks."""
-    from pipeline.judge.paired_runs import NOTHING_ACCEPTED, pair_runs
-    from pipeline.night.accepted import read_accepted
-
-    asked = any(gate.asks_accepted for gate in configuration.gates)
-    accepted = read_accepted(ledger.run.root.resolve().parent) if asked else None
-    if accepted is None:
-        return NOTHING_ACCEPTED
-    return pair_runs(RunFolder(accepted.folder), accepted.evidence.record, ledger.run, ledger.record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -11,6 +12,8 @@ from foundation.measurements import Measurement, PairedDifference
 from foundation.record import Verdict, exit_code_of
 from reports.facts import Facts
 from reports.formats import count
+
+_MINUS = re.compile(r"(?<=[≥≤] )-(?=\d)")
 
 Kind = Literal["passed", "changed", "failed", "incomplete", "unjudged"]
 
@@ -159,6 +162,7 @@ def _why_incomplete(facts: Facts) -> list[str]:
 
 
 def _listing(names: list[str], most: int = 3) -> str:
+    names = [_MINUS.sub("\N{MINUS SIGN}", name) for name in names]
     if len(names) <= most:
         return "; ".join(names)
     return f"{'; '.join(names[:most])}; and {len(names) - most} more"

@@ -29,6 +29,8 @@ from foundation.explanations import Explanations
 from foundation.files import JSON, sha256_of_json
 from foundation.image_by_image import ImageByImage, read_image_by_image
 from foundation.measurements import UNINFORMED, Measurement, read_measurements
+from foundation.placement import Placement, read_placements
+from foundation.places import PlaceRecord, read_places
 from foundation.record import RunRecord, read_record
 from foundation.run_folder import RunFolder
 from foundation.typed_files import read_typed
@@ -47,7 +49,7 @@ class Facts:
 
     Attributes:
         record: of the run.
-        measurements: every measurement, the absent ones included.
+        measurements: every measurement that was made here, the absent ones included.
         data: the prepared images; None where the run holds none.
         image_by_image: changed answers, and the images whose maps are shown; None where the run holds neither.
         maps: variant → its maps by the shown method.
@@ -56,6 +58,8 @@ class Facts:
         reliability: bins of the reliability diagrams.
         answers: confusion matrices and curves.
         machine: how the machine was while files were timed.
+        places: what was found at other places, by name.
+        placements: where every file's nodes ran, by provider.
         unreadable: one sentence for each file that exists but could not be used.
     """
 
@@ -70,6 +74,8 @@ class Facts:
     answers: AnswersInDetail | None = None
     machine: MachineNote | None = None
     unreadable: tuple[str, ...] = ()
+    places: tuple[PlaceRecord, ...] = ()
+    placements: tuple[Placement, ...] = ()
 
     @cached_property
     def by_name(self) -> Mapping[tuple[str, str, str | None], tuple[Measurement, ...]]:
@@ -79,6 +85,11 @@ class Facts:
             if one.where.split in (None, "test"):
                 found.setdefault((one.metric, one.variant, one.where.subgroup), []).append(one)
         return {key: tuple(several) for key, several in found.items()}
+
+    @property
+    def measured_everywhere(self) -> tuple[Measurement, ...]:
+        """The measurements made here, then those of each place."""
+        return (*self.measurements, *(one for place in self.places for one in place.measurements))
 
     @property
     def show_names(self) -> bool:
@@ -146,6 +157,12 @@ def read_facts(run: RunFolder) -> Facts:
     history = _optional(run.history, _history, unreadable) or ()
     found = _optional(run.image_by_image, read_image_by_image, unreadable)
     maps = _maps(run, record, found.maps.method, unreadable) if found and found.maps else {}
+    changes = _optional(run.changes, read_changes, unreadable)
+    reliability = _optional(run.reliability, read_reliability, unreadable)
+    answers = _optional(run.answers, read_answers, unreadable)
+    machine = _optional(run.machine, read_machine, unreadable)
+    places = _optional(run.places, lambda _: read_places(run, record), unreadable) or ()
+    placements = _optional(run.placement, read_placements, unreadable) or ()
     return Facts(
         record,
         measurements,
@@ -153,11 +170,13 @@ def read_facts(run: RunFolder) -> Facts:
         found,
         maps,
         history,
-        _optional(run.changes, read_changes, unreadable),
-        _optional(run.reliability, read_reliability, unreadable),
-        _optional(run.answers, read_answers, unreadable),
-        _optional(run.machine, read_machine, unreadable),
+        changes,
+        reliability,
+        answers,
+        machine,
         tuple(unreadable),
+        places,
+        placements,
     )
 
 

@@ -13,6 +13,8 @@ from reports.measured import rare_labels
 from reports.watch_out import Caution, watch_out
 
 NOT_STATED = "not stated"
+_FILES = 6
+"""Files that the first screen names."""
 _SEVERITY = ("failed", "inconclusive", "missing", "passed")
 
 
@@ -71,8 +73,9 @@ def _subject(facts: Facts) -> tuple[Said, ...]:
     ]
     fp32 = [one for one in facts.record.variants if one.variant == BASELINE]
     use, cpu = facts.words("intended_use"), facts.record.environment.cpu
+    more = f"; and {len(files) - _FILES} more, under Files and lineage" if len(files) > _FILES else ""
     return (
-        Said("Files", "; ".join(files) or "none was compiled", not files),
+        Said("Files", "; ".join(files[:_FILES]) + more or "none was compiled", not files),
         Said("Against", f"fp32 (sha256 {formats.short_hash(fp32[0].sha256)})" if fp32 else "no fp32 file", not fp32),
         Said("Place", f"{cpu.model}, {_providers(facts)}"),
         Said("Use", use or NOT_STATED, not use),
@@ -129,7 +132,11 @@ def _places(facts: Facts) -> Said:
     judged = {m.where.provider for m in facts.measurements if m.where.provider and m.value is not None}
     failed = sorted(str(one) for one in tried - judged)
     others = f"; not measured: {', '.join(failed)}" if failed else ""
-    text = f"1 machine, {formats.count(len(judged), 'execution provider')}{others}; no other device"
+    answered = [place.place for place in facts.places if place.measurements]
+    silent = [place.place for place in facts.places if not place.measurements]
+    elsewhere = f"the same answers asked of {', '.join(answered)}" if answered else "no other device"
+    silence = f"; no answer from {', '.join(silent)}" if silent else ""
+    text = f"1 machine, {formats.count(len(judged), 'execution provider')}{others}; {elsewhere}{silence}"
     return Said("Places", text, not judged)
 
 

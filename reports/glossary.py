@@ -53,6 +53,12 @@ SOURCES: Mapping[str, tuple[str, str]] = {
     "load_ms": ("time from the file to a session", "this report"),
     "first_inference_ms": ("time of a session's first query", "this report"),
     "peak_memory_bytes": ("highest resident memory − that before the file", "this report"),
+    "place_agreement": ("answers equal to those of the same file here / n", "this report"),
+    "place_bit_equal": ("images whose logits are the same bits as here / n", "this report"),
+    "place_logits_sqnr_db": ("10 · log₁₀(Σ here² / Σ (there − here)²)", "Widrow & Kollár 2008, Quantization Noise"),
+    "place_largest_difference": ("max |there − here| over images and logits", "this report"),
+    "place_saliency_spearman": ("Spearman's ρ of the maps there and here, mean", "Adebayo 2018, NeurIPS"),
+    "place_saliency_top10_overlap": ("|top tenth there ∩ here| / |top tenth|, mean", "Ghorbani 2019, AAAI, 3681"),
     "saliency_spearman": ("Spearman's ρ of the pixels of both maps, mean", "Adebayo 2018, NeurIPS"),
     "saliency_ssim": ("SSIM of both maps, mean", "Wang 2004, IEEE TIP 13:600"),
     "saliency_top10_overlap": ("|top tenth ∩ fp32's| / |top tenth|, mean", "Ghorbani 2019, AAAI, 3681"),
@@ -89,7 +95,7 @@ class Term:
 
 def glossary(facts: Facts) -> tuple[Term, ...]:
     """Return the metrics that the run measured or was to measure, in the order of the table of metrics."""
-    asked = {row_name(one.metric) for one in facts.measurements}
+    asked = {row_name(one.metric) for one in facts.measured_everywhere}
     terms = []
     for name, row in METRICS.items():
         definition = row.definitions.get(facts.task)
@@ -110,7 +116,7 @@ def term_id(metric: str) -> str:
 def terms_by_heading(facts: Facts) -> dict[str, str]:
     """Return heading → id of its entry, for the headings of tables; where two share one, the plainer metric's."""
     found: dict[str, str] = {}
-    asked = {row_name(one.metric) for one in facts.measurements}
+    asked = {row_name(one.metric) for one in facts.measured_everywhere}
     for name, row in METRICS.items():
         if name in asked and facts.task in row.definitions:
             found.setdefault(row.heading, term_id(name))

@@ -31,6 +31,8 @@ from reports.lineage import lineage
 from reports.measured import deciding_metric, method_name
 from reports.multiples import multiples
 from reports.not_covered import gaps, limits
+from reports.placement import placement_table
+from reports.places import places
 from reports.recovery_table import recovery_table
 from reports.robustness import robustness
 from reports.saliency_tables import saliency_tables
@@ -80,6 +82,7 @@ def _decision(facts: Facts) -> dict[str, Any]:
 def _changed(facts: Facts) -> dict[str, Any]:
     return {
         "changed_answers": facts.image_by_image.answers if facts.image_by_image else None,
+        "counts_of": {one.variant: one for one in facts.changes.variants} if facts.changes else {},
         "ledger": ledger(facts),
         "most_pictures": MOST_PICTURES,
         "confusions": confusions(facts),
@@ -102,6 +105,8 @@ def _measured(facts: Facts) -> dict[str, Any]:
         "sanity": sanity_sentences(facts),
         "gallery": gallery(facts),
         "latency": latency_tables(facts),
+        "places": places(facts),
+        "placement": placement_table(facts),
         "searches": searches(facts),
     }
 

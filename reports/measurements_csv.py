@@ -19,7 +19,7 @@ the variant's minus fp32's on the same `difference_n` images."""
 
 def render(facts: Facts) -> str:
     """Return the file's text; an absent number is an empty cell with its reason."""
-    return csv_text(COLUMNS, (_row(one) for one in facts.measurements))
+    return csv_text(COLUMNS, (_row(one) for one in facts.measured_everywhere))
 
 
 def _row(one: Measurement) -> tuple[CellValue, ...]:

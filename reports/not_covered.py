@@ -119,9 +119,12 @@ def _not_asked(facts: Facts) -> Iterator[Gap]:
     if not any(m.where.subgroup for m in facts.measurements):
         yield Gap("Subgroups", "all", 1, "the data set names none", "a data set with columns such as sex and age")
     cpu = facts.record.environment.cpu.model
-    yield Gap(
-        "Other devices", "all", 1, f"every number is of this machine, {cpu}", "the same configuration on the device"
-    )
+    for place in facts.places:
+        if not place.measurements:
+            yield Gap("Answers elsewhere", place.place, 1, place.reason or "no answer", "`edgeproof verify` again")
+    if not any(place.measurements and place.kind == "real" for place in facts.places):
+        why, mend = f"every time is of this machine, {cpu}", "`edgeproof verify` on the device"
+        yield Gap("Other devices", "all", 1, why, mend)
     if facts.answers is None:
         why = "the run was validated by an earlier version"
         yield Gap("Confusion matrices, ROC and precision-recall curves", "all", 1, why, "`edgeproof validate CONFIG`")

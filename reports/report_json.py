@@ -95,8 +95,8 @@ class PublishedMeasurement:
         split: the images.
         n: size of the sample; null where there is none.
         ci95: lower and upper bound of the 95 % interval; null where there is no sound one.
-        settings: what else tells it from others (`threads`, `batch_size`, `method`, `subgroup`, `per`, `change`), and
-            how it was measured; `reason` says why there is no value, `no_interval` why there is no interval.
+        settings: what else tells it from others (`threads`, `batch_size`, `method`, `subgroup`, `per`, `change`,
+            `place`), and how it was measured; `reason` says why there is no value, `no_interval` why no interval.
         difference: from fp32's number on the same images; null where there is none.
     """
 
@@ -166,7 +166,7 @@ class PublishedReport:
 
 def render(facts: Facts) -> str:
     """Return the file's text; what was not measured is null, never left out."""
-    report = published(facts.record, facts.measurements)
+    report = published(facts.record, facts.measured_everywhere)
     return json.dumps(report, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 

@@ -54,11 +54,11 @@ def _changed_gates(facts: Facts) -> Iterator[Caution]:
 
 
 def _broken(facts: Facts) -> Iterator[Caution]:
+    why: dict[str, list[str]] = {}
     for stage in facts.record.unfinished_stages:
-        how = "could not measure" if stage.status == "not_measured" else "failed"
-        yield Caution(
-            "Stage without a result", f"{stage.name} {how}: {stage.error or 'the run gives no reason'}", "gaps"
-        )
+        why.setdefault(stage.error or "the run gives no reason", []).append(stage.name)
+    for reason, names in why.items():
+        yield Caution("Stage without a result", f"{_listing(names)}: {reason}", "gaps")
     for sentence in facts.unreadable:
         yield Caution("Unreadable", sentence, "gaps")
 

@@ -135,7 +135,7 @@ def _write(
         progress(done, len(record.variants))
         tags = {"mlflow.parentRunId": parent_id, "edgeproof_file_sha256": variant.sha256}
         child = client.create_run(experiment, run_name=variant.variant, tags=tags).info.run_id
-        metrics = metrics_of(one for one in facts.measurements if one.variant == variant.variant)
+        metrics = metrics_of(one for one in facts.measured_everywhere if one.variant == variant.variant)
         told = {"variant": variant.variant, "method": variant.method, "size_bytes": str(variant.size_bytes)}
         _log(client, child, metrics, {**told, **_prefixed("settings", parameters_of(variant.settings))})
         if with_models:
@@ -143,7 +143,7 @@ def _write(
         client.set_terminated(child)
         total += len(metrics)
     for floor in UNINFORMED:
-        of_floor = metrics_of(one for one in facts.measurements if one.variant == floor)
+        of_floor = metrics_of(one for one in facts.measured_everywhere if one.variant == floor)
         _log(client, parent_id, {f"{floor}.{name}": value for name, value in of_floor.items()}, {})
         total += len(of_floor)
     client.set_terminated(parent_id)
@@ -153,7 +153,7 @@ def _write(
 def _tags(run: RunFolder, facts: Facts, seal: str) -> dict[str, str]:
     record, verdict = facts.record, outcome(facts)
     summary = run.report / "summary.md"
-    absent = sum(one.value is None for one in facts.measurements)
+    absent = sum(one.value is None for one in facts.measured_everywhere)
     tags = {
         _SEAL: seal,
         "edgeproof_version": record.environment.edgeproof or "unknown",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from foundation.files import sha256_of_json
 from foundation.measurements import Measurement, read_measurements
 from foundation.record import RunRecord, read_record
 from foundation.run_files import refuse_changed
@@ -32,8 +31,7 @@ class Evidence:
     @property
     def data_sha256(self) -> str | None:
         """Digest over the prepared data's files; None where the run holds none."""
-        data = {path: sha256 for path, sha256 in self.record.outputs.items() if path.startswith("data/")}
-        return sha256_of_json(data) if data else None
+        return self.record.data_sha256
 
     @property
     def packages(self) -> Mapping[str, str]:

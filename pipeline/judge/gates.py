@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from foundation.files import JSON
 from foundation.measurements import Measurement
 from foundation.metrics import METRICS, row_name
+from foundation.places import PLACE_NAME
 from foundation.record import Verdict
 from foundation.settings import Settings
 from pipeline.judge.paired_runs import NOTHING_ACCEPTED, PairedRuns, against_accepted
@@ -53,6 +54,11 @@ class Gate(Settings):
     change: str | None = Field(
         None, description="images made worse, as `jpeg 3`, of a metric with `robust_`; null: every change must hold"
     )
+    place: str | None = Field(
+        None,
+        pattern=PLACE_NAME,
+        description="only measurements at this place, one of validation.places or the name of a device; null: here",
+    )
     per: Literal["patient"] | None = Field(
         None, description="decisions about patients, of a metric with `_at_threshold`; null: about images"
     )
@@ -89,6 +95,8 @@ class Gate(Settings):
             raise ValueError(
                 "confidence belongs to at_least and at_most; noninferior_to and equivalent_to have alpha"
             )
+        if METRICS[row_name(self.metric)].inputs == "place" and self.place is None:
+            raise ValueError(f"{self.metric} holds a place against here; name the place")
         if "fp32" in (self.noninferior_to, self.equivalent_to) and self.variant == "fp32":
             raise ValueError("fp32 is what noninferior_to and equivalent_to compare with; name another variant")
         return self
@@ -106,7 +114,7 @@ class Gate(Settings):
     @property
     def identity(self) -> dict[str, JSON]:
         """What a digest of the criteria is taken over: a point gate's is what it was before there were others."""
-        tested = ("noninferior_to", "equivalent_to", "margin", "alpha", "confidence", "per", "change")
+        tested = ("noninferior_to", "equivalent_to", "margin", "alpha", "confidence", "per", "change", "place")
         values: dict[str, JSON] = self.model_dump(mode="json")
         return {key: value for key, value in values.items() if key not in tested or not self._is_default(key)}
 
@@ -135,6 +143,7 @@ class Gate(Settings):
             self._images,
             f"per {self.per}" if self.per else None,
             self.change,
+            f"at {self.place}" if self.place else None,
         ]
         place = ", ".join(part for part in where if part)
         metric = f"{self.variant}: {self.metric}{f' ({place})' if place else ''}"
@@ -249,6 +258,7 @@ def _fits(gate: Gate, measurement: Measurement) -> bool:
         measurement.metric == gate.metric
         and _is_asked(gate, where.subgroup)
         and where.per == gate.per
+        and where.place == gate.place
         and gate.change in (None, where.change)
         and gate.provider in (None, where.provider)
         and gate.threads in (None, where.threads)

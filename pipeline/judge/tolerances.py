@@ -42,6 +42,7 @@ TOLERANCES: Mapping[Inputs, Tolerance] = {
     "file": Tolerance("relative", 0.02),
     # Medians of one machine differ by a few per cent from night to night; a lost kernel fusion costs far more.
     "timing": Tolerance("relative", 0.15),
+    "place": Tolerance("absolute", 0.01),
 }
 """The default of a metric by what it is computed from (the `inputs` of its row in METRICS)."""
 
@@ -52,6 +53,8 @@ METRIC_TOLERANCES: Mapping[str, Tolerance] = {
     "lr_positive_at_threshold/CLASS": Tolerance("relative", 0.25),
     "lr_negative_at_threshold/CLASS": Tolerance("relative", 0.25),
     "own_threshold/CLASS": Tolerance("absolute", 1.0),  # neither higher nor lower is better
+    "place_logits_sqnr_db": Tolerance("absolute", 1.0),
+    "place_largest_difference": Tolerance("relative", 0.25),
     "sparseness": Tolerance("absolute", 1.0),  # likewise
 }
 """The default of a metric that needs its own."""

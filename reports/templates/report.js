@@ -66,6 +66,7 @@
   document.body.append(dialog);
   const enlarge = (from) => {
     dialog.replaceChildren();
+    dialog.style.cssText = from.closest("[style]")?.style.cssText ?? "";
     const close = document.createElement("button"), large = document.createElement("div");
     close.type = "button"; close.textContent = "Close"; close.addEventListener("click", () => dialog.close());
     large.className = "large tiles";

@@ -23,7 +23,7 @@ def measured(
     """Return the measurement of an estimate, with a word on why it has no interval where that is so."""
     row = METRICS[row_name(metric)]
     described = dict(remarks)
-    if row.inputs not in ("file", "timing", "calibration", "threshold", "changed") and estimate.ci95 is None:
+    if row.inputs not in ("file", "timing", "calibration", "threshold", "changed", "place") and estimate.ci95 is None:
         described.setdefault("no_interval", NO_SPREAD)
     return Measurement(metric, estimate.value, row.unit, variant, where, estimate.n, estimate.ci95, described)
 

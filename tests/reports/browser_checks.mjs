@@ -46,7 +46,7 @@ for (const javaScriptEnabled of [true, false]) {
     found.filtered = await cells();
     await page.locator(".gallery .enlarge").first().focus();
     await page.keyboard.press("Enter");
-    found.enlarged = await page.$$eval("dialog[open] img", (images) => images.length);
+    found.enlarged = await page.$$eval("dialog[open] .tile", (images) => images.length);
     found.slider = await page.$$eval("dialog[open] input[type=range]", (inputs) => inputs.length);
     await page.keyboard.press("Escape");
     const hash = await page.evaluate(() => location.hash);

@@ -65,7 +65,7 @@ def write_label_sample_run(root: Path) -> Path:
         )
     write_image_findings(run, logits, labels, maps, chosen, target)
     measured += saliency_rows(maps, explained)
-    of_files = ("file", "timing")
+    of_files = ("file", "timing", "place")
     measured += [
         row for row in read_measurements(run.measurements) if METRICS[row_name(row.metric)].inputs in of_files
     ]

@@ -144,7 +144,12 @@ def test_what_the_decision_rests_on_is_counted(reported_run: RunFolder, labelled
         {one.name: one.text.translate(THIN) for one in first_screen(read_facts(run)).basis}
         for run in (reported_run, labelled_run)
     )
-    assert classes["Images"].startswith("48 test images, patients unknown")
+    assert classes["Images"] == "48 test images of 24 patients or groups; data set endoscopy"
+    data = read_facts(reported_run).data
+    assert data is not None
+    unknown = replace(read_facts(reported_run), data=replace(data, groups_known=False))
+    assert first_screen(unknown).basis[0].text.translate(THIN).startswith("48 test images, patients unknown;")
+    assert "Patients unknown" in {one.title for one in watch_out(unknown)}
     assert classes["Classes"] == "8 of 8 judged"
     assert labels["Labels"] == "10 of 14 judged, 4 not"
     assert classes["Places"].startswith("1 machine, 2 execution providers")
