@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 from small_run import VARIANT, accuracy, against_kernel, environment, latency, small_record, speedup
 
-from foundation.measurements import Measurement
+from foundation.errors import ExitCode
+from foundation.measurements import Measurement, write_measurements
 from foundation.notes import ExportNotes
-from foundation.record import Environment, StageRecord, VariantRecord
+from foundation.record import Environment, StageRecord, VariantRecord, write_record
+from foundation.run_files import record_of_file
+from foundation.run_folder import RunFolder
 from pipeline.judge.evidence import Evidence
 
 Fault = Literal["none", "package", "data", "slower machine", "code", "configuration", "package, files alike"]
@@ -53,9 +57,18 @@ def night_of(fault: Fault = "none", *, loss: float = 0.0, run: str = "tonight") 
         environment=world,
         stages=_chain(file_sha),
         variants=variants,
-        exit_code=0,
+        exit_code=ExitCode.PASSED,
     )
     return Evidence(run, record, _measurements(loss, pace))
+
+
+def write_night(root: Path, evidence: Evidence) -> RunFolder:
+    """Write a night's evidence as a run folder that `read_evidence` takes."""
+    run = RunFolder(root)
+    write_measurements(run.measurements, evidence.measurements)
+    files = {run.measurements.relative_to(root).as_posix(): record_of_file(run.measurements)}
+    write_record(run, replace(evidence.record, files=files))
+    return run
 
 
 def _with_package(world: Environment) -> Environment:
