@@ -68,6 +68,9 @@ class NightlySettings(Settings):
         description="run the accepted recipe again where a night is red and its configuration is another one: does "
         "the world or the configuration make the difference?",
     )
+    known_answers: bool = Field(
+        False, description="require that the built-in reference model answers as known (`edgeproof doctor --deep`)"
+    )
     notices: NoticeSettings | None = Field(None, description="who is told when a night comes out otherwise")
 
 

@@ -128,7 +128,7 @@ def run_one_night(configuration: Configuration, root: Path, observer: Observer) 
             configuration.name,
             root,
             configuration.sha256,
-            lambda run: compile_and_validate(configuration, run, observer).exit_code,
+            lambda run: _run_tonight(configuration, run, observer),
             configuration.comparison,
             keep=configuration.nightly.keep,
             rerun=partial(_rerun, configuration, observer) if configuration.nightly.rerun_accepted else None,
@@ -141,6 +141,17 @@ def run_one_night(configuration: Configuration, root: Path, observer: Observer) 
     if notices is None:
         return result
     return replace(result, notes=(*result.notes, *notify(notices, root, notice_of(configuration.name, result))))
+
+
+def _run_tonight(configuration: Configuration, run: RunFolder, observer: Observer) -> ExitCode:
+    if configuration.nightly.known_answers:
+        from pipeline.machine.doctor import diagnose_deeply
+
+        wrong = [check for check in diagnose_deeply() if check.status == "different"]
+        if wrong:
+            told = "; ".join(f"{check.name}: {check.found}" for check in wrong)
+            raise StageError(f"The reference model answers otherwise than known ({told}). {wrong[0].mend}")
+    return compile_and_validate(configuration, run, observer).exit_code
 
 
 def _rerun(configuration: Configuration, observer: Observer, accepted: Accepted, folder: Path) -> Rerun:
