@@ -6,8 +6,9 @@ import errno
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -61,6 +62,30 @@ def lock_folder(folder: Path) -> Iterator[None]:
             os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def lock_patiently(folder: Path, *, seconds: float) -> Iterator[None]:
+    """Hold `folder` as `lock_folder` does, after waiting for its holder.
+
+    Args:
+        folder: the folder to hold; it is created.
+        seconds: how long to wait.
+
+    Raises:
+        UsageError: another process still holds it, or the file system takes no locks.
+    """
+    until_s = time.monotonic() + seconds
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(lock_folder(folder))
+                break
+            except UsageError:
+                if time.monotonic() >= until_s:
+                    raise
+                time.sleep(0.1)
+        yield
 
 
 def _write_holder(descriptor: int) -> None:

@@ -173,6 +173,7 @@ class Environment:
         packages: name → version.
         providers: the execution providers at hand.
         neural_compressor: name → version in the worker's own environment; None where there is none.
+        sources_sha256: of edgeproof's own code; None in a record of before it was taken.
     """
 
     edgeproof: str | None
@@ -182,6 +183,7 @@ class Environment:
     packages: Mapping[str, str]
     providers: tuple[str, ...]
     neural_compressor: Mapping[str, str] | None
+    sources_sha256: str | None = None
 
     __pydantic_config__ = CLOSED
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from foundation.errors import ExitCode, UsageError
-from pipeline.console import error_console, observer_of, print_result, show_outcome
+from pipeline.console import error_console, observer_of, print_result, show_fleet, show_night, show_outcome
 
 if TYPE_CHECKING:
     from pipeline.configuration import Configuration
@@ -74,6 +74,55 @@ def run_model(
     request = RunRequest(request_for(model, form), images, labels, given)
     configuration = configuration_of(request, observer_of(quiet))
     run_configuration(configuration, run, as_json, quiet, lambda folder: write_configuration(configuration, folder))
+
+
+def run_night(config: Path, root: Path | None, as_json: bool, quiet: bool) -> None:
+    """Do one configuration's night, bring the page over all nights up to date, and end with the night's code."""
+    from pipeline.configuration_file import read_configuration
+    from pipeline.flow import run_one_night
+
+    configuration = read_configuration(config)
+    fleet = root or Path("runs/nightly")
+    try:
+        result = run_one_night(configuration, root or fleet / configuration.name, observer_of(quiet))
+    finally:
+        _tell_all_nights(fleet)
+    show_night(result, as_json)
+    raise typer.Exit(result.exit_code)
+
+
+def run_several_nights(configs: list[Path], root: Path, minutes: float | None, as_json: bool, quiet: bool) -> None:
+    """Do the night of each configuration, bring the page over all nights up to date, and end with the worst code."""
+    from pipeline.flow import run_one_night
+    from pipeline.night.fleet import fleet_exit_code, read_members, run_fleet
+
+    observer = observer_of(quiet)
+    nights = run_fleet(
+        read_members(configs, root),
+        lambda configuration, folder: run_one_night(configuration, folder, observer),
+        minutes,
+        observer.say,
+    )
+    page = _tell_all_nights(root)
+    show_fleet(nights, page, as_json)
+    raise typer.Exit(fleet_exit_code(nights))
+
+
+def _tell_all_nights(root: Path) -> Path | None:
+    """Write the page over all nights and the files for other programs; None where there is no night yet."""
+    from datetime import UTC, datetime
+
+    from foundation.files import remove_leftovers
+    from foundation.lock import lock_patiently
+    from pipeline.night.overview import FOLDER_NAME, write_overview
+    from pipeline.night.status_files import write_status
+
+    if not root.is_dir():
+        return None
+    with lock_patiently(root / FOLDER_NAME, seconds=60.0):  # nights of several processes may end at once
+        remove_leftovers(root / FOLDER_NAME)
+        write_status(root)
+        return write_overview(root, datetime.now(UTC))
 
 
 def run_stages(stage: str, config: Path, run: Path | None, variant: str | None, as_json: bool, quiet: bool) -> None:

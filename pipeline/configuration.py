@@ -16,6 +16,7 @@ from foundation.metrics import METRICS, row_name
 from foundation.settings import Settings, without_folders, without_paths
 from pipeline.judge.gates import Gate
 from pipeline.judge.tolerances import ComparisonSettings
+from pipeline.night.notices import NoticeSettings
 from stages.compilers import COMPILERS
 from stages.export.settings import ExportSettings, PactExportSettings
 from stages.export.torch_model import TorchSettings
@@ -62,6 +63,15 @@ class NightlySettings(Settings):
     """The unattended job."""
 
     keep: int = Field(14, ge=1, le=10_000, description="run folders that stay on disk; the accepted one always does")
+    rerun_accepted: bool = Field(
+        True,
+        description="run the accepted recipe again where a night is red and its configuration is another one: does "
+        "the world or the configuration make the difference?",
+    )
+    known_answers: bool = Field(
+        False, description="require that the built-in reference model answers as known (`edgeproof doctor --deep`)"
+    )
+    notices: NoticeSettings | None = Field(None, description="who is told when a night comes out otherwise")
 
 
 Words = Annotated[str, Field(max_length=2000)]

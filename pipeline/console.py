@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foundation.errors import ExitCode
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     from foundation.progress import Observer
     from pipeline.flow import RunOutcome
+    from pipeline.night.fleet import MemberNight
     from pipeline.night.nightly import NightlyResult
 
 
@@ -81,18 +84,57 @@ def show_outcome(outcome: RunOutcome) -> None:
     console.print(f"report: {outcome.report.resolve().as_uri()}")
 
 
+def show_fleet(nights: Sequence[MemberNight], page: Path | None, as_json: bool) -> None:
+    """Print what the night came to for each configuration, and where the page over all nights lies."""
+    if as_json:
+        print_result(
+            {
+                "nights": [
+                    {
+                        "name": night.member.name,
+                        "configuration": str(night.member.path),
+                        "exit_code": int(night.exit_code),
+                        "run": str(night.result.run.root) if night.result else None,
+                        "said": night.sentence,
+                    }
+                    for night in nights
+                ],
+                "page": str(page) if page else None,
+            }
+        )
+        return
+    width = max(len(printable(night.member.name)) for night in nights)
+    for night in nights:
+        print(printable_lines(f"{int(night.exit_code)}  {printable(night.member.name):{width}}  {night.sentence}"))
+    if page is not None:
+        print(f"all nights: {page.resolve().as_uri()}")
+
+
 def show_night(result: NightlyResult, as_json: bool) -> None:
     """Print what a night came to."""
+    from dataclasses import asdict
+
     from pipeline.judge.comparison_text import comparison_table
 
     if as_json:
         comparison = result.comparison.as_json() if result.comparison else None
+        why = [asdict(cause) for cause in result.causes]
         codes = {"exit_code": int(result.exit_code), "gates_exit_code": int(result.gates_exit_code)}
-        print_result({"run": str(result.run.root), **codes, "comparison": comparison, "notes": list(result.notes)})
+        print_result(
+            {
+                "run": str(result.run.root),
+                **codes,
+                "comparison": comparison,
+                "causes": why,
+                "notes": list(result.notes),
+            }
+        )
         return
     for note in result.notes:
         print(printable_lines(note))
     if result.comparison:
         print_result(comparison_table(result.comparison))
+    for cause in result.causes:
+        print(printable_lines(cause.sentence))
     ended = f"exit code {int(result.exit_code)} (gates {int(result.gates_exit_code)})"
     print(printable(f"{ended}; run {result.run.root}"))

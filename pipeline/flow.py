@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foundation.errors import ExitCode
+from foundation.errors import DiskError, EdgeproofError, ExitCode, StageError, UsageError
 from foundation.files import JSON
 from foundation.measurements import Measurement
 from foundation.places import of_places, read_places
@@ -26,7 +27,9 @@ from pipeline.run.opening import held_run, open_ledger
 from pipeline.run.variants import compile_variants
 
 if TYPE_CHECKING:
+    from pipeline.night.accepted import Accepted
     from pipeline.night.nightly import NightlyResult
+    from pipeline.night.recipe import Rerun
 
 
 @dataclass(frozen=True)
@@ -122,15 +125,58 @@ def run_until(
 def run_one_night(configuration: Configuration, root: Path, observer: Observer) -> NightlyResult:
     """Do the whole run in a folder of tonight and compare it with the last accepted run."""
     from pipeline.night.nightly import run_nightly
+    from pipeline.night.notices import notice_of, notice_of_error, notify
 
-    return run_nightly(
-        configuration.name,
-        root,
-        configuration.sha256,
-        lambda run: compile_and_validate(configuration, run, observer).exit_code,
-        configuration.comparison,
-        keep=configuration.nightly.keep,
-    )
+    notices = configuration.nightly.notices
+    try:
+        result = run_nightly(
+            configuration.name,
+            root,
+            configuration.sha256,
+            lambda run: _run_tonight(configuration, run, observer),
+            configuration.comparison,
+            keep=configuration.nightly.keep,
+            rerun=partial(_rerun, configuration, observer) if configuration.nightly.rerun_accepted else None,
+        )
+    except EdgeproofError as error:
+        if notices is not None and root.is_dir():
+            for problem in notify(notices, root, notice_of_error(configuration.name, error)):
+                observer.say(f"! {problem}")
+        raise
+    if notices is None:
+        return result
+    return replace(result, notes=(*result.notes, *notify(notices, root, notice_of(configuration.name, result))))
+
+
+def _run_tonight(configuration: Configuration, run: RunFolder, observer: Observer) -> ExitCode:
+    if configuration.nightly.known_answers:
+        from pipeline.machine.doctor import diagnose_deeply
+
+        wrong = [check for check in diagnose_deeply() if check.status == "different"]
+        if wrong:
+            told = "; ".join(f"{check.name}: {check.found}" for check in wrong)
+            raise StageError(f"The reference model answers otherwise than known ({told}). {wrong[0].mend}")
+    return compile_and_validate(configuration, run, observer).exit_code
+
+
+def _rerun(configuration: Configuration, observer: Observer, accepted: Accepted, folder: Path) -> Rerun:
+    """Run the accepted recipe again; what keeps it from being run is told, and costs the night nothing."""
+    from pipeline.judge.comparison import compare
+    from pipeline.judge.evidence import read_evidence
+    from pipeline.judge.paired_runs import pair_runs
+    from pipeline.night.recipe import Rerun, accepted_configuration, told
+
+    run = RunFolder(folder)
+    observer.say("the night is red and its configuration is another one: the accepted recipe is run again")
+    try:
+        compile_and_validate(accepted_configuration(accepted.evidence, configuration), run, observer)
+        evidence = read_evidence(run)
+    except DiskError:
+        raise
+    except (UsageError, StageError) as error:
+        return Rerun(None, f"The accepted recipe could not be run again: {error}")
+    pairs = pair_runs(RunFolder(accepted.folder), accepted.evidence.record, run, evidence.record)
+    return told(compare(accepted.evidence, evidence, configuration.comparison, pairs))
 
 
 def conclude(

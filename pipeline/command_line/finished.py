@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
-from foundation.errors import ExitCode
+from foundation.errors import ExitCode, UsageError
 from foundation.printable import printable
 from pipeline.command_line.options import (
     AsJson,
-    ConfigPath,
     ExistingRun,
     Quiet,
 )
-from pipeline.console import observer_of, open_in_browser, print_result, show_night
+from pipeline.commands import run_night, run_several_nights
+from pipeline.console import observer_of, open_in_browser, print_result
 from pipeline.exports.outside import refuse_inside_a_run, write_page
 
 
@@ -74,19 +74,21 @@ def sign(
 
 
 def nightly(
-    config: ConfigPath,
-    root: Annotated[Path | None, typer.Option(help="folder of the nights (default: runs/nightly/NAME)")] = None,
+    configs: Annotated[list[Path], typer.Argument(metavar="CONFIG…", help="one YAML configuration or several")],
+    root: Annotated[
+        Path | None,
+        typer.Option(help="folder of the nights (default: runs/nightly/NAME); of several, each has one below it"),
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="of several: none is begun after so many")] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Run unattended under a lock and compare with the last accepted run."""
-    from pipeline.configuration_file import read_configuration
-    from pipeline.flow import run_one_night
-
-    configuration = read_configuration(config)
-    result = run_one_night(configuration, root or Path("runs/nightly") / configuration.name, observer_of(quiet))
-    show_night(result, as_json)
-    raise typer.Exit(result.exit_code)
+    if len(configs) > 1:
+        run_several_nights(configs, root or Path("runs/nightly"), minutes, as_json, quiet)
+    if minutes is not None:
+        raise UsageError("--minutes: expected several configurations, found one. It ends between them; leave it out.")
+    run_night(configs[0], root, as_json, quiet)
 
 
 def accept(

@@ -33,15 +33,18 @@ def doctor(
     create: Annotated[
         bool, typer.Option("--create-neural-compressor", help="create the environment of Intel Neural Compressor")
     ] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="compile a built-in model and compare its answers with known ones")
+    ] = False,
 ) -> None:
     """Show what this machine has, what is missing, and how to mend it."""
     from dataclasses import asdict
 
-    from pipeline.machine.doctor import checks_table, diagnose, exit_code
+    from pipeline.machine.doctor import checks_table, diagnose, diagnose_deeply, exit_code
     from stages.quantize.neural_compressor.environment import create_environment
 
     if create:
         create_environment(observer_of(False).say)
-    checks = diagnose(Path.cwd())
+    checks = (*diagnose(Path.cwd()), *(diagnose_deeply() if deep else ()))
     print_result([asdict(check) for check in checks] if as_json else checks_table(checks))
     raise typer.Exit(exit_code(checks))

@@ -12,6 +12,7 @@ from foundation.files import JSON
 from foundation.measurements import UNINFORMED, Measurement, PairedDifference, Where
 from foundation.metrics import METRICS, row_name
 from foundation.run_files import why_unverified
+from pipeline.judge.changed_inputs import changed_inputs
 from pipeline.judge.evidence import Evidence
 from pipeline.judge.paired_runs import Key, PairedRuns
 from pipeline.judge.tolerances import OF_ITS_NIGHT, OF_ITS_PROCESSOR, ComparisonSettings
@@ -271,23 +272,7 @@ def _difference(
 
 def _statements(accepted: Evidence, current: Evidence) -> tuple[str, ...]:
     unverified = (why_unverified(evidence.record) for evidence in (accepted, current))
-    statements = [reason for reason in unverified if reason is not None]
-    for name, old, new in (
-        ("configuration", accepted.record.configuration_sha256, current.record.configuration_sha256),
-        ("gates", accepted.record.gates_sha256, current.record.gates_sha256),
-        ("data", accepted.data_sha256, current.data_sha256),
-    ):
-        if old != new:
-            statements.append(f"Another {name}: sha256 {(old or 'none')[:12]} → {(new or 'none')[:12]}.")
-    cpus = [evidence.record.environment.cpu.model for evidence in (accepted, current)]
-    if cpus[0] != cpus[1]:
-        statements.append(f"Another processor: {cpus[0]} → {cpus[1]}; latencies in ms are not compared.")
-    before, after = accepted.packages, current.packages
-    changed = [
-        f"{name} {before.get(name, 'none')} → {after.get(name, 'none')}"
-        for name in sorted({*before, *after})
-        if before.get(name) != after.get(name)
-    ]
-    if changed:
-        statements.append(f"Other versions: {', '.join(changed)}.")
-    return tuple(statements)
+    return (
+        *(reason for reason in unverified if reason is not None),
+        *(change.sentence for change in changed_inputs(accepted, current)),
+    )

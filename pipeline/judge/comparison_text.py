@@ -43,18 +43,26 @@ def comparison_table(comparison: Comparison) -> RenderableType:
     return Group(*parts)
 
 
-def nightly_markdown(name: str, comparison: Comparison | None, notes: Sequence[str], nights: Sequence[Night]) -> str:
-    """Return the nightly's section: the comparison, the notes and the last nights.
+def nightly_markdown(
+    name: str,
+    comparison: Comparison | None,
+    causes: Sequence[str],
+    notes: Sequence[str],
+    nights: Sequence[Night],
+) -> str:
+    """Return the nightly's section: the comparison, its causes, the notes and the last nights.
 
     Args:
         name: the configuration's name.
         comparison: None where no run was accepted yet.
+        causes: why it is red, one sentence each.
         notes: one sentence each.
         nights: oldest first, tonight last.
     """
     lines = [f"## Nightly {name}", ""]
     if comparison is not None:
         lines += [f"Compared with the accepted run {comparison.accepted}: **{_outcome(comparison)}**", ""]
+    lines += [f"- **Why:** {sentence}" for sentence in causes]
     told = [*(comparison.statements if comparison else ()), *notes]
     if told:
         lines += [*(f"- {sentence}" for sentence in told), ""]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,13 +37,14 @@ class Check:
 
     Attributes:
         name: what was looked at.
-        status: `missing` is needed by a full run; `warning` is optional, or may disturb it.
+        status: `missing` is needed by a full run; `warning` is optional, or may disturb it; `different` answers are
+            not those that are known of such a machine.
         found: what is there.
         mend: what to do; "" where nothing is.
     """
 
     name: str
-    status: Literal["ok", "missing", "warning"]
+    status: Literal["ok", "missing", "warning", "different"]
     found: str
     mend: str = ""
 
@@ -67,9 +69,33 @@ def diagnose(folder: Path) -> tuple[Check, ...]:
     )
 
 
+def diagnose_deeply() -> tuple[Check, ...]:
+    """Return whether the built-in reference model answers here as it is known to; it is compiled on the way."""
+    from pipeline.machine.reference import Outcome, check_reference
+
+    statuses: dict[Outcome, Literal["ok", "warning", "different"]] = {
+        "equal": "ok", "close": "ok", "unable": "warning", "different": "different",
+    }  # fmt: skip
+    mend = (
+        "Something below the model changed: compare `edgeproof doctor` with a machine that answers as known, before "
+        "you trust a run of this one."
+    )
+    with tempfile.TemporaryDirectory(prefix="edgeproof-") as folder:
+        found = check_reference(Path(folder))
+    return tuple(
+        Check(
+            f"reference {one.variant}", statuses[one.outcome], one.found, mend if one.outcome == "different" else ""
+        )
+        for one in found
+    )
+
+
 def exit_code(checks: Iterable[Check]) -> ExitCode:
-    """Return 3 where something that a full run needs is missing, 0 otherwise."""
-    return ExitCode.INCOMPLETE if any(check.status == "missing" for check in checks) else ExitCode.PASSED
+    """Return 3 where something that a full run needs is missing, 1 where answers are wrong, 0 otherwise."""
+    statuses = {check.status for check in checks}
+    if "missing" in statuses:
+        return ExitCode.INCOMPLETE
+    return ExitCode.GATE_FAILED if "different" in statuses else ExitCode.PASSED
 
 
 def checks_table(checks: Iterable[Check]) -> RenderableType:
@@ -79,7 +105,7 @@ def checks_table(checks: Iterable[Check]) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    styles = {"ok": "green", "warning": "yellow", "missing": "bold red"}
+    styles = {"ok": "green", "warning": "yellow", "missing": "bold red", "different": "bold red"}
     table = Table(width=80, box=None, pad_edge=False)
     for heading in ("", "check", "found"):
         table.add_column(heading, overflow="fold")

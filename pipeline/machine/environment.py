@@ -12,6 +12,7 @@ from foundation.processor import Cpu, detect_cpu
 from foundation.record import Environment
 from foundation.versions import installed_version
 from onnx_files.sessions import available_providers
+from pipeline.run.sources import sources_sha256
 from stages.quantize.neural_compressor.environment import worker_versions
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def describe() -> Environment:
         packages={name: found for name, found in sorted(versions.items()) if found is not None},
         providers=tuple(available_providers()),
         neural_compressor=worker_versions(),
+        sources_sha256=sources_sha256("pipeline.flow"),
     )
 
 

@@ -160,6 +160,9 @@ def read_accepted(family: Path) -> Accepted | None:
 def essential_sha256(record: RunRecord) -> str:
     """Return the digest over what a record says was run and came out, without times and cache."""
     values: dict[str, JSON] = record_adapter().dump_python(record, mode="json")
+    environment = values["environment"]
+    if isinstance(environment, dict) and environment["sources_sha256"] is None:  # accepted before it was recorded
+        del environment["sources_sha256"]
     keys = ("configuration_sha256", "gates_sha256", "environment", "variants", "verdicts", "exit_code")
     stages = [{key: stage[key] for key in ("kind", "subject", "inputs", "outputs")} for stage in values["stages"]]
     return sha256_of_json({**{key: values[key] for key in keys}, "stages": stages})

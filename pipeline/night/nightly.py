@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from foundation.errors import EdgeproofError, ExitCode, UsageError
 from foundation.files import write_json, write_text
 from foundation.lock import lock_folder
-from foundation.measurements import UNINFORMED
+from foundation.measurements import UNINFORMED, Measurement
 from foundation.run_files import add_to_record
 from foundation.run_folder import RunFolder
 from pipeline.judge.comparison import Comparison, compare
@@ -22,7 +22,9 @@ from pipeline.judge.evidence import Evidence, read_evidence
 from pipeline.judge.paired_runs import pair_runs
 from pipeline.judge.tolerances import ComparisonSettings
 from pipeline.night.accepted import Accepted, read_accepted
+from pipeline.night.causes import Cause, causes
 from pipeline.night.nights import History, Night, read_history, record_finish, record_start
+from pipeline.night.recipe import FOLDER_NAME, Rerun
 
 RUN_NAME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{6}Z")
 HEADLINE_METRICS = ("balanced_accuracy", "auroc_macro", "saliency_spearman", "size_bytes", "latency_speedup")
@@ -40,6 +42,7 @@ class NightlyResult:
         exit_code: the worst of the two below; 3 is worse than 1.
         gates_exit_code: what the run returned.
         comparison: with the accepted run; None where none was accepted yet or the run could not begin.
+        causes: why it is red, as far as its inputs tell; empty where it is not, or nothing was compared.
         resumed: whether a killed night's folder was continued.
         notes: what a person should know, one sentence each.
         pruned: names of the run folders that were deleted.
@@ -49,6 +52,7 @@ class NightlyResult:
     exit_code: ExitCode
     gates_exit_code: ExitCode
     comparison: Comparison | None
+    causes: tuple[Cause, ...]
     resumed: bool
     notes: tuple[str, ...]
     pruned: tuple[str, ...]
@@ -67,6 +71,7 @@ def run_nightly(
     settings: ComparisonSettings,
     *,
     keep: int,
+    rerun: Callable[[Accepted, Path], Rerun] | None = None,
     clock: Callable[[], datetime] = utc_now,
 ) -> NightlyResult:
     """Run one night under the folder's lock and compare it with the accepted run.
@@ -81,6 +86,8 @@ def run_nightly(
         run: does the whole run in the folder that it is given and returns the gates' exit code.
         settings: tolerances of the comparison.
         keep: how many run folders stay, the newest ones; at least 1. The accepted run stays besides.
+        rerun: runs the accepted recipe again in the folder that it is given, where a night is red and its
+            configuration is another one; None: nobody does.
         clock: returns the present time in UTC.
 
     Raises:
@@ -101,10 +108,11 @@ def run_nightly(
             gates_exit_code = run(folder)
             evidence = None if gates_exit_code == ExitCode.USAGE else read_evidence(folder)
             comparison = _compared(accepted, folder, evidence, settings) if accepted and evidence else None
+            found = _causes(accepted, evidence, comparison, nightly_root, rerun)
         except Exception as error:
             night = replace(night, finished_utc=iso_utc(clock()), **_how_it_broke(error))
             record_finish(nightly_root, night)
-            _write_texts(name, folder, night, None, _notes(history, accepted, resumed), history)
+            _write_texts(name, folder, night, None, (), _notes(history, accepted, resumed), history)
             raise
         exit_code = worst((gates_exit_code, comparison.exit_code if comparison else ExitCode.PASSED))
         night = replace(
@@ -113,17 +121,35 @@ def run_nightly(
             exit_code=exit_code,
             comparison=comparison.summary if comparison else NOT_COMPARED if accepted else NO_ACCEPTED_RUN,
             headline=headline(evidence) if evidence else {},
+            intervals=headline_intervals(evidence) if evidence else {},
+            suspects=tuple(dict.fromkeys(kind for cause in found for kind in cause.suspects)),
         )
         notes = _notes(history, accepted, resumed)
-        _write_texts(name, folder, night, comparison, notes, history)
+        _write_texts(name, folder, night, comparison, found, notes, history)
         record_finish(nightly_root, night)
         pruned = _prune(nightly_root, keep)
-    return NightlyResult(folder, exit_code, gates_exit_code, comparison, resumed, notes, pruned)
+    return NightlyResult(folder, exit_code, gates_exit_code, comparison, found, resumed, notes, pruned)
 
 
 def _compared(accepted: Accepted, folder: RunFolder, evidence: Evidence, settings: ComparisonSettings) -> Comparison:
     pairs = pair_runs(RunFolder(accepted.folder), accepted.evidence.record, folder, evidence.record)
     return compare(accepted.evidence, evidence, settings, pairs)
+
+
+def _causes(
+    accepted: Accepted | None,
+    evidence: Evidence | None,
+    comparison: Comparison | None,
+    nightly_root: Path,
+    rerun: Callable[[Accepted, Path], Rerun] | None,
+) -> tuple[Cause, ...]:
+    """Return why a night is red; where its configuration is under suspicion, the accepted recipe is run again."""
+    if accepted is None or evidence is None or comparison is None:
+        return ()
+    found = causes(accepted.evidence, evidence, comparison)
+    if rerun is None or not any("configuration" in cause.suspects for cause in found):
+        return found
+    return rerun(accepted, nightly_root / FOLDER_NAME).narrowed(found)
 
 
 def worst(codes: Iterable[ExitCode]) -> ExitCode:
@@ -139,11 +165,20 @@ def iso_utc(time: datetime) -> str:
 
 def headline(evidence: Evidence) -> dict[str, float | None]:
     """Return the measurements that the history keeps, "METRIC/VARIANT" to value; of several, the run's first."""
-    values: dict[str, float | None] = {}
+    return {name: one.value for name, one in _headline(evidence).items()}
+
+
+def headline_intervals(evidence: Evidence) -> dict[str, tuple[float, float]]:
+    """Return the 95 % intervals of those that have one."""
+    return {name: one.ci95 for name, one in _headline(evidence).items() if one.ci95 is not None}
+
+
+def _headline(evidence: Evidence) -> dict[str, Measurement]:
+    found: dict[str, Measurement] = {}
     for one in evidence.measurements:
         if one.metric in HEADLINE_METRICS and one.variant not in UNINFORMED:
-            values.setdefault(f"{one.metric}/{one.variant}", one.value)
-    return values
+            found.setdefault(f"{one.metric}/{one.variant}", one)
+    return found
 
 
 def _run_folder(
@@ -218,6 +253,7 @@ def _write_texts(
     folder: RunFolder,
     night: Night,
     comparison: Comparison | None,
+    found: tuple[Cause, ...],
     notes: tuple[str, ...],
     history: History,
 ) -> None:
@@ -225,8 +261,8 @@ def _write_texts(
     nights = [*(past for past in history.nights if past.run != night.run), night]
     outcome = comparison.as_json() if comparison else {"format_version": 1, "accepted": None, "exit_code": None}
     table, text = _texts(folder)
-    write_json(table, {**outcome, "notes": list(notes)})
-    write_text(text, nightly_markdown(name, comparison, notes, nights))
+    write_json(table, {**outcome, "causes": [asdict(cause) for cause in found], "notes": list(notes)})
+    write_text(text, nightly_markdown(name, comparison, [cause.sentence for cause in found], notes, nights))
     if folder.record.exists():
         add_to_record(folder, (table, text))
 

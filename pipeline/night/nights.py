@@ -36,6 +36,8 @@ class Night:
         exit_code: the night's exit code, the worst of the gates' and the comparison's; None likewise.
         comparison: what the comparison with the accepted run said, in one line; None likewise.
         headline: the run's headline measurements, "METRIC/VARIANT" to value.
+        intervals: their 95 % intervals, where they have one; empty in nights of before they were kept.
+        suspects: what can have made it red, of the kinds of `pipeline.judge.changed_inputs`; likewise.
         error: the error that ended the run, None where there was none.
     """
 
@@ -47,6 +49,8 @@ class Night:
     exit_code: int | None = None
     comparison: str | None = None
     headline: Mapping[str, float | None] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    suspects: tuple[str, ...] = ()
     error: str | None = None
 
     @property
@@ -125,6 +129,8 @@ def record_finish(folder: Path, night: Night) -> None:
             "exit_code": night.exit_code,
             "comparison": night.comparison,
             "headline": dict(night.headline),
+            "intervals": {name: list(interval) for name, interval in night.intervals.items()},
+            "suspects": list(night.suspects),
             "error": night.error,
         },
     )
@@ -153,6 +159,8 @@ def _with_event(nights: Mapping[str, Night], event: Mapping[str, JSON]) -> Night
         exit_code=_typed(event["exit_code"], int),
         comparison=None if event["comparison"] is None else _typed(event["comparison"], str),
         headline={name: None if value is None else float(value) for name, value in event["headline"].items()},
+        intervals={str(name): (float(low), float(high)) for name, (low, high) in event.get("intervals", {}).items()},
+        suspects=tuple(_typed(kind, str) for kind in event.get("suspects", ())),
         error=None if event["error"] is None else _typed(event["error"], str),
     )
 

@@ -15,7 +15,7 @@ COMMANDS = {
     "demo", "init", "run", "train", "export", "quantize", "validate", "report", "nightly", "accept", "compare",
     "doctor",
 }  # fmt: skip
-COMMAND_LINE = re.compile(r"(?:^ *|run: |/bin/|`)edgeproof (\S+)", re.MULTILINE)
+COMMAND_LINE = re.compile(r"(?:^ *(?:- )?|run: |/bin/|`)edgeproof (\S+)", re.MULTILINE)
 
 
 def commands_in(path: Path) -> list[str]:
@@ -35,6 +35,9 @@ def test_each_way_of_starting_it_starts_the_nightly() -> None:
         "edgeproof-nightly.service": ["nightly"],
         "edgeproof-nightly.timer": [],
         "github-workflow.yml": ["doctor", "nightly", "accept"],
+        "gitlab-ci.yml": ["doctor", "nightly"],
+        "kubernetes.yaml": [],  # the image's entry point is the program: see below
+        "Containerfile": [],
     }
 
 
@@ -100,6 +103,36 @@ def test_crontab_has_one_line_that_prints_only_when_red(tmp_path: Path) -> None:
 
 def test_readme_is_short_and_names_every_file() -> None:
     text = (FOLDER / "README.md").read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 40
+    assert len(text.splitlines()) <= 55
     for path in FILES:
         assert path.name in text or path.name == "README.md", path.name
+
+
+def test_the_image_and_its_job_agree_and_run_without_rights() -> None:
+    lines = (FOLDER / "Containerfile").read_text(encoding="utf-8").splitlines()
+    assert 'ENTRYPOINT ["edgeproof"]' in lines
+    (user,) = (line.split()[1] for line in lines if line.startswith("USER "))
+    job, policy = yaml.safe_load_all((FOLDER / "kubernetes.yaml").read_text(encoding="utf-8"))
+    pod = job["spec"]["jobTemplate"]["spec"]["template"]
+    security = pod["spec"]["securityContext"]
+    assert user == f"{security['runAsUser']}:{security['runAsGroup']}"
+    assert security["runAsNonRoot"] is True
+    (container,) = pod["spec"]["containers"]
+    assert container["args"][0] == "nightly"
+    assert container["securityContext"] == {
+        "readOnlyRootFilesystem": True,
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert container["resources"]["requests"] == container["resources"]["limits"]
+    writable = {mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")}
+    assert writable == {"/runs", "/tmp"}
+    assert policy["spec"]["podSelector"]["matchLabels"] == pod["metadata"]["labels"]
+    assert (policy["spec"]["policyTypes"], policy["spec"].get("egress")) == (["Ingress", "Egress"], None)
+
+
+def test_gitlab_keeps_what_a_red_night_left() -> None:
+    (job,) = yaml.safe_load((FOLDER / "gitlab-ci.yml").read_text(encoding="utf-8")).values()
+    assert (job["artifacts"]["when"], job["cache"]["when"]) == ("always", "always")
+    assert job["script"] == ['edgeproof nightly "$CONFIG"']
+    assert job["artifacts"]["reports"]["junit"] == "runs/nightly/_overview/junit.xml"
