@@ -237,7 +237,7 @@ class MethodNote(Settings):
     """What a method came to beside others, on images that none of its files was calibrated on.
 
     Attributes:
-        method: its row in the table of compilers.
+        method: as it is written on the command line.
         size_bytes: of its file; None where none could be made.
         speedup: the float file's time for a query over this one's; more is better. None where it was not measured.
         agreement: share of the answers that are the float file's; None where the model has one answer only.
