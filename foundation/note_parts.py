@@ -195,6 +195,7 @@ class MeasuredNote(Settings):
         margins: name of each limit that was looked at → how far the bound that the images show is inside it; below 0
             the limit is not shown to be kept.
         reason: why speed, or maps and speed, were not measured.
+        at_best: whether the margins are what the file has at best: a few images show that it breaks a limit.
     """
 
     score: ScoreNote
@@ -202,6 +203,7 @@ class MeasuredNote(Settings):
     size_bytes: int
     margins: Mapping[str, float]
     reason: str = ""
+    at_best: bool = False
 
     @property
     def point(self) -> tuple[float, float] | None:

@@ -127,7 +127,8 @@ def quantize_static(
             variant that calibrates alike.
         progress: called with the calibration images that are done and all; then, where the rounding is learned, with
             the layers.
-        check_saturation: whether to look for layers that would go wrong; a search leaves it to the file it chooses.
+        check_saturation: whether to look for layers that would go wrong, and to say what each recovery step does; a
+            search leaves both to the file it chooses.
 
     Raises:
         UsageError: no ONNX model, nothing to quantize in it, fewer training images than asked, or a layer that stays
@@ -149,7 +150,7 @@ def quantize_static(
     chosen = choose_calibration_images(data, settings.images, settings.seed, key="images").tolist()
     input_name = input_name_of(proto, model, data.train.images.shape[1:])
     shown = _Shown(data.train.images, chosen, preprocessing_of(proto, model), input_name)
-    kept = tuple(dict.fromkeys((*nodes_kept_float(proto, shown.few_by_one(proto)), *in_float)))
+    kept = tuple(dict.fromkeys((*nodes_kept_float(proto, shown.few_by_one(proto)), *regions)))
     shown = replace(shown, excluded=kept)
 
     def write_qdq(graph: ModelProto, ranges: Any, options: Mapping[str, Any]) -> ModelProto:
@@ -163,6 +164,7 @@ def quantize_static(
         shown.batches(proto),
         per_channel=settings.per_channel,
         progress=progress,
+        measured=check_saturation,
     )
     quantized = write_integers(recovered.model, settings, types, recovered.ranges, recovered.options, kept)
     recovered.check(quantized)
