@@ -195,6 +195,7 @@ class MeasuredNote(Settings):
         margins: name of each limit that was looked at → how far the bound that the images show is inside it; below 0
             the limit is not shown to be kept.
         reason: why speed, or maps and speed, were not measured.
+        at_best: whether the margins are what the file has at best: a few images show that it breaks a limit.
     """
 
     score: ScoreNote
@@ -202,6 +203,7 @@ class MeasuredNote(Settings):
     size_bytes: int
     margins: Mapping[str, float]
     reason: str = ""
+    at_best: bool = False
 
     @property
     def point(self) -> tuple[float, float] | None:
@@ -237,7 +239,7 @@ class MethodNote(Settings):
     """What a method came to beside others, on images that none of its files was calibrated on.
 
     Attributes:
-        method: its row in the table of compilers.
+        method: as it is written on the command line.
         size_bytes: of its file; None where none could be made.
         speedup: the float file's time for a query over this one's; more is better. None where it was not measured.
         agreement: share of the answers that are the float file's; None where the model has one answer only.

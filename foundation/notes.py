@@ -190,7 +190,6 @@ class AutoNotes(Settings):
         why: which rule chose it.
         methods: every method that was tried, in a fixed order.
         misses: name of each limit that the chosen file breaks → by how much; empty where it keeps them all.
-        without_gradient: why maps are compared by occlusion; "" where they are gradient maps.
         agreement_limit: share of the float file's answers that a file had to give.
     """
 
@@ -200,6 +199,11 @@ class AutoNotes(Settings):
     methods: tuple[MethodNote, ...]
     misses: Mapping[str, float]
     agreement_limit: float
+
+    @property
+    def chosen(self) -> str:
+        """The method that was chosen, as it is written on the command line."""
+        return next(one.method for one in self.methods if not one.why_not)
 
 
 class NeuralCompressorNotes(Settings):

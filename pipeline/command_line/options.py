@@ -35,5 +35,5 @@ ImageSize = Annotated[str | None, of_model("224 or 224x320, where it takes any")
 FitTo = Annotated[str | None, of_model("pad (default), stretch or crop")]
 CropShare = Annotated[float | None, of_model("share of the short side that crop keeps, as 0.875 (default: 1)")]
 Seed = Annotated[int | None, of_model("of the choice of images (default: 0)")]
-METHODS = "auto (default), static, tuned, dynamic, weight-only, fp16, neural-compressor or graph-optimized"
+METHODS = "auto (default), static, mixed, tuned, dynamic, weight-only, fp16, neural-compressor or graph-optimized"
 CALIBRATIONS = "ranges by minmax (default), moving-average, percentile, entropy or mse"

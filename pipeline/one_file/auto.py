@@ -1,7 +1,8 @@
 """`edgeproof quantize MODEL.onnx --method auto`: several methods are tried and measured, and one file is kept.
 
 Which one is the best depends on the model and on the processor: static integers win on most convolutional networks,
-dynamic ones on transformers, and on what is small or already fast nothing but the size is won. So it is measured, and
+with some regions in float (mixed) on others, dynamic ones on transformers, and on what is small or already fast
+nothing but the size is won. So it is measured, and
 since times decide, another measurement may choose another of two files that are about as good. Each file by itself is
 byte for byte the one that its method makes when it is asked for by name.
 """
@@ -41,6 +42,7 @@ def requests_of(request: CompileRequest) -> tuple[CompileRequest, ...]:
     plain = replace(request, agreement=None)
     return (
         replace(plain, method="static"),
+        replace(plain, method="mixed"),
         replace(plain, method="dynamic", calibration=None),
         replace(plain, method="weight-only", calibration=None, target=None),
     )

@@ -111,7 +111,7 @@ def _best(job: Job, settings: AutoSettings, output: Path) -> tuple[OnnxModel, Sp
         return _compiled(job, request, settings_for(request, len(job.shown)), output)
 
     def agree(model: OnnxModel) -> Agreement:
-        with job.observer.stage(f"compare {spelled_method(model.notes.method)} with the float file"):
+        with job.observer.stage(f"compare {spelled_method(model.path.parent.name)} with the float file"):
             found = _agreement(job, model, job.scored)
         assert found is not None
         return found
@@ -128,7 +128,7 @@ def _compiled(job: Job, request: CompileRequest, settings: Settings, output: Pat
             return _searched(job, settings, path, output, advance)
         data = unlabelled_data(job.shown, job.preprocessing or _NO_PREPROCESSING)
         task = CompileTask(output.stem, settings, job.source, data, path, progress=advance)
-        return COMPILERS[request.quantizer].compile(task)
+        return COMPILERS[request.compiler].compile(task)
 
 
 def _searched(job: Job, settings: TunedSettings, path: Path, output: Path, advance: Progress) -> OnnxModel:

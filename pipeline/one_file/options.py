@@ -17,13 +17,14 @@ from onnx_files.answers import Kind
 from onnx_files.preprocessing import ChannelOrder, Layout
 from stages.compilers import COMPILERS
 from stages.quantize.calibration.ranges import CalibrationMethod
+from stages.quantize.methods.static import StaticSettings
 from stages.search.study import LEAST_SCORED_IMAGES, TunedSettings
 
 
 class AutoSettings(Settings):
     """Several methods, of which measurements choose one."""
 
-    method: Literal["auto"] = Field("auto", description="the best of static, dynamic and weight-only, as measured")
+    method: Literal["auto"] = Field("auto", description="the best of static, mixed, dynamic and weight-only")
     agreement: float = Field(0.95, ge=0, le=1, description="limit: share of answers that are the model's, at least")
     calibration: CalibrationMethod = Field("minmax", description="how static chooses ranges")
     target: Literal["auto", CpuTarget] = Field("auto", description="processor whose integer types are used")
@@ -34,9 +35,13 @@ class AutoSettings(Settings):
 
 METHODS: Mapping[str, type[Settings]] = {
     **{name: row.settings for name, row in COMPILERS.items() if row.starts_from == "float_file"},
+    "mixed": StaticSettings,
     "auto": AutoSettings,
 }
-"""The settings of every `--method`: the rows of the table of compilers that start from a float file, and auto."""
+"""The settings of every `--method`: the rows of the table of compilers that start from a float file, and two more.
+
+Mixed is static with those regions in float that integers do not speed up.
+"""
 
 _OF_SEARCH = ("trials", "minutes", "agreement", "saliency_spearman")
 _SUFFIXES = {".onnx": True, ".yaml": False, ".yml": False, ".json": False}
@@ -107,6 +112,11 @@ class CompileRequest:
         if key not in METHODS:
             raise UsageError(f"--method: expected one of {', '.join(METHODS)}, found {self.method!r}.")
         return key
+
+    @property
+    def compiler(self) -> str:
+        """The row of the table of compilers that makes the file."""
+        return "static" if self.quantizer == "mixed" else self.quantizer
 
 
 def spelled_method(key: str) -> str:
@@ -185,7 +195,7 @@ def settings_for(request: CompileRequest, calibration_images: int) -> Settings:
     """
     settings = METHODS[request.quantizer]
     fields = settings.model_fields
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {"float_regions": True} if request.quantizer == "mixed" else {}
     if request.calibration is not None:
         if "calibration" not in fields:
             why = "chooses the ranges itself" if settings is TunedSettings else "chooses no ranges"

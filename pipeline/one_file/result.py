@@ -11,7 +11,6 @@ from foundation.files import JSON
 from foundation.notes import AutoNotes, TunedNotes
 from onnx_files.preprocessing import Preprocessing
 from pipeline.one_file.agreement import Agreement
-from pipeline.one_file.options import spelled_method
 from pipeline.one_file.speed import Speed
 from reports.formats import interval, with_unit
 from reports.limits import missed
@@ -91,7 +90,7 @@ class CompiledFile:
         if isinstance(notes, AutoNotes) and notes.misses:
             loosen = f"loosen --agreement (now {notes.agreement_limit:g}), " if "agreement" in notes.misses else ""
             return [
-                f"No method keeps every limit: the best, {spelled_method(notes.file.method)}, misses "
+                f"No method keeps every limit: the best, {notes.chosen}, misses "
                 f"{missed(notes.misses)}. Keep the float file, {loosen}or take it with --accept-worse."
             ]
         if not isinstance(notes, TunedNotes) or not notes.misses:

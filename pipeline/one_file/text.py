@@ -81,7 +81,7 @@ def _rows(compiled: CompiledFile) -> Iterator[tuple[str, str]]:
     yield from _agreement(compiled)
     yield "speed", _speed(compiled.speed)
     if isinstance(notes, AutoNotes):
-        yield "chosen", f"{spelled_method(notes.file.method)}: {notes.why}"
+        yield "chosen", f"{notes.chosen}: {notes.why}"
         yield from ((spelled_method(one.method), one.why_not) for one in notes.methods if one.size_bytes is None)
     if isinstance(notes, TunedNotes):
         yield from _search(notes, compiled.compiled.settings)

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 RULED_OUT_BY = 0.05
 """A file that breaks a limit by more than this is measured no further, unless nothing comes nearer."""
+FIRST_IMAGES = 64
+"""A file that these show to break a limit is asked no more: by a bound, so that chance rules out as few as pass."""
+RANKED_IMAGES, RANKED_MAPS = 32, 8
+"""What a layer's sensitivity is measured on. It ranks layers, and shows no limit to be kept."""
 MOST_SPREAD = 3.0
 """Upper over lower bound of a speed-up's interval, above which it counts as not measured."""
 
@@ -48,22 +52,28 @@ class Candidates:
         return quantize_static(self.fp32, self.variant, static, self.data, self.path, check_saturation=final)
 
     def score(self, model: OnnxModel) -> ScoreNote:
-        """Return what a file keeps of the float file's answers and maps."""
-        from stages.search.score import score
+        """Return what a file keeps of the float file's answers and maps, on few images."""
+        from stages.search.score import part_of, score
 
         with self._about(model):
-            return score(self.reference, model.path, self._twin(model))
+            return score(part_of(self.reference, RANKED_IMAGES, RANKED_MAPS), model.path, self._twin(model))
 
     def measure(self, static: StaticSettings, whole: bool = False) -> MeasuredNote:
         """Return what a candidate is worth: its answers, its maps and its speed.
 
-        Unless the whole is asked for, what its answers rule out gets neither twin nor timing, and what its maps rule
-        out gets no timing: these take most of a trial's time, and would change no choice.
+        Unless the whole is asked for, what the answers to a few images rule out is asked no more of them, what its
+        answers rule out gets neither twin nor timing, and what its maps rule out gets no timing: these take most of a
+        trial's time, and would change no choice.
         """
-        from stages.search.score import score_answers, speedup, with_maps
+        from stages.search.score import part_of, score_answers, speedup, with_maps
 
         model = self.compile(static)
         with self._about(model):
+            if not whole and len(self.reference.images) > FIRST_IMAGES:
+                found = score_answers(part_of(self.reference, FIRST_IMAGES, 0), model.path)
+                if min(margins(found, self.settings, at_best=True).values()) < 0:
+                    few = f"its answers to {FIRST_IMAGES} images show that it breaks a limit"
+                    return self._measured(model, found, None, few, at_best=True)
             found = score_answers(self.reference, model.path)
             if not whole and is_ruled_out(found, self.settings, RULED_OUT_BY):
                 return self._measured(model, found, None, f"its answers break a limit by more than {RULED_OUT_BY:g}")
@@ -79,13 +89,16 @@ class Candidates:
             return None
         return write_twin(model.path, twin_path(model.path), self.data)
 
-    def _measured(self, model: OnnxModel, found: ScoreNote, faster: Estimate | None, reason: str) -> MeasuredNote:
+    def _measured(
+        self, model: OnnxModel, found: ScoreNote, faster: Estimate | None, reason: str, at_best: bool = False
+    ) -> MeasuredNote:
         return MeasuredNote(
             score=found,
             speedup=faster,
             size_bytes=model.size_bytes,
-            margins=margins(found, self.settings),
+            margins=margins(found, self.settings, at_best),
             reason=reason,
+            at_best=at_best,
         )
 
     @contextmanager

@@ -22,15 +22,22 @@ if TYPE_CHECKING:
 AGREEMENT, ACCURACY_DROP, SALIENCY = "agreement", "accuracy_drop", "saliency_spearman"
 
 
-def margins(found: ScoreNote, settings: TunedSettings) -> dict[str, float]:
-    """Return for each limit that was looked at how far its bound is inside it; below 0 it is not shown to be kept."""
+def margins(found: ScoreNote, settings: TunedSettings, at_best: bool = False) -> dict[str, float]:
+    """Return for each limit that was looked at how far its bound is inside it.
+
+    Args:
+        found: a file's score.
+        settings: limits, error rate and number of files.
+        at_best: whether to take the bound on the other side. Below 0 a limit is then shown to be broken; without it,
+            not shown to be kept.
+    """
     tail = settings.alpha / settings.trials
-    least = {name: _least(difference, tail) for name, difference in found.evidence.items()}
-    of_limits = {AGREEMENT: 1.0 + least[AGREEMENT] - settings.agreement}
-    if SALIENCY in least:
-        of_limits[SALIENCY] = math.tanh(least[SALIENCY]) - settings.saliency_spearman
-    if ACCURACY_DROP in least:
-        of_limits[ACCURACY_DROP] = settings.accuracy_drop + least[ACCURACY_DROP]
+    bound = {name: _bound(difference, tail, at_best) for name, difference in found.evidence.items()}
+    of_limits = {AGREEMENT: 1.0 + bound[AGREEMENT] - settings.agreement}
+    if SALIENCY in bound:
+        of_limits[SALIENCY] = math.tanh(bound[SALIENCY]) - settings.saliency_spearman
+    if ACCURACY_DROP in bound:
+        of_limits[ACCURACY_DROP] = settings.accuracy_drop + bound[ACCURACY_DROP]
     return of_limits
 
 
@@ -51,7 +58,9 @@ def held_again(trials: Sequence[TrialNote], settings: TunedSettings) -> list[Tri
         if trial.measured is None
         else trial.model_copy(
             update={
-                "measured": trial.measured.model_copy(update={"margins": margins(trial.measured.score, settings)})
+                "measured": trial.measured.model_copy(
+                    update={"margins": margins(trial.measured.score, settings, trial.measured.at_best)}
+                )
             }
         )
         for trial in trials
@@ -73,11 +82,11 @@ def images_needed(settings: TunedSettings) -> int | None:
     return math.floor(z**2 * (1 - room) / room) + 1
 
 
-def _least(difference: PairedDifference, tail: float) -> float:
-    """Return what a difference is above with probability 1 − tail; of a single patient, the least that there is."""
+def _bound(difference: PairedDifference, tail: float, upper: bool) -> float:
+    """Return what a difference is above, or below, with probability 1 − tail; of a single patient, the extreme."""
     if difference.units < 2:
-        return -1.0
+        return 1.0 if upper else -1.0
     # Where an interval is refused for few patients, a bound that counts each as one pair still errs to the safe side.
     found = bounds(replace(difference, no_interval=None), tail)
     assert found is not None
-    return found[0]
+    return found[1] if upper else found[0]

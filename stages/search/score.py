@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -67,6 +67,34 @@ class Reference:
     targets: Indices
     maps: NDArray[np.float32]
     without_gradient: str
+
+
+def part_of(reference: Reference, images: int, explained: int) -> Reference:
+    """Return a reference of fewer images, evenly spread: those explained first, then others.
+
+    Args:
+        reference: of all images.
+        images: how many, at most.
+        explained: how many of them are explained, at most.
+    """
+    few = _spread(len(reference.explained), explained)
+    rows = reference.explained[few]
+    others = np.setdiff1d(np.arange(len(reference.images)), rows)
+    rows = np.sort(np.concatenate([rows, others[_spread(len(others), max(0, images - len(rows)))]]))
+    return replace(
+        reference,
+        images=reference.images[rows],
+        labels=None if reference.labels is None else reference.labels[rows],
+        units=reference.units[rows],
+        logits=reference.logits[rows],
+        explained=np.searchsorted(rows, reference.explained[few]),
+        targets=reference.targets[few],
+        maps=reference.maps[few],
+    )
+
+
+def _spread(size: int, count: int) -> Indices:
+    return np.arange(min(size, count), dtype=np.int64) * size // max(1, min(size, count))
 
 
 def reference_answers(

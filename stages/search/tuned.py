@@ -138,8 +138,8 @@ def chosen(
 ) -> tuple[list[TrialNote], TrialNote]:
     """Return the trials and the best of them, measured as a whole.
 
-    What was left out of a trial can only make it worse. So while the nearest one lacks something, it is measured as a
-    whole; the choice is then the one that there would be had nothing been left out.
+    Maps and timing that were left out of a trial can only make it worse. So while the nearest one lacks something, it
+    is measured as a whole; the choice is then the one that there would be had none been left out.
 
     Args:
         trials: as the search made them.

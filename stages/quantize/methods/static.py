@@ -32,6 +32,7 @@ from onnx_files.probes import Batches, image_batches
 from onnx_files.publishing import publish
 from onnx_files.shapes import with_shapes
 from stages.quantize.calibration.ranges import Calibration, CalibrationMethod, as_tensors_data, find_ranges
+from stages.quantize.float_regions import nodes_faster_float
 from stages.quantize.kept_float import nodes_kept_float
 from stages.quantize.recovery.steps import RecoverySettings, recover
 from stages.quantize.rewrites.depthwise import with_depthwise_convolutions
@@ -84,6 +85,10 @@ class StaticSettings(Settings):
     space_to_depth: bool = Field(
         True, description="on x86, a first convolution of stride 2 sees blocks of 2 × 2 pixels: the same sums, faster"
     )
+    float_regions: bool = Field(
+        False,
+        description="leave regions in float where turning to integers and back takes more than it saves",
+    )
     images: int = Field(128, ge=1, description="number of calibration images, from the training split")
     seed: int = Field(0, ge=0, description="seed of their choice")
 
@@ -130,7 +135,8 @@ def quantize_static(
             variant that calibrates alike.
         progress: called with the calibration images that are done and all; then, where the rounding is learned, with
             the layers.
-        check_saturation: whether to look for layers that would go wrong; a search leaves it to the file it chooses.
+        check_saturation: whether to look for layers that would go wrong, and to say what each recovery step does; a
+            search leaves both to the file it chooses.
 
     Raises:
         UsageError: no ONNX model, nothing to quantize in it, fewer training images than asked, or a layer that stays
@@ -139,17 +145,20 @@ def quantize_static(
     """
     cpu = cpu_of(settings.target)
     types = choose_integer_types(cpu, settings.activation_type, settings.weight_type, settings.reduce_range)
-    proto = with_integer_elementwise(with_global_average_pool(load(model)))
+    proto = with_global_average_pool(load(model))
+    regions = _float_regions(proto, model, settings) if settings.float_regions else ()
+    in_float = (*settings.float_layers, *regions)
+    proto = with_integer_elementwise(proto, in_float)
     if settings.space_to_depth and cpu.target in (None, "x86-vnni", "x86-avx2"):
-        proto = with_space_to_depth(proto, settings.float_layers)
+        proto = with_space_to_depth(proto, in_float)
     float_graph_layers = layers(proto, model)
     _refuse_unknown(settings.float_layers, [node.name for node in float_graph_layers], model)
     if settings.per_channel:  # one scale for all channels would round the small ones away
-        proto = with_depthwise_convolutions(proto, settings.float_layers)
+        proto = with_depthwise_convolutions(proto, in_float)
     chosen = choose_calibration_images(data, settings.images, settings.seed, key="images").tolist()
     input_name = input_name_of(proto, model, data.train.images.shape[1:])
     shown = _Shown(data.train.images, chosen, preprocessing_of(proto, model), input_name)
-    kept = nodes_kept_float(proto, shown.few_by_one(proto))
+    kept = tuple(dict.fromkeys((*nodes_kept_float(proto, shown.few_by_one(proto)), *regions)))
     shown = replace(shown, excluded=kept)
 
     def write_qdq(graph: ModelProto, ranges: Any, options: Mapping[str, Any]) -> ModelProto:
@@ -163,6 +172,7 @@ def quantize_static(
         shown.batches(proto),
         per_channel=settings.per_channel,
         progress=progress,
+        measured=check_saturation,
     )
     quantized = write_integers(recovered.model, settings, types, recovered.ranges, recovered.options, kept)
     recovered.check(quantized)
@@ -177,6 +187,20 @@ def quantize_static(
         recovery=recovered.notes,
     )
     return publish(quantized, model, variant, settings, notes, path)
+
+
+def _float_regions(proto: ModelProto, model: OnnxModel, settings: StaticSettings) -> tuple[str, ...]:
+    """Return the nodes that are faster in float; refuse where that is none, or every layer."""
+    kept = {*settings.float_layers, *normalisation_nodes(proto), *answer_nodes(proto)}
+    found = nodes_faster_float(proto, kept)
+    in_float = {node.name for node in layers(proto, model)} - set(found)
+    told = "none: without it the file is the same" if set(found) <= kept else "every layer is" if not in_float else ""
+    if told:
+        raise UsageError(
+            f"{model.path}: expected some regions that are faster in float, and others in integers; found {told}. "
+            "Use --method static, or weight-only."
+        )
+    return found
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,7 @@ def recover(
     *,
     per_channel: bool,
     progress: Progress = no_progress,
+    measured: bool = True,
 ) -> Recovered:
     """Take the chosen steps and measure each.
 
@@ -131,16 +132,21 @@ def recover(
         batches: the calibration images.
         per_channel: weights have one scale per output channel.
         progress: called while the rounding is learned, the one slow step, with the layers that are done and all.
+        measured: whether to say what each step does, which takes all images twice a step and changes no file.
     """
     ranges = calibrate(proto)
     if not settings.steps:
         return Recovered(proto, ranges, {}, {}, ())
-    reference = answers(proto, batches)
+    reference = answers(proto, batches) if measured else None
+
+    def decibels(graph: ModelProto) -> float | None:
+        return None if reference is None else sqnr_db(reference, answers(graph, batches))
+
     options: dict[str, Any] = {}
     integers: Mapping[str, NDArray[np.generic]] = {}
     notes: list[RecoveryStepNote] = []
     model, written = proto, write(proto, ranges, options)
-    before = sqnr_db(reference, answers(written, batches))
+    before = decibels(written)
     for step in settings.steps:
         did: StepNote
         if step == "equalization":
@@ -150,7 +156,7 @@ def recover(
                 pairs=len(equalized.pairs),
                 kept_channels=equalized.kept_channels,
                 largest_factor=equalized.largest_factor,
-                float_sqnr_db=sqnr_db(reference, answers(model, batches)),
+                float_sqnr_db=decibels(model),
             )
         elif step == "learned_rounding" and settings.learned_rounding is not None:
             learned = learn_rounding(model, written, batches, settings.learned_rounding, progress)
@@ -169,7 +175,7 @@ def recover(
             options |= {"QDQKeepRemovableActivations": True}
             did = KeptActivationsNote()
         written = write(model, ranges, options)
-        after = sqnr_db(reference, answers(written, batches))
+        after = decibels(written)
         notes.append(RecoveryStepNote(did=did, logits_sqnr_db_before=before, logits_sqnr_db_after=after))
         before = after
     recovered = Recovered(model, ranges, options, integers, tuple(notes))

@@ -16,6 +16,7 @@ queries, medians; the logits' SQNR is the island's to 0.1 dB):
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,15 +28,20 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 
-def with_integer_elementwise(proto: ModelProto) -> ModelProto:
+def with_integer_elementwise(proto: ModelProto, kept: Collection[str] = ()) -> ModelProto:
     """Return the graph without divisions by constants, HardSigmoid and HardSwish of float32 activations.
 
     A division keeps its name, and every output its own; the answers differ by rounding alone.
 
     Args:
         proto: the float graph; left as it is.
+        kept: names of nodes that stay as they are, since they compute in float.
     """
-    return node_by_node(proto, ("Div", "HardSigmoid", "HardSwish"), _in_integers)
+
+    def rewrite(node: NodeProto, index: GraphIndex, types: Types) -> Rewritten | None:
+        return None if node.name in kept else _in_integers(node, index, types)
+
+    return node_by_node(proto, ("Div", "HardSigmoid", "HardSwish"), rewrite)
 
 
 def _in_integers(node: NodeProto, index: GraphIndex, types: Types) -> Rewritten | None:

@@ -25,7 +25,7 @@ from pipeline.one_file.options import CompileRequest, request_for, settings_for
 from pipeline.one_file.result import CompiledFile
 from pipeline.one_file.speed import Speed, speed_of
 
-METHODS = ("static", "dynamic", "weight_only")
+METHODS = ("static", "mixed", "dynamic", "weight_only")
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +35,11 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def planted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Say how many times as fast as the float file each method's file is."""
+    """Say how many times as fast as the float file each method's file is, which lies in a folder of that name."""
 
     def plant(**ratios: float) -> None:
         def measured(reference: OnnxModel, compiled: Sequence[OnnxModel], *asked: object) -> tuple[Speed, ...]:
-            found = [ratios[model.notes.method] for model in compiled]
+            found = [ratios.get(model.path.parent.name, 1.0) for model in compiled]
             return tuple(speed_of(np.log([0.99 * ratio, ratio, 1.01 * ratio])) for ratio in found)
 
         monkeypatch.setattr(compile_file_module, "measure_speed", measured)
@@ -65,7 +65,7 @@ def test_the_file_is_that_of_the_method_that_was_fastest(
     planted(**{**dict.fromkeys(METHODS, 1.2), fastest: 1.9})
     found = compiled(classifier(), images, tmp_path, agreement=0.5)
     assert found.compiled.path == tmp_path / "theirs.auto.onnx"
-    assert notes_of(found).file.method == fastest
+    assert notes_of(found).chosen == fastest.replace("_", "-")
     assert notes_of(found).why == "the fastest"
     assert found.speed.ratio == pytest.approx(1.9, abs=1e-3)
     assert found.worse == ()
@@ -80,15 +80,15 @@ def test_the_file_is_that_of_the_method_that_was_fastest(
 def test_every_method_is_told_of_in_the_record_and_on_the_terminal(
     images: Path, tmp_path: Path, planted: Callable[..., None]
 ) -> None:
-    planted(static=1.9, dynamic=1.2, weight_only=1.0)
+    planted(static=1.9, mixed=1.3, dynamic=1.2, weight_only=1.0)
     found = compiled(classifier(), images, tmp_path, agreement=0.5)
     record = json.loads((tmp_path / "theirs.auto.json").read_text())
     methods = record["notes"]["methods"]
-    assert [one["method"] for one in methods] == ["static", "dynamic", "weight-only"]
-    assert [one["speedup"]["value"] for one in methods] == pytest.approx([1.9, 1.2, 1.0], abs=1e-3)
-    assert [one["why_not"] for one in methods] == ["", "not as fast", "not as fast"]
+    assert [one["method"] for one in methods] == ["static", "mixed", "dynamic", "weight-only"]
+    assert [one["speedup"]["value"] for one in methods] == pytest.approx([1.9, 1.3, 1.2, 1.0], abs=1e-3)
+    assert [one["why_not"] for one in methods] == ["", "not as fast", "not as fast", "not as fast"]
     assert methods[0]["size_bytes"] == found.compiled.size_bytes
-    assert methods[0]["logits_sqnr_db"] < methods[2]["logits_sqnr_db"]
+    assert methods[0]["logits_sqnr_db"] < methods[3]["logits_sqnr_db"]
     # 40 images are left over: two thirds choose, the others say what the choice is worth.
     assert {one["agreement"]["n"] for one in methods} == {27}
     assert found.agreement is not None
@@ -107,7 +107,7 @@ def test_a_faster_method_that_answers_otherwise_is_passed_over(
     monkeypatch.setattr(compile_file_module, "measure_agreement", worse_for_static)
     found = compiled(classifier(), images, tmp_path)
     assert notes_of(found).file.method == "weight_only"
-    (static, *_) = notes_of(found).methods
+    static = notes_of(found).methods[0]
     assert static.misses == {"agreement": pytest.approx(0.95 - 0.9)}
     assert static.why_not == "answers otherwise"
     loosened = compiled(classifier(), images, tmp_path, agreement=0.9)
@@ -117,7 +117,7 @@ def test_a_faster_method_that_answers_otherwise_is_passed_over(
 def worse_for_static(reference: Path, compiled: Path, *asked: object) -> object:
     from pipeline.one_file.agreement import Agreement
 
-    same = 0.9 if compiled.parent.name == "static" else 1.0
+    same = 0.9 if compiled.parent.name in ("static", "mixed") else 1.0
     return Agreement(40, same, (same - 0.05, 1.0), 30.0, {"answers": 30.0})
 
 
@@ -128,7 +128,7 @@ def test_where_none_fits_the_nearest_is_written_marked_and_ends_with_code_1(
 
     from pipeline.commands import compile_model
 
-    planted(static=0.5, dynamic=0.6, weight_only=0.9)
+    planted(static=0.5, mixed=0.5, dynamic=0.6, weight_only=0.9)
     found = compiled(classifier(), images, tmp_path, agreement=0.5)
     assert notes_of(found).file.method == "weight_only"
     assert notes_of(found).misses == {"speed": pytest.approx(0.1, abs=1e-3)}
@@ -164,13 +164,27 @@ def test_a_method_that_can_make_no_file_is_told_with_its_reason_and_the_others_g
     planted(static=1.1, dynamic=1.5, weight_only=9.0)
     found = compiled(only_small_layers(), images, tmp_path, agreement=0.0)
     *made, weight_only = notes_of(found).methods
-    assert [one.size_bytes is not None for one in made] == [True, True]
+    assert [one.method for one in made if one.size_bytes is not None] == ["static", "dynamic"]
     assert weight_only.size_bytes is None
     assert weight_only.speedup is None
     assert weight_only.why_not.startswith("cannot be made: ")
     assert f"{tmp_path / 'theirs.onnx'}: expected a layer of 1024 weights or more" in weight_only.why_not
     text = shown(found)
     assert "weight-only – – – – cannot be made" in text
+
+
+def test_a_mixed_file_turns_fewer_numbers_into_integers_and_is_refused_where_it_would_be_none(
+    images: Path, tmp_path: Path, planted: Callable[..., None]
+) -> None:
+    planted()
+
+    def conversions(method: str) -> int:
+        found = compiled(classifier(), images, tmp_path, method=method)
+        return sum(node.op_type == "QuantizeLinear" for node in onnx.load(found.compiled.path).graph.node)
+
+    assert 0 < conversions("mixed") < conversions("static")
+    with pytest.raises(UsageError, match="faster in float, and others in integers; found every layer is"):
+        compiled(only_small_layers(), images, tmp_path, method="mixed")
 
 
 def test_what_is_wrong_for_every_method_is_said_as_each_of_them_says_it(images: Path, tmp_path: Path) -> None:
@@ -192,7 +206,8 @@ def test_options_go_to_the_methods_that_have_a_use_for_them(tmp_path: Path) -> N
     request = CompileRequest(
         tmp_path / "m.onnx", calibration="entropy", target="x86-avx2", agreement=0.9, seed=4, limit=7
     )
-    static, dynamic, weight_only = (settings_for(one, 9).model_dump() for one in requests_of(request))
+    static, mixed, dynamic, weight_only = (settings_for(one, 9).model_dump() for one in requests_of(request))
+    assert mixed == {**static, "float_regions": True}
     assert static.items() >= {"method": "static", "calibration": "entropy", "target": "x86-avx2", "seed": 4}.items()
     assert dynamic.items() >= {"method": "dynamic", "reduce_range": True}.items()
     assert weight_only.items() >= {"method": "weight_only", "bits": 8}.items()

@@ -110,3 +110,18 @@ def test_an_estimate_beyond_a_limit_rules_a_file_out_and_a_wide_bound_does_not()
     few = score_of(answers(0, 20))
     assert margins(few, settings)["agreement"] < -0.2
     assert not is_ruled_out(few, settings, 0.05)
+
+
+def test_few_images_rule_out_what_they_show_to_break_a_limit_as_seldom_wrongly_as_a_file_passes() -> None:
+    settings = TunedSettings(agreement=0.95, trials=24)
+    broken = margins(score_of(answers(16, 64)), settings, at_best=True)["agreement"]
+    # Wilson's one-sided upper bound of 48 of 64 at 5 % / 24 is 0.870; a difference of pairs leaves some room beyond.
+    assert 0.870 - 0.95 < broken < 0.895 - 0.95
+    assert margins(score_of(answers(8, 64)), settings, at_best=True)["agreement"] > 0
+    # Of files at the limit itself, at most one in 480 is ruled out.
+    lost = next(n for n in range(65) if margins(score_of(answers(n, 64)), settings, at_best=True)["agreement"] < 0)
+    assert binom.sf(lost - 1, 64, 0.05) < 0.05 / 24
+    trial = TrialNote(candidate=PLAIN, measured=_measured().model_copy(update={"at_best": True}))
+    (held,) = held_again([trial], settings)
+    assert held.measured is not None
+    assert held.measured.margins["agreement"] == margins(score_of(answers(4, 400)), settings, True)["agreement"]

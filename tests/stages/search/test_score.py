@@ -13,7 +13,7 @@ from calibration_data.prepared import PreparedSplit
 from onnx_files.preprocessing import Preprocessing
 from onnx_files.sessions import open_session, session_preprocessing
 from stages.saliency_twin.twin_file import make_twin
-from stages.search.score import reference_answers, score, speedup
+from stages.search.score import part_of, reference_answers, score, speedup
 from stages.validate import metrics
 from stages.validate.maps.gradients import gradient_maps_of_file
 
@@ -127,3 +127,21 @@ def test_the_form_of_the_input_changes_no_number(make_model, make_split, input_t
         assert told.value == pytest.approx(expected.value, abs=1e-4)
         assert told.n == expected.n
     assert speedup(others[0], others[1], split.images[0], 5).n == 5
+
+
+def test_a_part_of_a_reference_has_the_answers_and_maps_of_its_own_images(make_model, make_split):
+    model, split = make_model("m", channels=3).path, make_split(n=13, channels=3)
+    whole = reference_answers(
+        model, make_twin(model, None, None, None), split, "multi_class", True, images=11, explained=5, seed=3
+    )
+    part = part_of(whole, 6, 2)
+    assert (len(part.images), len(part.labels), len(part.units), len(part.maps)) == (6, 6, 6, 2)
+    assert part.targets.tolist() == whole.targets[[0, 2]].tolist()
+    rows = [next(row for row, one in enumerate(whole.images) if (one == image).all()) for image in part.images]
+    assert rows == sorted(set(rows))
+    assert {*part.logits.flat} == {*whole.logits[rows].flat}
+    assert (part.images[part.explained] == whole.images[whole.explained[[0, 2]]]).all()
+    assert (part.maps == whole.maps[[0, 2]]).all()
+    everything = part_of(whole, 100, 100)
+    assert everything.explained.tolist() == whole.explained.tolist()
+    assert len(everything.images) == 11

@@ -205,3 +205,30 @@ def test_what_rules_a_file_out_saves_its_twin_and_its_timing(
     assert len(timed) == 1
     assert best.measured.speedup is None
     assert best.measured.reason.startswith("the interval of its speed-up, 1 to 3.5, spans more than a factor of 3;")
+
+
+def test_what_few_images_rule_out_is_asked_no_more_of_them(
+    fp32: OnnxModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from stages.search import candidates, score
+
+    answered, asked = score.score_answers, []
+
+    def half_lost(reference, path):
+        of = answered(reference, path)
+        asked.append(len(reference.images))
+        lost = replace(of.evidence["agreement"], value=-0.5, lost=0.5)
+        return of.model_copy(update={"evidence": {**of.evidence, "agreement": lost}})
+
+    strict = SETTINGS.model_copy(update={"agreement": 0.9, "trials": 2, "accuracy_drop": 1.0})
+    monkeypatch.setattr(score, "score_answers", half_lost)
+    monkeypatch.setattr(candidates, "FIRST_IMAGES", 12)
+    told = tune(fp32, "tuned", strict, DATA, tmp_path / "tuned.onnx", "f", lambda done, total: None)
+    layers = len(told.notes.sensitivity)
+    # Two files ruled out by 12 images, and the nearer one of them measured as a whole.
+    assert asked[layers:] == [12, 12, 20]
+    (early,) = (trial for trial in told.notes.search if trial.candidate != told.notes.chosen)
+    assert early.measured.at_best
+    assert early.measured.reason == "its answers to 12 images show that it breaks a limit"
+    assert early.measured.margins["agreement"] == pytest.approx(0.1 + tango_interval(0, 6, 12, 0.025)[1])
+    assert told.notes.misses["agreement"] == pytest.approx(-0.1 - tango_interval(0, 10, 20, 0.025)[0])
