@@ -60,9 +60,11 @@ for _command in (
     finished.nightly,
     finished.accept,
     finished.compare,
+    finished.bundle,
     tools.doctor,
 ):
     app.command()(_command)
+app.command("import")(finished.import_device)  # a word of Python's
 
 
 def _say(line: str) -> None:
