@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 TESTED := .venv/.test-tools
 COMPRESSOR := .venv/.neural-compressor
 
-.PHONY: demo test check campaign install clean
+.PHONY: demo test check campaign places install clean
 
 demo: $(INSTALLED) $(COMPRESSOR)
 	@echo "== run every stage on generated endoscopy-like frames (synthetic)"
@@ -30,6 +30,12 @@ campaign: $(TESTED)
 	@echo "== disturb every command $(STRIKES) times in each way, damage $(MUTANTS) inputs of each kind (docs/reliability.md)"
 	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python tests/campaigns --budget $(STRIKES)
 	$(BIN)/python -m tests.campaigns.mutations --budget $(MUTANTS) --whole 300
+
+# What a place lacks beside its packages (qemu, Node.js, Chromium) is told with how to get it; its tests skip then.
+places: $(TESTED)
+	@echo "== install the places that this machine can have, then ask each of them"
+	-$(BIN)/edgeproof places --install all
+	$(BIN)/python -m pytest -rs tests/stages/validate/places tests/pipeline/places
 
 install: $(INSTALLED) $(COMPRESSOR)
 

@@ -15,7 +15,13 @@ ONNX Runtime multiplies uint8 activations by int8 weights (U8S8) with the instru
 
   So U8S8 with seven bits is the default there: it never saturates and it is fast. U8U8 stays a setting for whoever
   prefers the last bit to the speed.
-- ARM's kernels want both signed (S8S8).
+- ARM's kernels want both signed (S8S8); so do WebAssembly's, where unsigned activations are slower than float.
+- Qualcomm's NPU computes what lies between QuantizeLinear and DequantizeLinear, the last layer's answers among it,
+  and takes activations of 16 bits as well (A16W8). It is given no SpaceToDepth, which QNN 2.7 answers otherwise:
+  logits 8 dB worse than nothing, where the same file without it agrees to 35 dB.
+- OpenVINO fuses unsigned activations with signed weights of eight bits.
+
+What is true of a target that is not at hand is checked by the place of its name, see `stages.validate.places`.
 """
 
 from __future__ import annotations
@@ -32,8 +38,8 @@ from typing import Literal
 from foundation.errors import UsageError
 from foundation.typed_files import CLOSED
 
-CpuTarget = Literal["x86-vnni", "x86-avx2", "arm64"]
-IntegerType = Literal["uint8", "int8"]
+CpuTarget = Literal["x86-vnni", "x86-avx2", "arm64", "wasm", "openvino", "qnn-htp"]
+IntegerType = Literal["uint8", "int8", "uint16"]
 
 _VNNI_FEATURES = frozenset({"avx512_vnni", "avx512vnni", "avx_vnni"})
 _X86_MACHINES = frozenset({"x86_64", "amd64", "i386", "i686", "x86"})
@@ -48,17 +54,22 @@ class IntegerTypes:
         activation: type of every activation.
         weight: type of every weight; signed weights are symmetric about zero.
         reduce_range: weights take seven of their eight bits.
+        answers: whether the last layer's output is integers too, for what runs no layer half in float.
     """
 
     activation: IntegerType
     weight: IntegerType
     reduce_range: bool
+    answers: bool = False
 
 
 INTEGER_TYPES: Mapping[CpuTarget, IntegerTypes] = {
     "x86-vnni": IntegerTypes("uint8", "int8", reduce_range=False),
     "x86-avx2": IntegerTypes("uint8", "int8", reduce_range=True),
     "arm64": IntegerTypes("int8", "int8", reduce_range=False),
+    "wasm": IntegerTypes("int8", "int8", reduce_range=False),
+    "openvino": IntegerTypes("uint8", "int8", reduce_range=False),
+    "qnn-htp": IntegerTypes("uint8", "int8", reduce_range=False, answers=True),
 }
 """What suits a file in QDQ form, which ONNX Runtime fuses into integer operators on each of them; QOperator files
 with both types signed are slow on x86."""
@@ -116,7 +127,7 @@ def cpu_of(target: Literal["auto"] | CpuTarget) -> Cpu:
 
 def choose_integer_types(
     cpu: Cpu,
-    activation: Literal["auto", "uint8", "int8"],
+    activation: Literal["auto", "uint8", "int8", "uint16"],
     weight: Literal["auto", "uint8", "int8"],
     reduce_range: Literal["auto"] | bool,
 ) -> IntegerTypes:
@@ -143,7 +154,7 @@ def choose_integer_types(
         )
     saturates = (chosen_activation, chosen_weight) == ("uint8", "int8")
     reduced = best.reduce_range and saturates if reduce_range == "auto" else reduce_range
-    return IntegerTypes(chosen_activation, chosen_weight, reduced)
+    return IntegerTypes(chosen_activation, chosen_weight, reduced, best.answers)
 
 
 def _target(machine: str, features: frozenset[str]) -> CpuTarget | None:

@@ -88,6 +88,11 @@ class RunFolder:
         return self.root / "validate" / "places"
 
     @property
+    def placement(self) -> Path:
+        """Where every file's nodes ran."""
+        return self.root / "validate" / "placement.json"
+
+    @property
     def machine(self) -> Path:
         """The machine's state before and after the files were timed."""
         return self.root / "validate" / "machine.json"

@@ -41,7 +41,7 @@ class Provider:
     attach: Callable[[SessionOptions, int], list[str] | None]
 
 
-def open_session(path: Path, provider: str, threads: int) -> InferenceSession:
+def open_session(path: Path, provider: str, threads: int, profile_prefix: Path | None = None) -> InferenceSession:
     """Open a model on one provider with a fixed number of threads.
 
     Inside a query the threads spin as they would in an application; between queries they rest, so that an idle
@@ -51,6 +51,7 @@ def open_session(path: Path, provider: str, threads: int) -> InferenceSession:
         path: an ONNX file.
         provider: a key of `PROVIDERS`.
         threads: threads inside an operator, at least 1; operators run one after another.
+        profile_prefix: begins the path of a profile of every query; None for no profile.
 
     Raises:
         UsageError: the file is missing or is no ONNX model, or the provider is unknown.
@@ -70,6 +71,9 @@ def open_session(path: Path, provider: str, threads: int) -> InferenceSession:
     options.log_severity_level = 3  # errors only
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if profile_prefix is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile_prefix)
     providers = row.attach(options, threads)
     try:
         # enable_fallback would retry a refused model on the CPU and say so on stdout only.

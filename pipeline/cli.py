@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from foundation.errors import EdgeproofError, ExitCode, UsageError
-from pipeline.command_line import configured, finished, tools
+from pipeline.command_line import configured, finished, places, tools
 from pipeline.console import error_console, fail
 from pipeline.endings import InterruptedBySignal, end_now, end_on_signals
 
@@ -61,6 +61,8 @@ for _command in (
     finished.accept,
     finished.compare,
     finished.bundle,
+    places.verify,
+    places.places,
     tools.doctor,
 ):
     app.command()(_command)

@@ -17,6 +17,7 @@ from foundation.run_folder import RunFolder
 from pipeline.configuration import Configuration
 from pipeline.judge.gates import judge
 from pipeline.places.keep import against_the_accepted_run
+from pipeline.places.of_run import ask_configured_places
 from pipeline.run.images import prepare_images
 from pipeline.run.ledger import Ledger
 from pipeline.run.measurements import validate_models
@@ -80,6 +81,7 @@ def compile_and_validate(configuration: Configuration, run: RunFolder, observer:
         model = make_model(configuration, ledger, data, given, observer)
         models = compile_variants(configuration, ledger, data, model, tuple(configuration.variants), observer)
         measurements = validate_models(configuration, ledger, data, models, observer)
+        ask_configured_places(configuration, ledger, observer)
         return conclude(configuration, ledger, measurements, observer)
 
 

@@ -18,6 +18,7 @@ from foundation.errors import EdgeproofError
 from foundation.explanations import Explanations
 from foundation.image_by_image import ImageByImage, read_image_by_image
 from foundation.measurements import UNINFORMED, Measurement, read_measurements
+from foundation.placement import Placement, read_placements
 from foundation.places import PlaceRecord, read_places
 from foundation.record import RunRecord, read_record
 from foundation.run_folder import RunFolder
@@ -43,6 +44,7 @@ class Facts:
         maps: variant → its maps by the shown method.
         history: the numbers of each training epoch by name; empty where nothing was trained.
         places: what was found at other places, by name.
+        placements: where every file's nodes ran, by provider.
         unreadable: one sentence for each file that exists but could not be used.
     """
 
@@ -54,6 +56,7 @@ class Facts:
     history: tuple[Epoch, ...] = ()
     unreadable: tuple[str, ...] = ()
     places: tuple[PlaceRecord, ...] = ()
+    placements: tuple[Placement, ...] = ()
 
     @cached_property
     def by_name(self) -> Mapping[tuple[str, str, str | None], tuple[Measurement, ...]]:
@@ -112,7 +115,8 @@ def read_facts(run: RunFolder) -> Facts:
     found = _optional(run.image_by_image, read_image_by_image, unreadable)
     maps = _maps(run, record, found.maps.method, unreadable) if found and found.maps else {}
     places = _optional(run.places, lambda _: read_places(run, record), unreadable) or ()
-    return Facts(record, measurements, data, found, maps, history, tuple(unreadable), places)
+    placements = _optional(run.placement, read_placements, unreadable) or ()
+    return Facts(record, measurements, data, found, maps, history, tuple(unreadable), places, placements)
 
 
 def _maps(run: RunFolder, record: RunRecord, method: str, unreadable: list[str]) -> dict[str, Explanations]:

@@ -20,6 +20,7 @@ from reports.decision import judged_as_it_stands, judged_difference, outcome
 from reports.facts import Facts
 from reports.gallery import changed_images, saliency_grid
 from reports.measured import deciding_metric, find, latency_settings, method_name, reason_of, shown_unit
+from reports.placement import placement_table
 from reports.places import places
 from reports.recovery_table import recovery_table
 from reports.robustness import robustness
@@ -100,6 +101,7 @@ def render(facts: Facts) -> str:
         rare=rare_sentence(facts),
         robustness=robustness(facts),
         places=places(facts),
+        placement=placement_table(facts),
         thresholds=threshold_tables(facts),
         subgroups=subgroup_tables(facts),
         splits=_splits(facts),
@@ -123,9 +125,14 @@ def _sections(facts: Facts, found: Sequence[Search]) -> tuple[Section, ...]:
         Section("changed.html", (("changed", "Changed answers"),)),
         Section("classes.html", (("classes", of_classes),)),
         Section("robustness.html", (("robustness", "Worse images"),) if asked else ()),
-        Section("places.html", (("places", "Other places"),) if facts.places else ()),
+        Section("places.html", _links_of_places(facts)),
         Section("made.html", (("made", "How it was made"),)),
     )
+
+
+def _links_of_places(facts: Facts) -> tuple[tuple[str, str], ...]:
+    places = (("places", "Other places"),) if facts.places else ()
+    return (*places, ("placement", "Placement")) if facts.placements else places
 
 
 def as_yaml(value: JSON) -> str:

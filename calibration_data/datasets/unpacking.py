@@ -6,8 +6,9 @@ at any time between them.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+
+from foundation.cache_folder import cache_folder
 
 LARGEST_UNPACKED_BYTES = 32 * 2**30
 """Of one source; the largest set known here, PathMNIST at 224 px, has 16 GB."""
@@ -22,10 +23,5 @@ def largest_unpacked_bytes(packed_bytes: int) -> int:
 
 
 def unpacked_path(sha256: str, name: str) -> Path:
-    """Return where a part of the source with this digest is unpacked to: `edgeproof/` in the user's cache folder.
-
-    The cache folder is `$XDG_CACHE_HOME`, or `~/.cache` where that is not set.
-    """
-    cache = os.environ.get("XDG_CACHE_HOME")
-    folder = Path(cache) if cache else Path.home() / ".cache"
-    return folder / "edgeproof" / "unpacked" / f"{sha256}-{name}"
+    """Return where a part of the source with this digest is unpacked to."""
+    return cache_folder() / "unpacked" / f"{sha256}-{name}"

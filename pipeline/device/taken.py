@@ -8,7 +8,6 @@ from pathlib import Path
 
 from foundation.errors import ExitCode, UsageError
 from foundation.files import JSON
-from foundation.measurements import Measurement
 from foundation.places import PlaceRecord, read_places
 from foundation.record import RunRecord, Verdict, read_record
 from foundation.run_files import refuse_changed
@@ -18,6 +17,7 @@ from pipeline.device.handed_out import HandedOut, files_of, kit_of
 from pipeline.device.there import Likeness, likeness_of, measurements_of
 from pipeline.places.keep import keep_places
 from reports import REPORT_FILES
+from stages.validate.places import PLACES
 
 _OF_A_KIT = "device kit, "
 
@@ -108,37 +108,25 @@ def take_device(run: RunFolder, path: Path, name: str | None) -> Taken:
 def _place(
     run: RunFolder, record: RunRecord, kit: HandedOut, device: DeviceFile, provider: str, path: Path
 ) -> PlaceRecord:
-    """Return a place with what it found of other variants before, and of this one now."""
+    """Return a place with what it found of this variant; what it found of others before stays in the run."""
     legs = tuple(leg for leg in device.legs if leg.provider == provider)
     place = f"{device.name}.webgpu" if provider == "webgpu" else device.name
     earlier = next((one for one in read_places(run, record) if one.place == place), None)
     what = f"{_OF_A_KIT}{'a browser' if device.way == 'browser' else device.device.processor}, {device.device.system}"
-    if earlier is not None and not earlier.what.startswith(_OF_A_KIT):
+    if place in PLACES or (earlier is not None and not earlier.what.startswith(_OF_A_KIT)):
         raise UsageError(f"{place}: expected the name of a device, found that of another place. Give --place NAME.")
     found = measurements_of(kit, device, legs, place, path)
     notes = tuple(likeness_of(kit, leg, path).sentence for leg in legs)
-    kept = _of_other_variants(earlier, kit.variant, what)
     return PlaceRecord(
         place=place,
         kind="real",
         what=what,
         data_sha256=record.data_sha256,
-        files={**(kept.files if kept else {}), **files_of(kit)},
+        files=files_of(kit),
         versions=dict(device.versions),
-        measurements=(*(kept.measurements if kept else ()), *found),
-        notes={**(kept.notes if kept else {}), kit.variant: notes},
+        measurements=tuple(found),
+        notes={kit.variant: notes},
     )
-
-
-def _of_other_variants(earlier: PlaceRecord | None, variant: str, what: str) -> PlaceRecord | None:
-    """Return what the same device found of other variants; None where there is nothing of the kind."""
-    if earlier is None or earlier.what != what:
-        return None
-    rows: tuple[Measurement, ...] = tuple(one for one in earlier.measurements if one.variant != variant)
-    mine = (variant, f"{variant}.saliency")
-    files = {name: digest for name, digest in earlier.files.items() if name not in mine}
-    notes = {name: told for name, told in earlier.notes.items() if name != variant}
-    return replace(earlier, measurements=rows, files=files, notes=notes)
 
 
 def _providers(legs: Sequence[Leg]) -> list[str]:

@@ -56,6 +56,7 @@ def validate_models(
             if model is fp32:
                 raise
     measurements += _timed(configuration, ledger, data, models, observer)
+    _place(configuration, ledger, data, models, observer)
     measurements += _absent(configuration, ledger, data.task, measurements)
     write_measurements(ledger.run.measurements, measurements)
     _write_image_by_image(configuration, ledger, data)
@@ -128,6 +129,25 @@ def _timed(
     if watched.warning:
         observer.say(f"! latency: {watched.warning}")
     return watched.marked(found)
+
+
+def _place(
+    configuration: Configuration, ledger: Ledger, data: PreparedData, models: list[OnnxModel], observer: Observer
+) -> None:
+    """Write where every file's nodes run on each provider that is timed, and what that costs."""
+    from foundation.placement import write_placements
+    from onnx_files.sessions import why_unavailable
+    from stages.validate.placement import measure_placement
+
+    target = ledger.record.environment.cpu.target
+    providers = [name for name in configuration.validation.latency.providers if why_unavailable(name) is None]
+    with observer.stage("placement") as progress:
+        found = []
+        for provider in providers:
+            for model in models:
+                found.append(measure_placement(model.variant, model.path, provider, data.test.images[:1], target))
+                progress(len(found), len(providers) * len(models))
+    write_placements(ledger.run.placement, found)
 
 
 def _write_image_by_image(configuration: Configuration, ledger: Ledger, data: PreparedData) -> None:

@@ -206,6 +206,14 @@ def _measure(rows: Sequence[Row], answers: Answers, settings: AccuracySettings, 
     return found
 
 
+def measure_rows(
+    names: Sequence[str], answers: Answers, settings: AccuracySettings, where: Where
+) -> list[Measurement]:
+    """Return some rows of `METRICS`, taken from logits, of answers that need not be those on the test split here."""
+    rows = [row for name in names for row in _rows(name, METRICS[name], answers)]
+    return _measure(rows, answers, settings, where)
+
+
 def _require_finite(variant: str, logits: Logits) -> None:
     broken = int((~np.isfinite(logits)).any(axis=1).sum())
     if broken:

@@ -104,13 +104,13 @@ def percentile_estimate(durations_ms: Floats, quantile: float, first: int) -> Es
     left_out = np.log([_percentile(np.delete(durations_ms, one, axis=0), quantile) for one in range(processes)])
     variance = (processes - 1) / processes * float(np.square(left_out - left_out.mean()).sum())
     half = _critical(first) * math.sqrt(variance)
-    low, high = _order_statistics(durations_ms, quantile)
+    low, high = order_statistics(durations_ms, quantile)
     return Estimate(
         value, (min(low, value * math.exp(-half)), max(high, value * math.exp(half))), processes * queries
     )
 
 
-def _order_statistics(durations_ms: Floats, quantile: float) -> tuple[float, float]:
+def order_statistics(durations_ms: Floats, quantile: float) -> tuple[float, float]:
     """Return the observations whose ranks leave at most 2.5 % of Binomial(n, q) on either side."""
     from scipy.stats import binom
 

@@ -8,6 +8,7 @@ from foundation.settings import Settings
 from stages.validate.accuracy import AccuracySettings
 from stages.validate.latency import LatencySettings
 from stages.validate.operating_points import OperatingPointSettings
+from stages.validate.places.settings import PlacesSettings
 from stages.validate.robustness import RobustnessSettings
 from stages.validate.saliency import SaliencySettings
 
@@ -26,3 +27,6 @@ class ValidateSettings(Settings):
         SaliencySettings(), description="saliency maps: how they are made, and what they are worth"
     )
     latency: LatencySettings = Field(LatencySettings(), description="time and memory of queries")
+    places: PlacesSettings = Field(
+        PlacesSettings(), description="other processors, runtimes and devices that every file is asked at"
+    )

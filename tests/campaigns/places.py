@@ -18,7 +18,14 @@ from forked import files_of
 from small_commands import CONFIGURATION
 from whole_process import COMMAND, environment
 
-WITH_TIMES = ("run.json", "validate/measurements.json", "validate/machine.json", "report/", ".lock")
+WITH_TIMES = (
+    "run.json",
+    "validate/measurements.json",
+    "validate/machine.json",
+    "validate/placement.json",
+    "report/",
+    ".lock",
+)
 """What holds seconds, latencies, the machine's load or the time of day; beginnings of paths in the run folder."""
 
 

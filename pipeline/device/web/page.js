@@ -416,7 +416,8 @@ function build() {
 }
 
 function timingNote() {
-  const isolated = self.crossOriginIsolated ? "" : " One thread only: browsers give several, and WebGPU, to pages from this machine itself or over https.";
+  const more = self.isSecureContext ? "several" : "several, and WebGPU,";
+  const isolated = self.crossOriginIsolated ? "" : ` One thread only: browsers give ${more} to pages that serve.py shows on this machine itself or over https.`;
   return `Fresh workers in turns, by the rules of the report. Takes a minute or two.${isolated}`;
 }
 

@@ -68,7 +68,9 @@ class StaticSettings(Settings):
     target: Literal["auto", CpuTarget] = Field(
         "auto", description="processor that the types below are chosen for; auto: the one at hand"
     )
-    activation_type: Literal["auto", "uint8", "int8"] = Field("auto", description="auto: what suits the target")
+    activation_type: Literal["auto", "uint8", "int8", "uint16"] = Field(
+        "auto", description="auto: what suits the target; uint16: for NPUs that compute so, slow on processors"
+    )
     weight_type: Literal["auto", "uint8", "int8"] = Field("auto", description="auto: what suits the target")
     reduce_range: Literal["auto"] | bool = Field(
         "auto", description="weights of seven bits, against saturation on x86 without VNNI"
@@ -90,6 +92,12 @@ class StaticSettings(Settings):
         # ONNX Runtime's writer takes int8 there, whatever it was asked for.
         if self.format == "QOperator" and self.per_channel and self.weight_type == "uint8":
             raise ValueError("format QOperator stores per-channel weights as int8; set weight_type or per_channel")
+        return self
+
+    @model_validator(mode="after")
+    def _qoperator_has_eight_bits(self) -> Self:
+        if self.format == "QOperator" and self.activation_type == "uint16":
+            raise ValueError("format QOperator has no operators of 16 bits; set format to QDQ")
         return self
 
     @model_validator(mode="after")
@@ -132,7 +140,7 @@ def quantize_static(
     cpu = cpu_of(settings.target)
     types = choose_integer_types(cpu, settings.activation_type, settings.weight_type, settings.reduce_range)
     proto = with_integer_elementwise(with_global_average_pool(load(model)))
-    if settings.space_to_depth and cpu.target != "arm64":
+    if settings.space_to_depth and cpu.target in (None, "x86-vnni", "x86-avx2"):
         proto = with_space_to_depth(proto, settings.float_layers)
     float_graph_layers = layers(proto, model)
     _refuse_unknown(settings.float_layers, [node.name for node in float_graph_layers], model)
@@ -226,12 +234,13 @@ def write_integers(
     from onnxruntime.quantization import QDQQuantizer, QuantizationMode, QuantType
     from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
 
-    by_name = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
+    by_name = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8, "uint16": QuantType.QUInt16}
     weight, activation = by_name[types.weight], by_name[types.activation]
     excluded = [*normalisation_nodes(proto), *answer_nodes(proto), *settings.float_layers, *kept]
     inferred = with_shapes(proto)
     # Logits in 256 steps would tie images that the network tells apart, and with them every ranking metric.
-    options = {"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"], **(recovery_options or {})}
+    in_float = [] if types.answers else ["Gemm", "MatMul"]
+    options = {"OpTypesToExcludeOutputQuantization": in_float, **(recovery_options or {})}
     if settings.format == "QOperator":
         quantizer = ONNXQuantizer(
             inferred, settings.per_channel, types.reduce_range, QuantizationMode.QLinearOps, True,

@@ -240,6 +240,8 @@ def test_another_places_name_is_not_taken(run: RunFolder, device, file):
     add_to_record(run, [place])
     with pytest.raises(UsageError, match="that of another place"):
         take_device(run, file(device), None)
+    with pytest.raises(UsageError, match="that of another place"):
+        take_device(run, file(device), "wasm")
     with pytest.raises(UsageError, match="--place: expected small letters"):
         take_device(run, file(device), "Dr. Who")
 

@@ -1,0 +1,80 @@
+"""What one row of the table of places says, and what installing one takes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from foundation.cache_folder import cache_folder
+from foundation.files import JSON
+from foundation.places import PlaceKind
+from stages.validate.places.protocol import PlaceAnswer
+
+
+def _no_check(answer: PlaceAnswer) -> None:
+    """Accept whatever answered."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a file can be asked beside this process.
+
+    Attributes:
+        kind: whether its times count.
+        what: the place in words.
+        why_not: says what is missing here, as a sentence that ends with how to mend it; None where it can be asked.
+        command: from the folder of a job to the command that answers it.
+        steps: the exact commands that install it into a folder of its own, which may be empty; each a list of words.
+        needs: what this machine must have beside them, in words, with how to get it.
+        check: refuses answers that come from another place than meant, by raising NotMeasuredError.
+        environment: variables that the command needs besides.
+        job: entries of `job.json` that are the same for every question.
+        precisions: what its files may be computed in beside their own, told with its numbers.
+    """
+
+    kind: PlaceKind
+    what: str
+    why_not: Callable[[], str | None]
+    command: Callable[[Path], list[str]]
+    steps: Callable[[Path], list[list[str]]] = lambda folder: []
+    needs: str = ""
+    check: Callable[[PlaceAnswer], None] = _no_check
+    environment: Callable[[], Mapping[str, str]] = dict
+    job: Mapping[str, JSON] = field(default_factory=dict)
+
+
+def there(name: str) -> Path:
+    """Return a file of what runs at the places."""
+    return Path(__file__).with_name("there") / name
+
+
+def folder_of(name: str) -> Path:
+    """Return the folder into which a place is installed."""
+    return cache_folder() / "places" / name
+
+
+MARKER = "installed.txt"
+"""Written last into a place's folder, with the commands that made it: a folder without it is half made, and one with
+other commands was made for other versions."""
+
+
+def marker_of(steps: list[list[str]]) -> str:
+    """Return what the marker of an installation holds, wherever it, this Python and we lie."""
+    return "".join(
+        " ".join("python" if word == sys.executable else Path(word).name for word in step) + "\n" for step in steps
+    )
+
+
+def why_not_installed(name: str, steps: Callable[[Path], list[list[str]]]) -> str | None:
+    """Return the sentence that says why a place's folder cannot be used; None where it can."""
+    folder = folder_of(name)
+    marker = folder / MARKER
+    if marker.is_file() and marker.read_text(encoding="utf-8") == marker_of(steps(folder)):
+        return None
+    state = "one that is half made or made for other versions" if folder.exists() else "nothing"
+    return (
+        f"{name}: expected its packages in {folder}, found {state}. Install them with `edgeproof places --install "
+        f"{name}`."
+    )
