@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from pydantic import Field
 
@@ -26,6 +26,8 @@ from foundation.typed_files import CLOSED, read_typed
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
+
+T = TypeVar("T")
 
 PLACE_NAME = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
 """How a place may be called: it is part of the path of its file."""
@@ -68,6 +70,25 @@ class PlaceRecord:
     format_version: Literal[1] = 1
 
     __pydantic_config__ = CLOSED
+
+
+def with_earlier(found: PlaceRecord, earlier: PlaceRecord) -> PlaceRecord:
+    """Return what was found at a place, and what it said before of files that it was not asked about now."""
+    others = earlier.files.keys() - found.files.keys()
+    if not others or found.data_sha256 != earlier.data_sha256:
+        return found
+
+    def kept(values: Mapping[str, T]) -> dict[str, T]:
+        return {name: value for name, value in values.items() if name in others}
+
+    return replace(
+        found,
+        files={**found.files, **kept(earlier.files)},
+        versions={**earlier.versions, **found.versions},
+        measurements=(*found.measurements, *(one for one in earlier.measurements if one.variant in others)),
+        notes={**found.notes, **kept(earlier.notes)},
+        placements={**found.placements, **kept(earlier.placements)},
+    )
 
 
 def place_path(run: RunFolder, place: str) -> Path:

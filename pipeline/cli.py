@@ -60,6 +60,7 @@ for _command in (
     finished.nightly,
     finished.accept,
     finished.compare,
+    finished.bundle,
     places.verify,
     places.places,
     exports.export_mlflow,
@@ -67,6 +68,7 @@ for _command in (
     tools.doctor,
 ):
     app.command()(_command)
+app.command("import")(finished.import_device)  # a word of Python's
 
 
 def _say(line: str) -> None:

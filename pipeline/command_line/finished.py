@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from foundation.errors import ExitCode, UsageError
-from foundation.printable import printable
+from foundation.printable import printable, printable_lines
 from pipeline.command_line.options import (
     AsJson,
     ExistingRun,
@@ -129,3 +129,47 @@ def compare(
         write_page(html, comparison_html(comparison, accepted, current, pairs))
     print_result(comparison.as_json() if as_json else comparison_table(comparison))
     raise typer.Exit(comparison.exit_code)
+
+
+def bundle(
+    run: ExistingRun,
+    variant: Annotated[str, typer.Option(help="which of the run's files the device gets")],
+    output: Annotated[Path | None, typer.Option(help="zip to write (default: VARIANT.kit.zip)")] = None,
+    images: Annotated[
+        Literal["test", "generated"],
+        typer.Option(help="golden images: the run's own, or generated ones where none may leave the house"),
+    ] = "test",
+    golden: Annotated[int, typer.Option(help="how many golden images, 1 to 64")] = 12,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a device kit: one zip that checks answers and maps and takes times wherever Python or a browser runs."""
+    from foundation.run_folder import RunFolder
+    from pipeline.device.bundle import bundle as write_kit
+    from pipeline.device.contents import BundleRequest
+
+    observer = observer_of(quiet)
+    bundled = write_kit(BundleRequest(RunFolder(run), variant, output, images, golden), observer)
+    for remark in bundled.remarks:
+        observer.say(f"! {remark}")
+    print_result(bundled.as_json()) if as_json else print(printable(bundled.sentence))
+
+
+def import_device(
+    run: ExistingRun,
+    device: Annotated[Path, typer.Argument(metavar="DEVICE_JSON", help="what a kit of this run wrote on a device")],
+    place: Annotated[
+        str | None,
+        typer.Option(help="what the device is called in the report (default: the name that it gave itself)"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take what a kit found on a device into the run and its report: 0 same, 1 different or a gate on it failed."""
+    from foundation.run_folder import RunFolder
+    from pipeline.device.taken import take_device
+
+    taken = take_device(RunFolder(run), device, place)
+    for remark in taken.remarks:
+        observer_of(False).say(f"! {remark}")
+    print_result(taken.as_json()) if as_json else print(printable_lines(taken.sentence))
+    raise typer.Exit(taken.exit_code)

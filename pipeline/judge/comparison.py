@@ -213,7 +213,7 @@ def _absent_like(old: Measurement, measurements: Iterable[Measurement]) -> Measu
     subgroups = (None, old.where.subgroup)
     for one in measurements:
         same = (one.metric, one.variant) == (old.metric, old.variant) and one.where.subgroup in subgroups
-        if one.value is None and same:
+        if one.value is None and same and one.where.place == old.where.place:
             return one
     return None
 

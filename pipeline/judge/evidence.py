@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from foundation.measurements import Measurement, read_measurements
+from foundation.places import of_places, read_places
 from foundation.record import RunRecord, read_record
 from foundation.run_files import refuse_changed
 from foundation.run_folder import RunFolder
@@ -19,7 +20,8 @@ class Evidence:
     Attributes:
         run: the run folder's name.
         record: of the run.
-        measurements: every measurement, the absent ones included; empty where the run ended before validation.
+        measurements: every measurement made here and at the places of its configuration, the absent ones included;
+            empty where the run ended before validation.
     """
 
     run: str
@@ -56,5 +58,14 @@ def read_evidence(run: RunFolder) -> Evidence:
     """
     record = read_record(run)
     refuse_changed(run, record)
-    measurements = read_measurements(run.measurements) if run.measurements.exists() else ()
-    return Evidence(run.root.resolve().name, record, measurements)
+    here = read_measurements(run.measurements) if run.measurements.exists() else ()
+    elsewhere = of_places(one for one in read_places(run, record) if one.place in _configured_places(record))
+    return Evidence(run.root.resolve().name, record, (*here, *elsewhere))
+
+
+def _configured_places(record: RunRecord) -> tuple[str, ...]:
+    """Return the places that each run of a configuration asks; what was asked by hand is not asked again tonight."""
+    validation = record.configuration.get("validation")
+    places = validation.get("places") if isinstance(validation, dict) else None
+    at = places.get("at") if isinstance(places, dict) else None
+    return tuple(at) if isinstance(at, list) else ()

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from foundation.errors import UsageError
 from foundation.lock import lock_folder
-from foundation.places import PlaceRecord, measured_everywhere, read_places, write_place
+from foundation.places import PlaceRecord, measured_everywhere, read_places, with_earlier, write_place
 from foundation.record import RunRecord, Verdict, exit_code_of, read_record, write_record
 from foundation.run_files import add_to_record, record_of_file, refuse_changed
 from foundation.run_folder import RunFolder
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 def keep_places(run: RunFolder, found: Sequence[PlaceRecord]) -> RunRecord:
     """Make what was found at places part of a run, judge its gates again, and write its report again.
 
-    A place that could not be asked leaves what it once answered about the same files as it is. The gates that the
+    A place that could not be asked leaves what it once answered about the same files as it is, and what it was not
+    asked about now stays. The gates that the
     record holds are judged, none is changed.
 
     Args:
@@ -42,8 +43,11 @@ def keep_places(run: RunFolder, found: Sequence[PlaceRecord]) -> RunRecord:
         record = read_record(run)
         own = [run.report / name for name in REPORT_FILES]
         refuse_changed(run, record, besides={path.relative_to(run.root).as_posix() for path in own})
-        answered = {one.place for one in read_places(run, record) if one.reason is None}
-        kept = [write_place(run, one) for one in found if one.reason is None or one.place not in answered]
+        earlier = {one.place: one for one in read_places(run, record) if one.reason is None}
+        new = [one for one in found if one.reason is None or one.place not in earlier]
+        kept = [
+            write_place(run, with_earlier(one, earlier[one.place]) if one.place in earlier else one) for one in new
+        ]
         verdicts = judge_recorded(run, record)
         files = {path.relative_to(run.root).as_posix(): record_of_file(path) for path in kept}
         ended = exit_code_of(verdicts, record.all_stages_succeeded)

@@ -62,10 +62,18 @@ def cpu(target: CpuTarget | None) -> Cpu:
         ("x86-vnni", IntegerTypes("uint8", "int8", False)),
         ("x86-avx2", IntegerTypes("uint8", "int8", True)),
         ("arm64", IntegerTypes("int8", "int8", False)),
+        ("wasm", IntegerTypes("int8", "int8", False)),
+        ("openvino", IntegerTypes("uint8", "int8", False)),
+        ("qnn-htp", IntegerTypes("uint8", "int8", False, answers=True)),
     ],
 )
 def test_automatic_types_follow_the_processor(target: CpuTarget, expected: IntegerTypes) -> None:
     assert choose_integer_types(cpu(target), "auto", "auto", "auto") == expected
+
+
+def test_sixteen_bits_never_saturate_by_eight() -> None:
+    assert choose_integer_types(cpu("x86-avx2"), "uint16", "auto", "auto") == IntegerTypes("uint16", "int8", False)
+    assert choose_integer_types(cpu("qnn-htp"), "uint16", "auto", "auto").answers is True
 
 
 def test_seven_bits_only_where_eight_saturate() -> None:

@@ -19,9 +19,10 @@ from small_run import write_run
 from foundation.child import child_environment
 from foundation.errors import ExitCode, UsageError
 from foundation.measurements import Measurement, Where
-from foundation.places import PlaceRecord, read_places
+from foundation.places import PlaceRecord, read_place, read_places, with_earlier, write_place
 from foundation.progress import Silent
 from foundation.record import read_record, write_record
+from foundation.run_folder import RunFolder
 from pipeline.custody.check import check_run
 from pipeline.places import asked, of_run
 from pipeline.places.asked import AskedFile, Inquiry, ask_places
@@ -128,6 +129,18 @@ def test_a_failed_attempt_leaves_what_was_answered_before(tmp_path: Path) -> Non
     keep_places(run, [found])
     record = keep_places(run, [replace(found, measurements=(), reason="it hung")])
     assert [one.reason for one in read_places(run, record)] == [None]
+
+
+def test_files_that_a_place_was_not_asked_about_now_keep_their_numbers(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    for name, value in (("a", 0.9), ("b", 0.8), ("a", 0.7)):
+        row = Measurement("place_agreement", value, "share", name, Where(split="test", place="arm64"), 50)
+        found = PlaceRecord("arm64", "emulated", "ARM", "d" * 64, {name: name * 64}, {}, (row,))
+        path = run.places / "arm64.json"
+        write_place(run, with_earlier(found, read_place(path)) if path.exists() else found)
+    joined = read_place(path)
+    assert {one.variant: one.value for one in joined.measurements} == {"a": 0.7, "b": 0.8}
+    assert joined.files == {"a": "a" * 64, "b": "b" * 64}
 
 
 def test_a_run_that_was_edited_takes_no_place(tmp_path: Path) -> None:

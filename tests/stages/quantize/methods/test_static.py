@@ -250,6 +250,29 @@ def test_a_target_decides_the_types_and_what_may_saturate(target, types, tmp_pat
     assert depthwise not in at_risk
 
 
+def test_for_an_npu_the_answers_are_integers_too_and_no_operator_is_added(tmp_path):
+    model = write_float_model(tmp_path / "fp32.onnx", float_proto())
+    deviations = {}
+    for activation, largest in (("uint8", 2**8), ("uint16", 2**16)):
+        settings = StaticSettings(target="qnn-htp", activation_type=activation, images=8)
+        path = tmp_path / f"{activation}.onnx"
+        compiled = quantize_static(model, activation, settings, prepared_data(), path)
+        assert compiled.notes.activation_type == activation
+        graph = onnx.load_model(path).graph
+        (last,) = [node for node in graph.node if graph.output[0].name in node.output]
+        assert last.op_type == "DequantizeLinear"
+        assert "SpaceToDepth" not in {node.op_type for node in graph.node}
+        answers = logits(path, images(8, 5))
+        assert len(np.unique(answers)) <= largest
+        deviations[activation] = float(np.square(answers - logits(model.path, images(8, 5))).mean())
+    assert deviations["uint16"] < deviations["uint8"]
+
+
+def test_sixteen_bits_have_no_operators_of_their_own() -> None:
+    with pytest.raises(ValidationError, match="QOperator has no operators of 16 bits"):
+        StaticSettings(format="QOperator", activation_type="uint16", per_channel=False)
+
+
 def test_answers_behind_the_last_layer_stay_in_float(tmp_path):
     proto = float_proto()
     proto.graph.node.append(onnx.helper.make_node("Softmax", ["logits"], ["probabilities"]))
