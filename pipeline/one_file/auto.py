@@ -41,8 +41,8 @@ def requests_of(request: CompileRequest) -> tuple[CompileRequest, ...]:
     plain = replace(request, agreement=None)
     return (
         replace(plain, method="static"),
-        replace(plain, method="dynamic", calibration=None),
-        replace(plain, method="weight-only", calibration=None, target=None),
+        replace(plain, method="dynamic", calibration=None, recovery=None),
+        replace(plain, method="weight-only", calibration=None, recovery=None, target=None),
     )
 
 

@@ -17,6 +17,8 @@ from onnx_files.answers import Kind
 from onnx_files.preprocessing import ChannelOrder, Layout
 from stages.compilers import COMPILERS
 from stages.quantize.calibration.ranges import CalibrationMethod
+from stages.quantize.recovery.compensation import CompensatedRoundingSettings
+from stages.quantize.recovery.steps import RecoverySettings
 from stages.search.study import LEAST_SCORED_IMAGES, TunedSettings
 
 
@@ -26,6 +28,7 @@ class AutoSettings(Settings):
     method: Literal["auto"] = Field("auto", description="the best of static, dynamic and weight-only, as measured")
     agreement: float = Field(0.95, ge=0, le=1, description="limit: share of answers that are the model's, at least")
     calibration: CalibrationMethod = Field("minmax", description="how static chooses ranges")
+    recovery: RecoverySettings = Field(RecoverySettings(), description="steps of static against lost answers")
     target: Literal["auto", CpuTarget] = Field("auto", description="processor whose integer types are used")
     images: int = Field(128, ge=1, description="calibration images")
     scored_images: int = Field(128, ge=LEAST_SCORED_IMAGES, description="other images, that each file answers")
@@ -37,6 +40,13 @@ METHODS: Mapping[str, type[Settings]] = {
     "auto": AutoSettings,
 }
 """The settings of every `--method`: the rows of the table of compilers that start from a float file, and auto."""
+
+RECOVERIES: Mapping[str, RecoverySettings] = {
+    "none": RecoverySettings(),
+    "bias": RecoverySettings(bias_correction=True),
+    "rounding": RecoverySettings(compensated_rounding=CompensatedRoundingSettings()),
+}
+"""What `--recovery` may be, and the steps that it stands for."""
 
 _OF_SEARCH = ("trials", "minutes", "agreement", "saliency_spearman")
 _SUFFIXES = {".onnx": True, ".yaml": False, ".yml": False, ".json": False}
@@ -51,6 +61,7 @@ class CompileRequest:
         images: a folder of images, without labels.
         method: a key of `METHODS`, with - or _.
         calibration: how ranges are chosen, of a method that chooses any.
+        recovery: a key of `RECOVERIES`, of static and of auto, which tries it as a part of static.
         limit: at most so many calibration images.
         bits: of a weight, of a method that offers a choice.
         target: processor to compile for; None for this machine's.
@@ -76,6 +87,7 @@ class CompileRequest:
     images: Path | None = None
     method: str = "auto"
     calibration: str | None = None
+    recovery: str | None = None
     limit: int | None = None
     bits: int | None = None
     target: CpuTarget | None = None
@@ -195,6 +207,8 @@ def settings_for(request: CompileRequest, calibration_images: int) -> Settings:
         if chosen not in choices:
             raise UsageError(f"--calibration: expected one of {', '.join(choices)}, found {request.calibration!r}.")
         values["calibration"] = chosen
+    if request.recovery is not None:
+        values["recovery"] = _recovery(request, request.recovery)
     if request.target is not None:
         values |= _values_of_target(request, request.target)
     if request.bits is not None:
@@ -220,6 +234,15 @@ def settings_for(request: CompileRequest, calibration_images: int) -> Settings:
         return settings.model_validate(values)
     except ValidationError as error:
         raise UsageError(_refusal(error, request)) from error
+
+
+def _recovery(request: CompileRequest, name: str) -> RecoverySettings:
+    if "recovery" not in METHODS[request.quantizer].model_fields:
+        why = "chooses the steps itself" if request.quantizer == "tuned" else "has no steps to take"
+        raise UsageError(f"--recovery: {request.method} {why}. Leave it out, or use --method static.")
+    if name not in RECOVERIES:
+        raise UsageError(f"--recovery: expected one of {', '.join(RECOVERIES)}, found {name!r}.")
+    return RECOVERIES[name]
 
 
 def _refusal(error: ValidationError, request: CompileRequest) -> str:
