@@ -44,6 +44,8 @@ def four_bit_overrides(
 ) -> dict[str, list[dict[str, Any]]]:
     """Return the option of ONNX Runtime's writers that gives every layer but the first weights of four bits.
 
+    A weight that something else reads as well, and the stacked matrices of a MatMul, keep eight.
+
     Args:
         proto: the float graph.
         first: its first layer.
@@ -53,17 +55,24 @@ def four_bit_overrides(
     index = GraphIndex.of(proto.graph)
     overrides: dict[str, list[dict[str, Any]]] = {}
     for node in proto.graph.node:
-        if node.op_type not in LAYER_TYPES or node.name in excluded or node.name == first.name:
+        if node.op_type not in LAYER_TYPES or node.input[1] not in index.initializers:
             continue
-        weight = index.constant(node.input[1]) if node.input[1] in index.initializers else None
-        if weight is None or weight.dtype != np.float32 or weight.ndim < 2 or node.input[1] == first.input[1]:
+        name, readers = node.input[1], index.readers[node.input[1]]
+        left_alone = any(reader.op_type != node.op_type or reader.name in excluded for reader in readers)
+        weight = index.constant(name)
+        if left_alone or first in readers or weight is None or not _takes_four_bits(node, weight):
             continue
         axis = channel_axis(node, weight.ndim) if per_channel else None
         steps = least_losing_steps(weight, axis)
-        overrides[node.input[1]] = [
+        overrides[name] = [
             {"scale": step, "zero_point": 0} | ({} if axis is None else {"axis": axis}) for step in steps
         ]
     return overrides
+
+
+def _takes_four_bits(layer: NodeProto, weight: NDArray[Any]) -> bool:
+    # ONNX Runtime's writer has no channels for a MatMul by several matrices.
+    return weight.dtype == np.float32 and (weight.ndim == 2 if layer.op_type == "MatMul" else weight.ndim >= 2)
 
 
 def cut_to_steps(proto: ModelProto, overrides: dict[str, list[dict[str, Any]]]) -> None:

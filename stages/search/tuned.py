@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 ROUNDING_IMAGES = 32
-"""That a trial's compensated rounding looks at: half of what it gains is there with few, and each takes time."""
+"""That a trial's compensated rounding looks at, at most: its time grows with them, and a search has many trials."""
 Ranking = Mapping[str, Sequence[str]]
 """What layers are ranked by → their names, the most sensitive first."""
 

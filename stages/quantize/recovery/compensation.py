@@ -10,8 +10,8 @@ H = E[x̂x̂ᵀ] about the means and λ a share of its mean diagonal:
    moves the later columns by −e·U_j, where UᵀU = (H + λ₂I)⁻¹ and U is upper triangular.
 3. The bias becomes E[y] − Ŵ·E[x̂], so that no channel's mean is shifted.
 
-One pass over the images for each layer and no gradient: as many seconds as learned rounding takes minutes. As there,
-what is chosen goes back into the float graph, and each channel's greatest weights keep their integers.
+That is one pass over the images for each layer, and no gradient. As with learned rounding, what is chosen goes back
+into the float graph, and each channel's greatest weights keep their integers.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from foundation.errors import UsageError
 from foundation.files import sha256_of_file
 from foundation.progress import Silent
 from onnx_files.preprocessing import METADATA_KEY, Preprocessing
+from pipeline.one_file.auto import requests_of
 from pipeline.one_file.compile_file import compile_file
 from pipeline.one_file.input import preprocessing_for
 from pipeline.one_file.options import CompileRequest, is_model, request_for, settings_for
@@ -215,11 +216,20 @@ def test_options_become_settings(tmp_path: Path) -> None:
     assert (
         settings(calibration="moving-average", seed=3).items() >= {"calibration": "moving_average", "seed": 3}.items()
     )
+    assert settings(method="static", bits=4, recovery="rounding")["recovery"]["compensated_rounding"]["images"] == 128
+    assert settings(recovery="bias")["recovery"]["bias_correction"] is True
     assert settings()["images"] == 9
     assert settings(method="neural-compressor")["mode"] == "static"
     assert settings(method="weight-only", bits=4)["bits"] == 4
     assert settings(method="dynamic", target="x86-avx2")["reduce_range"] is True
     assert settings(method="dynamic", target="arm64")["reduce_range"] is False
+
+
+def test_auto_asks_static_alone_for_a_recovery(tmp_path: Path) -> None:
+    requests = requests_of(request_for(tmp_path / "m.onnx", {"recovery": "rounding"}))
+    asked = {one.method: settings_for(one, 9).model_dump().get("recovery") for one in requests}
+    assert asked["static"]["compensated_rounding"] is not None
+    assert [asked[method] for method in ("dynamic", "weight-only")] == [None, None]
 
 
 def test_options_that_do_not_go_together_are_refused(images: Path, tmp_path: Path) -> None:

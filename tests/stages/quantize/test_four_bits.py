@@ -11,7 +11,7 @@ from quantizable import float_proto, images, logits, node_types, optimized, sqnr
 from calibration_data.prepared import PreparedData
 from foundation.artifacts import OnnxModel
 from foundation.errors import UsageError
-from stages.quantize.four_bits import GREATEST, least_losing_steps
+from stages.quantize.four_bits import GREATEST, four_bit_overrides, least_losing_steps
 from stages.quantize.methods.static import StaticSettings, quantize_static
 
 ROUNDING = {"compensated_rounding": {"images": 32}}
@@ -74,6 +74,27 @@ def test_steps_lose_least_of_all_that_are_tried() -> None:
     # One step for both, and a channel of nothing.
     assert least_losing_steps(weight, None).shape == (1,)
     assert least_losing_steps(np.zeros((1, 3), np.float32), 0).tolist() == [1.0]
+
+
+def test_a_weight_that_a_float_layer_reads_too_keeps_eight_bits() -> None:
+    proto = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 21]> g (float[n, 3] image) => (float[n, 3] c)'
+        "{ a = MatMul (image, u) b = MatMul (a, v) e = Gemm <transB = 1> (b, w) d = Gemm <transB = 1> (e, w)"
+        " c = MatMul (d, x) }"
+    )
+    rng = np.random.default_rng(0)
+    proto.graph.initializer.extend(
+        onnx.numpy_helper.from_array(rng.normal(0, 1, (3, 3)).astype(np.float32), name) for name in "uvwx"
+    )
+    for node in proto.graph.node:
+        node.name = node.output[0]
+
+    def few(*excluded: str) -> dict[str, int]:
+        found = four_bit_overrides(proto, proto.graph.node[0], per_channel=True, excluded=excluded)
+        return {name: channels[0]["axis"] for name, channels in found.items()}
+
+    assert few() == {"v": 1, "w": 0, "x": 1}
+    assert few("d", "c") == {"v": 1}
 
 
 def test_an_opset_without_four_bits_is_refused(data: PreparedData, tmp_path: Path) -> None:
