@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from foundation.artifacts import OnnxModel
 
 OURS = "edgeproof"
-RECOVERY: dict[str, dict[str, bool]] = {
+RECOVERY: dict[str, dict[str, Any]] = {
     "": {},
     "equalization": {"equalization": True},
     "bias correction": {"bias_correction": True},
     "both": {"equalization": True, "bias_correction": True},
+    "rounding": {"compensated_rounding": {}},
 }
 
 

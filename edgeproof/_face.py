@@ -156,6 +156,7 @@ def quantize(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     calibration: str | None = None,
+    recovery: str | None = None,
     limit: int | None = None,
     output: PathLike | None = None,
     seed: int = 0,
@@ -171,6 +172,7 @@ def quantize(
         mean: of the input's channels, of pixels scaled to 0…1; None where the file's metadata say it.
         std: likewise.
         calibration: how ranges are chosen, of a method that chooses any.
+        recovery: none, bias or rounding: steps against lost answers, of static and auto.
         limit: at most so many images to calibrate on.
         output: the file to write; None for `MODEL.METHOD.onnx` beside the model.
         seed: of the choice of images.
@@ -189,6 +191,7 @@ def quantize(
         None if images is None else Path(images),
         method,
         calibration,
+        recovery,
         limit,
         mean=_listed(mean),
         std=_listed(std),

@@ -106,6 +106,21 @@ class LearnedRoundingNote(Settings):
     layer_error_fell_by_db: float
 
 
+class CompensatedRoundingNote(Settings):
+    """What compensated rounding did.
+
+    Attributes:
+        weights: how many were looked at.
+        turned_weights: those among them that are not rounded to the nearest integer.
+        layer_error_fell_by_db: mean over the layers.
+    """
+
+    step: Literal["compensated_rounding"] = "compensated_rounding"
+    weights: int
+    turned_weights: int
+    layer_error_fell_by_db: float
+
+
 class BiasCorrectionNote(Settings):
     """How many layers' biases were corrected."""
 
@@ -113,7 +128,14 @@ class BiasCorrectionNote(Settings):
     layers: int
 
 
-StepNote = EqualizationNote | HalfRangeNote | KeptActivationsNote | LearnedRoundingNote | BiasCorrectionNote
+StepNote = (
+    EqualizationNote
+    | HalfRangeNote
+    | KeptActivationsNote
+    | CompensatedRoundingNote
+    | LearnedRoundingNote
+    | BiasCorrectionNote
+)
 
 
 class RecoveryStepNote(Settings):
@@ -168,6 +190,8 @@ class CandidateNote(Settings):
         calibration: how ranges are chosen.
         equalization: whether the weights of neighbouring layers are levelled first.
         bias_correction: whether the mean error of each layer is taken out of its bias.
+        compensated_rounding: whether weights make up for what rounding the others costs a layer's answers; older
+            searches did not try it.
         ranking: what the layers are ranked by, to leave the most sensitive ones in float.
         float_layers: how many of them.
     """
@@ -177,11 +201,16 @@ class CandidateNote(Settings):
     bias_correction: bool
     ranking: Literal["logits", "saliency"]
     float_layers: int
+    compensated_rounding: bool = False
 
     @property
     def repairs(self) -> tuple[str, ...]:
         """The repairs that are made, in words."""
-        made = {"equalization": self.equalization, "bias correction": self.bias_correction}
+        made = {
+            "equalization": self.equalization,
+            "compensated rounding": self.compensated_rounding,
+            "bias correction": self.bias_correction,
+        }
         return tuple(name for name, is_made in made.items() if is_made)
 
 

@@ -126,6 +126,7 @@ class StaticNotes(Settings):
         activation_type: type of every activation.
         weight_type: type of every weight.
         reduce_range: weights take seven of their eight bits.
+        bits: of a weight, in all layers but the first.
         layers: how many the float graph has.
         float_layers: names of those that compute in float.
         calibration_images: their names.
@@ -142,6 +143,7 @@ class StaticNotes(Settings):
     calibration_images: tuple[str, ...]
     saturation: tuple[SaturatingLayerNote, ...] | None
     recovery: tuple[RecoveryStepNote, ...] = ()
+    bits: Literal[8, 4] = 8
 
 
 class TunedNotes(Settings):

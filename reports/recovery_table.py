@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from foundation.note_parts import (
     BiasCorrectionNote,
+    CompensatedRoundingNote,
     EqualizationNote,
     HalfRangeNote,
     KeptActivationsNote,
@@ -46,7 +47,7 @@ def _told(did: StepNote) -> str:
     match did:
         case EqualizationNote():
             return f"{did.pairs:,} pairs of layers, {did.kept_channels:,} channels kept at a clip's bound"
-        case LearnedRoundingNote():
+        case LearnedRoundingNote() | CompensatedRoundingNote():
             return f"{did.turned_weights:,} weights not rounded to the nearest"
         case BiasCorrectionNote():
             return f"{did.layers:,} layers"

@@ -11,6 +11,7 @@ from foundation.printable import printable
 from pipeline.command_line.options import (
     CALIBRATIONS,
     METHODS,
+    RECOVERIES,
     AnswerOutput,
     Answers,
     AsJson,
@@ -127,8 +128,9 @@ def quantize(
     images: Annotated[Path | None, of_model("folder of images, no labels needed")] = None,
     method: Annotated[str | None, of_model(METHODS)] = None,
     calibration: Annotated[str | None, of_model(CALIBRATIONS)] = None,
+    recovery: Annotated[str | None, of_model(RECOVERIES)] = None,
     limit: Annotated[int | None, of_model("at most so many images to calibrate on (default: 128)")] = None,
-    bits: Annotated[int | None, of_model("of a weight, 8 or 4 (weight-only)")] = None,
+    bits: Annotated[int | None, of_model("of a weight, 8 or 4 (weight-only, static)")] = None,
     target: Annotated[str | None, of_model("x86-vnni, x86-avx2 or arm64 (default: this machine)")] = None,
     mean: Mean = None,
     std: Std = None,
@@ -160,7 +162,8 @@ def quantize(
     from pipeline.one_file.options import is_model, refuse_options
 
     options = {
-        "images": images, "method": method, "calibration": calibration, "limit": limit, "bits": bits,
+        "images": images, "method": method, "calibration": calibration, "recovery": recovery,
+        "limit": limit, "bits": bits,
         "target": target, "trials": trials, "minutes": minutes, "agreement": agreement,
         "saliency_spearman": saliency_spearman, "mean": mean, "std": std, "scale": scale, "layout": layout,
         "channel_order": channel_order, "answer_output": answer_output, "answers": answers,

@@ -37,3 +37,4 @@ CropShare = Annotated[float | None, of_model("share of the short side that crop 
 Seed = Annotated[int | None, of_model("of the choice of images (default: 0)")]
 METHODS = "auto (default), static, mixed, tuned, dynamic, weight-only, fp16, neural-compressor or graph-optimized"
 CALIBRATIONS = "ranges by minmax (default), moving-average, percentile, entropy or mse"
+RECOVERIES = "against lost answers: none (default), bias or rounding, in seconds to minutes (static, auto)"

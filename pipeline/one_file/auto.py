@@ -43,8 +43,8 @@ def requests_of(request: CompileRequest) -> tuple[CompileRequest, ...]:
     return (
         replace(plain, method="static"),
         replace(plain, method="mixed"),
-        replace(plain, method="dynamic", calibration=None),
-        replace(plain, method="weight-only", calibration=None, target=None),
+        replace(plain, method="dynamic", calibration=None, recovery=None),
+        replace(plain, method="weight-only", calibration=None, recovery=None, target=None),
     )
 
 

@@ -18,6 +18,8 @@ from onnx_files.preprocessing import ChannelOrder, Layout
 from stages.compilers import COMPILERS
 from stages.quantize.calibration.ranges import CalibrationMethod
 from stages.quantize.methods.static import StaticSettings
+from stages.quantize.recovery.compensation import CompensatedRoundingSettings
+from stages.quantize.recovery.steps import RecoverySettings
 from stages.search.study import LEAST_SCORED_IMAGES, TunedSettings
 
 
@@ -27,6 +29,7 @@ class AutoSettings(Settings):
     method: Literal["auto"] = Field("auto", description="the best of static, mixed, dynamic and weight-only")
     agreement: float = Field(0.95, ge=0, le=1, description="limit: share of answers that are the model's, at least")
     calibration: CalibrationMethod = Field("minmax", description="how static chooses ranges")
+    recovery: RecoverySettings = Field(RecoverySettings(), description="steps of static against lost answers")
     target: Literal["auto", CpuTarget] = Field("auto", description="processor whose integer types are used")
     images: int = Field(128, ge=1, description="calibration images")
     scored_images: int = Field(128, ge=LEAST_SCORED_IMAGES, description="other images, that each file answers")
@@ -43,6 +46,13 @@ METHODS: Mapping[str, type[Settings]] = {
 Mixed is static with those regions in float that integers do not speed up.
 """
 
+RECOVERIES: Mapping[str, RecoverySettings] = {
+    "none": RecoverySettings(),
+    "bias": RecoverySettings(bias_correction=True),
+    "rounding": RecoverySettings(compensated_rounding=CompensatedRoundingSettings()),
+}
+"""What `--recovery` may be, and the steps that it stands for."""
+
 _OF_SEARCH = ("trials", "minutes", "agreement", "saliency_spearman")
 _SUFFIXES = {".onnx": True, ".yaml": False, ".yml": False, ".json": False}
 
@@ -56,6 +66,7 @@ class CompileRequest:
         images: a folder of images, without labels.
         method: a key of `METHODS`, with - or _.
         calibration: how ranges are chosen, of a method that chooses any.
+        recovery: a key of `RECOVERIES`, of static and of auto, which tries it as a part of static.
         limit: at most so many calibration images.
         bits: of a weight, of a method that offers a choice.
         target: processor to compile for; None for this machine's.
@@ -81,6 +92,7 @@ class CompileRequest:
     images: Path | None = None
     method: str = "auto"
     calibration: str | None = None
+    recovery: str | None = None
     limit: int | None = None
     bits: int | None = None
     target: CpuTarget | None = None
@@ -205,6 +217,8 @@ def settings_for(request: CompileRequest, calibration_images: int) -> Settings:
         if chosen not in choices:
             raise UsageError(f"--calibration: expected one of {', '.join(choices)}, found {request.calibration!r}.")
         values["calibration"] = chosen
+    if request.recovery is not None:
+        values["recovery"] = _recovery(request, request.recovery)
     if request.target is not None:
         values |= _values_of_target(request, request.target)
     if request.bits is not None:
@@ -230,6 +244,15 @@ def settings_for(request: CompileRequest, calibration_images: int) -> Settings:
         return settings.model_validate(values)
     except ValidationError as error:
         raise UsageError(_refusal(error, request)) from error
+
+
+def _recovery(request: CompileRequest, name: str) -> RecoverySettings:
+    if "recovery" not in METHODS[request.quantizer].model_fields:
+        why = "chooses the steps itself" if request.quantizer == "tuned" else "has no steps to take"
+        raise UsageError(f"--recovery: {request.method} {why}. Leave it out, or use --method static.")
+    if name not in RECOVERIES:
+        raise UsageError(f"--recovery: expected one of {', '.join(RECOVERIES)}, found {name!r}.")
+    return RECOVERIES[name]
 
 
 def _refusal(error: ValidationError, request: CompileRequest) -> str:

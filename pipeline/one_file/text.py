@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from foundation.files import JSON
-from foundation.note_parts import Estimate, SaturatingLayerNote
+from foundation.note_parts import Estimate, RecoveryStepNote, SaturatingLayerNote
 from foundation.notes import AutoNotes, TunedNotes, static_notes
 from foundation.printable import printable
 from pipeline.one_file.options import spelled_method
@@ -69,6 +69,7 @@ def _rows(compiled: CompiledFile) -> Iterator[tuple[str, str]]:
     yield "layers", _layers(compiled)
     if static:
         bits = "7 of 8 bits" if static.reduce_range else "8 bits"
+        bits = "4 bits but in the first layer" if static.bits == 4 else bits
         yield "integers", f"activations {static.activation_type}, weights {static.weight_type}, {bits}"
     if compiled.preprocessing:
         form = compiled.preprocessing
@@ -78,6 +79,8 @@ def _rows(compiled: CompiledFile) -> Iterator[tuple[str, str]]:
         yield "input", f"{form.image_size} × {form.width}, {form.layout}, {values}"
     if compiled.folder:
         yield "images", _images(compiled)
+    for step in static.recovery if static and not isinstance(notes, TunedNotes) else ():
+        yield "recovery", _recovery(step)
     yield from _agreement(compiled)
     yield "speed", _speed(compiled.speed)
     if isinstance(notes, AutoNotes):
@@ -128,6 +131,14 @@ def _agreement(compiled: CompiledFile) -> Iterator[tuple[str, str]]:
         yield "same class", f"{percent(found.same_class)} ({interval(low, high, 'share')}) of {found.images} images"
     if found.logits_sqnr_db is not None:
         yield "logits SQNR", decibels(found.logits_sqnr_db)
+
+
+def _recovery(step: RecoveryStepNote) -> str:
+    before, after = step.logits_sqnr_db_before, step.logits_sqnr_db_after
+    named = step.did.step.replace("_", " ")
+    if before is None or after is None:
+        return named
+    return f"{named}, logits SQNR {decibels(before)} → {decibels(after)} on the calibration images"
 
 
 def _speed(found: Speed) -> str:

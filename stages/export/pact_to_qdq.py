@@ -18,10 +18,10 @@ from foundation.files import sha256_of_file
 from foundation.note_parts import Parity
 from foundation.notes import PactNotes
 from foundation.processor import CpuTarget, detect_cpu
+from onnx_files.packed_weights import pack_weights
 from onnx_files.preprocessing import Preprocessing
 from stages.export.constant_modules import ConstantAffine, DequantizedBias, DequantizedWeight, GridQuantizer
 from stages.export.onnx_file import write_onnx
-from stages.export.packed_weights import pack_weights
 from stages.export.settings import ExportSettings, PactExportSettings
 from stages.network.checkpoint import NetworkSpec, load_checkpoint
 from stages.network.normalisation import normalise

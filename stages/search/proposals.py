@@ -64,10 +64,17 @@ def _starting_points(layers: int) -> tuple[CandidateNote, ...]:
     plain = CandidateNote(
         calibration="minmax", equalization=False, bias_correction=False, ranking="logits", float_layers=0
     )
+    rounded = plain.model_copy(update={"calibration": "mse", "compensated_rounding": True})
     repaired = plain.model_copy(update={"equalization": True, "bias_correction": True})
     mse = repaired.model_copy(update={"calibration": "mse"})
     in_float = {"ranking": "saliency", "float_layers": min(2, _most_float_layers(layers))}
-    return plain, repaired.model_copy(update={"calibration": "percentile"}), mse, mse.model_copy(update=in_float)
+    return (
+        plain,
+        repaired.model_copy(update={"calibration": "percentile"}),
+        mse,
+        rounded,
+        mse.model_copy(update=in_float),
+    )
 
 
 def _most_float_layers(layers: int) -> int:
@@ -79,6 +86,7 @@ def _propose(trial: Any, layers: int) -> CandidateNote:
         calibration=trial.suggest_categorical("calibration", get_args(Calibration)),
         equalization=trial.suggest_categorical("equalization", (False, True)),
         bias_correction=trial.suggest_categorical("bias_correction", (False, True)),
+        compensated_rounding=trial.suggest_categorical("compensated_rounding", (False, True)),
         ranking=trial.suggest_categorical("ranking", ("logits", "saliency")),
         float_layers=trial.suggest_int("float_layers", 0, _most_float_layers(layers)),
     )

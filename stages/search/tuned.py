@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from stages.search.score import Reference
 
 
+ROUNDING_IMAGES = 32
+"""That a trial's compensated rounding looks at, at most: its time grows with them, and a search has many trials."""
 Ranking = Mapping[str, Sequence[str]]
 """What layers are ranked by → their names, the most sensitive first."""
 
@@ -189,13 +191,19 @@ def _ranked(
 
 def _static(candidate: CandidateNote, ranking: Ranking, settings: TunedSettings) -> StaticSettings:
     from stages.quantize.methods.static import StaticSettings
+    from stages.quantize.recovery.compensation import CompensatedRoundingSettings
     from stages.quantize.recovery.steps import RecoverySettings
 
+    rounding = CompensatedRoundingSettings(images=ROUNDING_IMAGES) if candidate.compensated_rounding else None
     return StaticSettings(
         method="static",
         target=settings.target,
         calibration=candidate.calibration,
-        recovery=RecoverySettings(equalization=candidate.equalization, bias_correction=candidate.bias_correction),
+        recovery=RecoverySettings(
+            equalization=candidate.equalization,
+            bias_correction=candidate.bias_correction,
+            compensated_rounding=rounding,
+        ),
         float_layers=tuple(ranking[candidate.ranking][: candidate.float_layers]),
         images=settings.images,
         seed=settings.seed,

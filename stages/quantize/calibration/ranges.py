@@ -58,10 +58,12 @@ class Calibration:
             what leaves the outermost values out. entropy: least Kullback-Leibler divergence. mse: least expected
             squared error.
         percentile: share of the values inside the range, in percent; of `percentile` alone.
+        levels: number of integers that the range is divided into; of `mse` alone.
     """
 
     method: CalibrationMethod = "minmax"
     percentile: float = 99.99
+    levels: int = 256
 
 
 def find_ranges(
@@ -164,7 +166,9 @@ def _tail_share(calibration: Calibration) -> float:
 def _choose(distribution: Distribution, calibration: Calibration) -> Range:
     if calibration.method == "percentile":
         return percentile_range(distribution, calibration.percentile)
-    return entropy_range(distribution) if calibration.method == "entropy" else mse_range(distribution)
+    if calibration.method == "entropy":
+        return entropy_range(distribution)
+    return mse_range(distribution, calibration.levels)
 
 
 # --- the cache ---
@@ -190,6 +194,8 @@ def _key(
     calibration: Calibration,
 ) -> str:
     parameters = {"percentile": calibration.percentile} if calibration.method == "percentile" else {}
+    if calibration.levels != Calibration.levels:
+        parameters["levels"] = calibration.levels
     return sha256_of_json(
         {
             "format": _FORMAT,

@@ -33,8 +33,9 @@ from onnx_files.publishing import publish
 from onnx_files.shapes import with_shapes
 from stages.quantize.calibration.ranges import Calibration, CalibrationMethod, as_tensors_data, find_ranges
 from stages.quantize.float_regions import nodes_faster_float
+from stages.quantize.four_bits import cut_to_steps, four_bit_overrides, pack_four_bits, refuse_opset_without_four_bits
 from stages.quantize.kept_float import nodes_kept_float
-from stages.quantize.recovery.steps import RecoverySettings, recover
+from stages.quantize.recovery.steps import RecoverySettings, first_layer, recover
 from stages.quantize.rewrites.depthwise import with_depthwise_convolutions
 from stages.quantize.rewrites.global_average_pool import with_global_average_pool
 from stages.quantize.rewrites.integer_elementwise import with_integer_elementwise
@@ -64,6 +65,11 @@ class StaticSettings(Settings):
     )
     percentile: float = Field(
         99.99, gt=50, le=100, description="share of the values inside the range, in percent (calibration: percentile)"
+    )
+    bits: Literal[8, 4] = Field(
+        8,
+        description="of a weight, in all layers but the first; 4: half the size at the speed of 8, and answers lost, "
+        "part of which recovery.compensated_rounding wins back",
     )
     per_channel: bool = Field(True, description="one weight scale per output channel instead of one per tensor")
     target: Literal["auto", CpuTarget] = Field(
@@ -106,6 +112,12 @@ class StaticSettings(Settings):
         return self
 
     @model_validator(mode="after")
+    def _four_bits_are_signed_and_in_qdq(self) -> Self:
+        if self.bits == 4 and (self.format == "QOperator" or self.weight_type == "uint8"):
+            raise ValueError("bits 4 needs format QDQ and signed weights; set format and weight_type, or bits to 8")
+        return self
+
+    @model_validator(mode="after")
     def _qoperator_keeps_no_activations(self) -> Self:
         if self.format == "QOperator" and self.recovery.keep_activations:
             raise ValueError("recovery.keep_activations needs format QDQ; set format, or leave keep_activations out")
@@ -133,14 +145,14 @@ def quantize_static(
         data: its training split gives the calibration images.
         path: the file to write; its record goes beside it, and the ranges into `ranges/` there, for the next
             variant that calibrates alike.
-        progress: called with the calibration images that are done and all; then, where the rounding is learned, with
+        progress: called with the calibration images that are done and all; then, where the rounding is chosen, with
             the layers.
         check_saturation: whether to look for layers that would go wrong, and to say what each recovery step does; a
             search leaves both to the file it chooses.
 
     Raises:
-        UsageError: no ONNX model, nothing to quantize in it, fewer training images than asked, or a layer that stays
-            in float is none of the model's.
+        UsageError: no ONNX model, nothing to quantize in it, fewer training images than asked, a layer that stays in
+            float is none of the model's, or weights of 4 bits in an opset before 21.
         StageError: an activation is not finite on the calibration images.
     """
     cpu = cpu_of(settings.target)
@@ -149,6 +161,8 @@ def quantize_static(
     regions = _float_regions(proto, model, settings) if settings.float_regions else ()
     in_float = (*settings.float_layers, *regions)
     proto = with_integer_elementwise(proto, in_float)
+    if settings.bits == 4:
+        refuse_opset_without_four_bits(proto, str(model.path))
     if settings.space_to_depth and cpu.target in (None, "x86-vnni", "x86-avx2"):
         proto = with_space_to_depth(proto, in_float)
     float_graph_layers = layers(proto, model)
@@ -173,6 +187,7 @@ def quantize_static(
         per_channel=settings.per_channel,
         progress=progress,
         measured=check_saturation,
+        width_axis=3 if shown.preprocessing.layout == "NCHW" else 2,
     )
     quantized = write_integers(recovered.model, settings, types, recovered.ranges, recovered.options, kept)
     recovered.check(quantized)
@@ -180,12 +195,15 @@ def quantize_static(
         activation_type=types.activation,
         weight_type=types.weight,
         reduce_range=types.reduce_range,
+        bits=settings.bits,
         layers=len(float_graph_layers),
         float_layers=tuple(float_layers(quantized, float_graph_layers)),
         calibration_images=tuple(data.train.handle(index) for index in chosen),
         saturation=saturating_layers(quantized, shown.few_by_one(proto)()) if check_saturation else None,
         recovery=recovered.notes,
     )
+    if settings.bits == 4:
+        pack_four_bits(quantized)
     return publish(quantized, model, variant, settings, notes, path)
 
 
@@ -265,6 +283,12 @@ def write_integers(
     # Logits in 256 steps would tie images that the network tells apart, and with them every ranking metric.
     in_float = [] if types.answers else ["Gemm", "MatMul"]
     options = {"OpTypesToExcludeOutputQuantization": in_float, **(recovery_options or {})}
+    if settings.bits == 4:
+        few = four_bit_overrides(
+            proto, first_layer(proto), per_channel=settings.per_channel, excluded=frozenset(excluded)
+        )
+        cut_to_steps(inferred, few)
+        options["TensorQuantOverrides"] = {**few, **options.get("TensorQuantOverrides", {})}
     if settings.format == "QOperator":
         quantizer = ONNXQuantizer(
             inferred, settings.per_channel, types.reduce_range, QuantizationMode.QLinearOps, True,

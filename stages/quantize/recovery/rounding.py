@@ -28,6 +28,7 @@ from foundation.progress import Progress, no_progress
 from foundation.settings import Settings
 from onnx_files.graph import GraphIndex, attributes_of, bounds_of
 from onnx_files.probes import Batches, runner
+from stages.quantize.recovery.plain_layers import StoredWeight, is_plain, stored_weight
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -71,23 +72,6 @@ class LearnedRounding:
     error_db: float
 
 
-@dataclass(frozen=True)
-class _StoredWeight:
-    """How a quantized graph stores one layer's weights: scale·(integers − zero_point).
-
-    Attributes:
-        initializer: name of the integers.
-        integers: in the weight's shape.
-        scale: in a form that multiplies the weight, one value or one per output channel.
-        zero_point: likewise.
-    """
-
-    initializer: str
-    integers: NDArray[np.generic]
-    scale: NDArray[np.float32]
-    zero_point: NDArray[np.int32]
-
-
 def learn_rounding(
     proto: ModelProto,
     quantized: ModelProto,
@@ -115,12 +99,12 @@ def learn_rounding(
     simulated.CopyFrom(quantized)
     floats, written = GraphIndex.of(result.graph), GraphIndex.of(simulated.graph)
     twins = written.nodes
-    layers = [node for node in proto.graph.node if _learnable(node, floats)]
+    layers = [node for node in proto.graph.node if is_plain(node, floats) and node.op_type in ("Conv", "Gemm")]
     integers: dict[str, NDArray[np.generic]] = {}
     turned = weights = 0
     gains: list[float] = []
     for index, node in enumerate(layers):
-        stored = _stored_weight(written, twins[node.name]) if node.name in twins else None
+        stored = stored_weight(written, twins[node.name]) if node.name in twins else None
         if stored is not None:
             name = node.input[1]
             weight = numpy_helper.to_array(floats.initializers[name])
@@ -134,8 +118,7 @@ def learn_rounding(
             weights += learned.size
             integers[name] = learned
             written.initializers[stored.initializer].CopyFrom(numpy_helper.from_array(learned, stored.initializer))
-            on_grid = stored.scale * (learned.astype(np.int32) - stored.zero_point).astype(np.float32)
-            floats.initializers[name].CopyFrom(numpy_helper.from_array(on_grid.astype(np.float32), name))
+            floats.initializers[name].CopyFrom(numpy_helper.from_array(stored.on_grid(learned), name))
         progress(index + 1, len(layers))
     return LearnedRounding(result, integers, turned, weights, float(np.mean(gains)) if gains else 0.0)
 
@@ -155,42 +138,6 @@ def unlike_integers(compiled: ModelProto, learned: Mapping[str, NDArray[np.gener
         if wrong:
             unlike[name] = wrong
     return unlike
-
-
-def _learnable(node: NodeProto, index: GraphIndex) -> bool:
-    if node.op_type not in ("Conv", "Gemm"):
-        return False
-    given = attributes_of(node)
-    if node.op_type == "Conv":
-        fits = given.get("auto_pad", b"NOTSET") in (b"NOTSET", b"VALID")
-    else:
-        fits = given.get("alpha", 1.0) == given.get("beta", 1.0) == 1.0 and not given.get("transA", 0)
-    ranks = {name: len(index.initializers[name].dims) for name in node.input[1:3] if name in index.initializers}
-    bias = node.input[2] if len(node.input) > 2 else ""
-    return (
-        fits
-        and len(index.readers[node.input[1]]) == 1
-        and ranks.get(node.input[1]) == (4 if node.op_type == "Conv" else 2)
-        and (not bias or ranks.get(bias) == 1)
-    )
-
-
-def _stored_weight(quantized: GraphIndex, layer: NodeProto) -> _StoredWeight | None:
-    """Return how a layer's weight is stored, None where the layer is left in float."""
-    from onnx import numpy_helper
-
-    maker = quantized.producers.get(layer.input[1])
-    if maker is None or maker.op_type != "DequantizeLinear" or maker.input[0] not in quantized.initializers:
-        return None
-    integers, scale = (numpy_helper.to_array(quantized.initializers[name]) for name in maker.input[:2])
-    zero = quantized.constant(maker.input[2]) if len(maker.input) > 2 else None
-    zero = np.zeros_like(scale) if zero is None else zero
-    shape = [1] * integers.ndim
-    if scale.size > 1:
-        shape[attributes_of(maker).get("axis", 1)] = -1
-    return _StoredWeight(
-        maker.input[0], integers, scale.reshape(shape).astype(np.float32), zero.reshape(shape).astype(np.int32)
-    )
 
 
 def _activations(
@@ -214,7 +161,7 @@ def _learn_layer(
     bounds: tuple[float, float],
     weight: NDArray[np.float32],
     bias: NDArray[np.float32] | None,
-    stored: _StoredWeight,
+    stored: StoredWeight,
     given: NDArray[np.float32],
     wanted: NDArray[np.float32],
     settings: LearnedRoundingSettings,
@@ -225,15 +172,13 @@ def _learn_layer(
 
     steps = weight / stored.scale + stored.zero_point
     below = np.floor(steps)
-    # The greatest integer is attained, also where the range is reduced.
-    high = int(np.abs(stored.integers.astype(np.int32)).max())
-    low = -high if np.issubdtype(stored.integers.dtype, np.signedinteger) else 0
+    low, high = stored.bounds
     scale, zero, floor = (
         torch.from_numpy(np.asarray(v, dtype=np.float32)) for v in (stored.scale, stored.zero_point, below)
     )
     x, y = torch.from_numpy(given), torch.from_numpy(wanted)
     b = None if bias is None else torch.from_numpy(bias.astype(np.float32))
-    fixed = torch.from_numpy(_defines_the_scale(weight, stored))
+    fixed = torch.from_numpy(defines_the_scale(weight, stored))
     nearest = torch.from_numpy(stored.integers.astype(np.float32))
 
     def answer(integers: Tensor, x: Tensor) -> Tensor:
@@ -275,7 +220,7 @@ def _learn_layer(
     return cast("NDArray[np.generic]", hard.numpy().astype(stored.integers.dtype)), gain
 
 
-def _defines_the_scale(weight: NDArray[np.float32], stored: _StoredWeight) -> NDArray[np.bool_]:
+def defines_the_scale(weight: NDArray[np.float32], stored: StoredWeight) -> NDArray[np.bool_]:
     """Return which weights are the ends of the range that a scale spans."""
     shared = stored.scale.shape
     axes = tuple(axis for axis in range(weight.ndim) if shared[axis] == 1) if stored.scale.size > 1 else None

@@ -1,21 +1,22 @@
 """What wins back accuracy that static quantization costs, each step by itself and each with its measured effect.
 
 Equalization comes first, because it changes the activations and so their ranges; then the first layer's range and
-the kept activations, which are options of the writer; then learned rounding; then the biases, which correct whatever
-shift all of that leaves.
+the kept activations, which are options of the writer; then the rounding, compensated or learned; then the biases,
+which correct whatever shift all of that leaves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from foundation.errors import StageError
 from foundation.note_parts import (
     BiasCorrectionNote,
+    CompensatedRoundingNote,
     EqualizationNote,
     HalfRangeNote,
     KeptActivationsNote,
@@ -28,6 +29,7 @@ from foundation.settings import Settings
 from onnx_files.graph import LAYER_TYPES, GraphIndex, attributes_of
 from onnx_files.probes import Batches, answers, sqnr_db
 from stages.quantize.recovery.bias_correction import correct_biases
+from stages.quantize.recovery.compensation import CompensatedRoundingSettings, compensate
 from stages.quantize.recovery.equalization import equalize
 from stages.quantize.recovery.rounding import LearnedRoundingSettings, learn_rounding, unlike_integers
 
@@ -62,13 +64,26 @@ class RecoverySettings(Settings):
         None, description="learn whether each weight is rounded up or down (AdaRound, arXiv 2004.10568)"
     )
 
+    compensated_rounding: CompensatedRoundingSettings | None = Field(
+        None,
+        description="round weight by weight, and let the others make up for what that costs a layer's answers (GPTQ, "
+        "arXiv 2210.17323); sets the biases too, and takes seconds",
+    )
+
+    @model_validator(mode="after")
+    def _one_rounding(self) -> Self:
+        if self.learned_rounding and self.compensated_rounding:
+            raise ValueError("learned_rounding and compensated_rounding choose the same integers; take one of them")
+        return self
+
     @property
     def steps(self) -> tuple[str, ...]:
         """The steps that are on, in their order."""
         return tuple(name for name in STEPS if getattr(self, name))
 
 
-STEPS = ("equalization", "first_layer_half_range", "keep_activations", "learned_rounding", "bias_correction")
+STEPS = ("equalization", "first_layer_half_range", "keep_activations", "compensated_rounding", "learned_rounding",
+         "bias_correction")  # fmt: skip
 
 
 class Write(Protocol):
@@ -107,7 +122,7 @@ class Recovered:
             name, count = next(iter(unlike.items()))
             raise StageError(
                 f"expected the learned integers in the written file, found {count} others in `{name}` and others in "
-                f"{len(unlike) - 1} more weights. Turn learned_rounding off, and report this with the model."
+                f"{len(unlike) - 1} more weights. Turn the rounding step off, and report this with the model."
             )
 
 
@@ -121,6 +136,7 @@ def recover(
     per_channel: bool,
     progress: Progress = no_progress,
     measured: bool = True,
+    width_axis: int = 3,
 ) -> Recovered:
     """Take the chosen steps and measure each.
 
@@ -131,8 +147,9 @@ def recover(
         write: writes a graph in QDQ form.
         batches: the calibration images.
         per_channel: weights have one scale per output channel.
-        progress: called while the rounding is learned, the one slow step, with the layers that are done and all.
+        progress: called while the rounding is chosen, the one slow step, with the layers that are done and all.
         measured: whether to say what each step does, which takes all images twice a step and changes no file.
+        width_axis: axis of the images from left to right, as the model takes them.
     """
     ranges = calibrate(proto)
     if not settings.steps:
@@ -158,12 +175,8 @@ def recover(
                 largest_factor=equalized.largest_factor,
                 float_sqnr_db=decibels(model),
             )
-        elif step == "learned_rounding" and settings.learned_rounding is not None:
-            learned = learn_rounding(model, written, batches, settings.learned_rounding, progress)
-            model, integers = learned.model, learned.integers
-            did = LearnedRoundingNote(
-                weights=learned.weights, turned_weights=learned.turned, layer_error_fell_by_db=learned.error_db
-            )
+        elif step in ("compensated_rounding", "learned_rounding"):
+            model, integers, did = _with_integers(model, written, settings, batches, progress, width_axis)
         elif step == "bias_correction":
             corrected = correct_biases(model, written, batches)
             model = corrected.model
@@ -181,6 +194,32 @@ def recover(
     recovered = Recovered(model, ranges, options, integers, tuple(notes))
     recovered.check(written)
     return recovered
+
+
+def _with_integers(
+    model: ModelProto,
+    written: ModelProto,
+    settings: RecoverySettings,
+    batches: Batches,
+    progress: Progress,
+    width_axis: int,
+) -> tuple[ModelProto, Mapping[str, NDArray[np.generic]], StepNote]:
+    """Return the graph with chosen integers, the integers, and what was done."""
+    if settings.compensated_rounding is not None:
+        steps = settings.compensated_rounding
+        compensated = compensate(model, written, batches, steps, progress, width_axis)
+        note = CompensatedRoundingNote(
+            weights=compensated.weights,
+            turned_weights=compensated.turned,
+            layer_error_fell_by_db=compensated.error_db,
+        )
+        return compensated.model, compensated.integers, note
+    assert settings.learned_rounding is not None
+    learned = learn_rounding(model, written, batches, settings.learned_rounding, progress)
+    did = LearnedRoundingNote(
+        weights=learned.weights, turned_weights=learned.turned, layer_error_fell_by_db=learned.error_db
+    )
+    return learned.model, learned.integers, did
 
 
 def first_layer(proto: ModelProto) -> NodeProto:

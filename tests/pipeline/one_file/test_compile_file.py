@@ -12,12 +12,14 @@ import onnxruntime
 import pytest
 from foreign_files import classifier, padded_pixels, write, write_images
 from onnx import TensorProto, helper
+from told_table import shown
 
 from foundation.artifacts import OnnxModel
 from foundation.errors import UsageError
 from foundation.files import sha256_of_file
 from foundation.progress import Silent
 from onnx_files.preprocessing import METADATA_KEY, Preprocessing
+from pipeline.one_file.auto import requests_of
 from pipeline.one_file.compile_file import compile_file
 from pipeline.one_file.input import preprocessing_for
 from pipeline.one_file.options import CompileRequest, is_model, request_for, settings_for
@@ -86,6 +88,20 @@ def test_static_answers_like_the_float_file(form: dict[str, object], images: Pat
     original = onnx.load_model(tmp_path / "theirs.onnx")
     assert list(proto.graph.input) == list(original.graph.input)
     assert list(proto.graph.output) == list(original.graph.output)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_chosen_rounding_answers_nearer_to_the_float_file(layout: str, images: Path, tmp_path: Path) -> None:
+    plain, better = (
+        compiled(classifier(layout=layout), images, tmp_path, recovery=name) for name in ("none", "rounding")
+    )
+    assert plain.agreement is not None
+    assert better.agreement is not None
+    assert plain.agreement.logits_sqnr_db is not None
+    assert better.agreement.logits_sqnr_db is not None
+    assert better.agreement.logits_sqnr_db > plain.agreement.logits_sqnr_db + 0.5
+    (note,) = better.compiled.notes.recovery
+    assert f"compensated rounding, logits SQNR {note.logits_sqnr_db_before:.1f} dB → " in shown(better)
 
 
 def test_the_answers_compared_are_those_of_the_held_out_images(images: Path, tmp_path: Path) -> None:
@@ -200,6 +216,8 @@ def test_options_become_settings(tmp_path: Path) -> None:
     assert (
         settings(calibration="moving-average", seed=3).items() >= {"calibration": "moving_average", "seed": 3}.items()
     )
+    assert settings(method="static", bits=4, recovery="rounding")["recovery"]["compensated_rounding"]["images"] == 128
+    assert settings(recovery="bias")["recovery"]["bias_correction"] is True
     assert settings()["images"] == 9
     assert settings(method="neural-compressor")["mode"] == "static"
     assert settings(method="weight-only", bits=4)["bits"] == 4
@@ -207,12 +225,22 @@ def test_options_become_settings(tmp_path: Path) -> None:
     assert settings(method="dynamic", target="arm64")["reduce_range"] is False
 
 
+def test_auto_asks_static_alone_for_a_recovery(tmp_path: Path) -> None:
+    requests = requests_of(request_for(tmp_path / "m.onnx", {"recovery": "rounding"}))
+    asked = {one.method: settings_for(one, 9).model_dump().get("recovery") for one in requests}
+    assert asked["static"]["compensated_rounding"] is not None
+    assert [asked[method] for method in ("dynamic", "weight-only")] == [None, None]
+
+
 def test_options_that_do_not_go_together_are_refused(images: Path, tmp_path: Path) -> None:
     model = classifier()
     refused("--method: expected one of fp16, .*found 'int8'", model, images, tmp_path, method="int8")
     refused("--calibration: dynamic chooses no ranges", model, images, tmp_path, method="dynamic", calibration="mse")
     refused("--calibration: expected one of minmax, .*found 'best'", model, images, tmp_path, calibration="best")
-    refused("--bits: static has no choice of bits", model, images, tmp_path, bits=4)
+    refused("--recovery: dynamic has no steps to take", model, images, tmp_path, method="dynamic", recovery="bias")
+    refused("--recovery: tuned chooses the steps itself", model, images, tmp_path, method="tuned", recovery="bias")
+    refused("--recovery: expected one of none, bias, rounding, found 'all'", model, images, tmp_path, recovery="all")
+    refused("--bits: dynamic has no choice of bits", model, images, tmp_path, method="dynamic", bits=4)
     refused("--bits: expected 8 or 4, found 3", model, images, tmp_path, method="weight-only", bits=3)
     refused("--target: what fp16 writes is the same", model, images, tmp_path, method="fp16", target="arm64")
     refused("--target: expected one of x86-vnni, x86-avx2, arm64", model, images, tmp_path, target="riscv")

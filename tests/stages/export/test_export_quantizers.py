@@ -8,8 +8,8 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
+from onnx_files.packed_weights import pack_weights
 from stages.export.onnx_file import write_onnx
-from stages.export.packed_weights import pack_weights
 from stages.export.pact_to_qdq import export_pact, to_integers
 from stages.export.settings import ExportSettings, PactExportSettings
 from stages.network import PactSettings

@@ -17,7 +17,7 @@ from onnx_files.judged_output import explained_tensor
 from stages.quantize.methods.static import StaticSettings, quantize_static
 from stages.search.candidates import write_twin
 from stages.search.study import TunedSettings
-from stages.search.tuned import tune
+from stages.search.tuned import ROUNDING_IMAGES, tune
 from stages.validate.intervals.paired import tango_interval
 
 SETTINGS = TunedSettings(
@@ -59,7 +59,11 @@ def test_the_file_is_the_one_that_the_chosen_settings_compile(tuned: OnnxModel, 
     chosen = tuned.notes.chosen
     static = StaticSettings(
         calibration=chosen.calibration,
-        recovery={"equalization": chosen.equalization, "bias_correction": chosen.bias_correction},
+        recovery={
+            "equalization": chosen.equalization,
+            "bias_correction": chosen.bias_correction,
+            "compensated_rounding": {"images": ROUNDING_IMAGES} if chosen.compensated_rounding else None,
+        },
         float_layers=tuned.notes.file.float_layers,
         images=16,
     )

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from stages.export.packed_weights import pack_weights, packing_of
+from onnx_files.packed_weights import pack_weights, packing_of
 
 
 def model_of(weight):
