@@ -8,12 +8,17 @@ from pathlib import Path
 # each other across processes cost far more than they bring.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis
 import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 from small_models import corner_model, make_model, make_split  # noqa: F401 (fixtures)
 
 from calibration_data.prepared import PreparedData, PreparedSplit
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+hypothesis.settings.register_profile("edgeproof", deadline=None)
+hypothesis.settings.load_profile("edgeproof")
 
 
 def striped_split(count: int, seed: int, channels: int = 1, size: int = 16) -> PreparedSplit:

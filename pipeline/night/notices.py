@@ -179,7 +179,11 @@ def _post(webhook: WebhookSettings | None, body: bytes) -> str | None:
     sender = threading.Thread(target=lambda: answers.append(_send(webhook, body, headers)), daemon=True)
     sender.start()
     sender.join(webhook.timeout_s)
-    return answers[0] if answers else f"it did not answer within {webhook.timeout_s:g} s"
+    return answers[0] if answers else _too_slow(webhook)
+
+
+def _too_slow(webhook: WebhookSettings) -> str:
+    return f"it did not answer within {webhook.timeout_s:g} s"
 
 
 def _send(webhook: WebhookSettings, body: bytes, headers: Mapping[str, str]) -> str | None:
@@ -198,5 +202,6 @@ def _send(webhook: WebhookSettings, body: bytes, headers: Mapping[str, str]) -> 
     except HTTPError as error:
         return f"it answered with status {error.code}"
     except (URLError, HTTPException, OSError, ValueError) as error:
-        return f"it could not be reached ({getattr(error, 'reason', error)})"
+        reason = getattr(error, "reason", error)
+        return _too_slow(webhook) if isinstance(reason, TimeoutError) else f"it could not be reached ({reason})"
     return None
