@@ -31,7 +31,7 @@ class Taken:
         variant: that was measured.
         places: the names under which the report shows it, one for each provider.
         likeness: of each leg.
-        verdicts: of the gates that name one of the places.
+        verdicts: of the gates that name the variant at one of the places.
         remarks: what its user must know, as sentences.
     """
 
@@ -99,7 +99,7 @@ def take_device(run: RunFolder, path: Path, name: str | None) -> Taken:
     verdicts = tuple(
         verdict
         for verdict, gate in zip(after.verdicts, after.configuration.get("gates") or (), strict=False)
-        if isinstance(gate, dict) and gate.get("place") in names
+        if isinstance(gate, dict) and gate.get("place") in names and gate.get("variant") == kit.variant
     )
     signed = "The run's record names the device now, so its signature is one of before: sign it again."
     return Taken(run, kit.variant, names, likeness, verdicts, (signed,) if run.signature.exists() else ())

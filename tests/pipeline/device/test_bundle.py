@@ -129,7 +129,7 @@ def test_what_is_no_zip_is_refused(tmp_path: Path, content: bytes):
         checked(Kit(tmp_path / "kit.zip"))
 
 
-def test_the_bound_is_four_times_what_rounding_does(tmp_path: Path):
+def test_the_bound_is_twice_what_rounding_does(tmp_path: Path):
     run = write_kit_run(tmp_path / "run")
     files = Files(run.fp32.read_bytes(), run.fp32.with_name("fp32.saliency.onnx").read_bytes())
     asked = Asked("image", "logits", Preprocessing("uint8", (0.5,), (0.25,), 8))

@@ -22,8 +22,9 @@ COMMANDS = [
 
 
 def test_the_bound_in_the_docs_is_the_one_in_every_kit():
-    assert "four times the largest deviation" in PAGE
-    assert DERIVATION.startswith("Four times the largest deviation")
+    assert "twice the largest deviation" in PAGE
+    assert DERIVATION.startswith("Twice the largest deviation")
+    assert golden._MARGIN == 2.0
     assert f"{golden._DRAWS} times" in DERIVATION
     assert "and four times with" in PAGE
     assert "2⁻¹⁸" in PAGE
