@@ -26,7 +26,7 @@ from foundation.answer_documents import (
 )
 from foundation.errors import EdgeproofError
 from foundation.explanations import Explanations
-from foundation.files import JSON
+from foundation.files import JSON, sha256_of_json
 from foundation.image_by_image import ImageByImage, read_image_by_image
 from foundation.measurements import UNINFORMED, Measurement, read_measurements
 from foundation.placement import Placement, read_placements
@@ -95,6 +95,13 @@ class Facts:
     def show_names(self) -> bool:
         """Whether the run's user wants files' names in the report."""
         return self._report.get("show_names") is True
+
+    @cached_property
+    def evidence_sha256(self) -> str:
+        """Digest over configuration, gates and every recorded file but the report's, which could not hold its own."""
+        files = {path: of.sha256 for path, of in self.record.files.items() if not path.startswith("report/")}
+        record = self.record
+        return sha256_of_json([record.configuration_sha256, record.gates_sha256, files])
 
     def words(self, name: str) -> str:
         """Return what the run's user says of intended use, population…; "" where nothing is stated."""
