@@ -156,6 +156,15 @@ def test_the_one_script_is_ours_and_the_policy_allows_its_digest_alone(reported_
     assert "innerHTML" not in scripts[0][1]
 
 
+@pytest.mark.parametrize("sample", ["reported_run", "labelled_run"])
+def test_the_page_is_small_and_writes_each_picture_once(sample: str, request: pytest.FixtureRequest) -> None:
+    page = (request.getfixturevalue(sample).report / "index.html").read_text(encoding="utf-8")
+    assert len(page.encode()) < 1_200_000
+    gallery = page[page.index('<ol class="gallery">') : page.index("</ol>", page.index('<ol class="gallery">'))]
+    photographs = re.findall(r"data:image/jpeg;base64,[^)]+", gallery)
+    assert len(photographs) == len(set(photographs)) == gallery.count('class="card"')
+
+
 def test_every_picture_is_told_and_every_table_captioned(reported_run: RunFolder) -> None:
     outline = Outline((reported_run.report / "index.html").read_text(encoding="utf-8"))
     tags = [tag for tag, _ in outline.tags]
