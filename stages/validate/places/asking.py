@@ -92,16 +92,18 @@ def ask(
         except StageError as error:
             raise StageError(f"{name}: {error}.") from error
         place.check(answer)
-        return _collect(folder, questions, answer, ended)
+        return _collect(folder, questions, answer, ended, place)
 
 
-def _collect(folder: Path, questions: Sequence[Question], answer: PlaceAnswer, ended: str | None) -> Answered:
+def _collect(
+    folder: Path, questions: Sequence[Question], answer: PlaceAnswer, ended: str | None, place: Place
+) -> Answered:
     outputs: dict[str, Mapping[str, Array]] = {}
     errors: dict[str, str] = {}
     for question in questions:
         found = answer.files.get(question.name, FileAnswer(error=f"the place {ended or 'skipped it'}"))
         if found.error is not None:
-            errors[question.name] = found.error
+            errors[question.name] = place.told(found.error)
             continue
         try:
             outputs[question.name] = {name: output_of(folder, question, found, name) for name in question.outputs}
