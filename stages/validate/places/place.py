@@ -80,6 +80,6 @@ def why_not_installed(name: str, steps: Callable[[Path], list[list[str]]]) -> st
         return None
     state = "one that is half made or made for other versions" if folder.exists() else "nothing"
     return (
-        f"{name}: expected its packages in {folder}, found {state}. Install them with `edgeproof places --install "
-        f"{name}`."
+        f"{name}: expected its packages in `edgeproof/places/{name}` of the cache folder, found {state}. Install "
+        f"them with `edgeproof places --install {name}`."
     )
