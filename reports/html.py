@@ -20,7 +20,7 @@ from reports.decision import judged_as_it_stands, judged_difference, outcome
 from reports.facts import Facts
 from reports.gallery import changed_images, saliency_grid
 from reports.measured import deciding_metric, find, latency_settings, method_name, reason_of, shown_unit
-from reports.placement import placement_table
+from reports.placement import placement
 from reports.places import places
 from reports.recovery_table import recovery_table
 from reports.robustness import robustness
@@ -101,7 +101,7 @@ def render(facts: Facts) -> str:
         rare=rare_sentence(facts),
         robustness=robustness(facts),
         places=places(facts),
-        placement=placement_table(facts),
+        placement=placement(facts),
         thresholds=threshold_tables(facts),
         subgroups=subgroup_tables(facts),
         splits=_splits(facts),
