@@ -15,6 +15,16 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 
+# Operators as they run, after the fusions, by what they are there for.
+REQUANTIZING = frozenset(("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"))
+LAYOUT = frozenset(("Transpose", "ReorderInput", "ReorderOutput"))
+FLOAT_LAYERS = frozenset(("Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"))
+INTEGER_LAYERS = frozenset((
+    "QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat",
+    "DynamicQuantizeMatMul", "MatMulNBits",
+))  # fmt: skip
+
+
 @dataclass(frozen=True)
 class NodesOfAKind:
     """The nodes of one operator that ran on one provider.

@@ -23,6 +23,7 @@ from stages.export.torch_model import TorchSettings
 from stages.given.settings import GivenSettings, OnnxSettings
 from stages.network import NETWORKS
 from stages.train.settings import TrainSettings
+from stages.validate.places import PLACES
 from stages.validate.robustness import CHANGE_NAMES
 from stages.validate.settings import ValidateSettings
 
@@ -203,6 +204,8 @@ def _unasked(gate: Gate, validation: ValidateSettings) -> Iterator[str]:
         yield f"a gate wants {gate.metric}, and validation.saliency.sanity_cascade is 0; set it, to 5 say"
     if inputs == "path" and "integrated_gradients" not in saliency.methods:
         yield f"a gate wants {gate.metric}, and validation.saliency.methods lacks integrated_gradients; add it there"
+    if gate.place in PLACES and gate.place not in validation.places.at:  # another name is a device's, asked later
+        yield f"a gate names the place {gate.place!r}, and validation.places.at lacks it; add it there"
     if gate.change is not None and gate.change not in CHANGE_NAMES:
         yield f"a gate names the change {gate.change!r}; there are {', '.join(CHANGE_NAMES)}"
     if inputs == "threshold" and points is None:

@@ -119,6 +119,7 @@ def run_until(
                 models = compile_variants(configuration, ledger, data, model, variants, observer)
                 if last == "validate":
                     validate_models(configuration, ledger, data, models, observer)
+                    ask_configured_places(configuration, ledger, observer)
         return ExitCode.PASSED if ledger.record.all_stages_succeeded else ExitCode.INCOMPLETE
 
 

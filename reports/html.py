@@ -31,7 +31,7 @@ from reports.lineage import lineage
 from reports.measured import deciding_metric, method_name
 from reports.multiples import multiples
 from reports.not_covered import gaps, limits
-from reports.placement import placement_table
+from reports.placement import placement
 from reports.places import places
 from reports.recovery_table import recovery_table
 from reports.robustness import robustness
@@ -106,7 +106,7 @@ def _measured(facts: Facts) -> dict[str, Any]:
         "gallery": gallery(facts),
         "latency": latency_tables(facts),
         "places": places(facts),
-        "placement": placement_table(facts),
+        "placement": placement(facts),
         "searches": searches(facts),
     }
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
+from foundation.errors import UsageError
 from pipeline.cli import app
 from pipeline.configuration_file import parse_configuration
 from stages.validate.places import PLACES
@@ -41,6 +42,14 @@ def test_its_configuration_is_one() -> None:
     configuration = parse_configuration(whole, "places.md", Path.cwd())
     assert configuration.validation.places.at == ("x86-avx2", "arm64", "wasm")
     assert [gate.place for gate in configuration.gates] == ["x86-avx2", "arm64"]
+
+
+def test_a_gate_on_a_place_that_nobody_asks_is_refused_and_one_on_a_device_is_not() -> None:
+    values = {"name": "places", "data": {"source": {"name": "digits"}}, "train": {"network": "cnn-small"}}
+    gate = {"metric": "place_agreement", "variant": "fp32", "at_least": 0.9}
+    with pytest.raises(UsageError, match=r"names the place 'arm64', and validation\.places\.at lacks it"):
+        parse_configuration({**values, "gates": [{**gate, "place": "arm64"}]}, "places.md", Path.cwd())
+    parse_configuration({**values, "gates": [{**gate, "place": "phone-7"}]}, "places.md", Path.cwd())
 
 
 def test_its_table_names_every_place_and_the_versions_that_are_pinned() -> None:

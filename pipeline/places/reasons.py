@@ -75,16 +75,14 @@ def _fallbacks(placement: Mapping[str, Mapping[str, int]] | None) -> list[str]:
 
 
 def _unsuited(place: str, question: Question) -> str:
-    """Return what the file's activations are where the place multiplies the other kind faster."""
+    """Return what the file's activations are where the place's own target takes another kind."""
     if place not in INTEGER_TYPES:
         return "."
     target: CpuTarget = place  # type: ignore[assignment]
     wanted, found = INTEGER_TYPES[target].activation, _activation_type(question)
     if found is None or found == wanted:
         return "."
-    return (
-        f"; its activations are {found}, and this place multiplies {wanted} faster. Compile it with target: {place}."
-    )
+    return f"; its activations are {found}, and target: {place} makes them {wanted}. Try that, and ask again."
 
 
 def _activation_type(question: Question) -> str | None:

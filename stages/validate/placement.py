@@ -16,7 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foundation.errors import StageError, UsageError
-from foundation.placement import NodesOfAKind, Placement
+from foundation.placement import (
+    FLOAT_LAYERS,
+    INTEGER_LAYERS,
+    LAYOUT,
+    REQUANTIZING,
+    NodesOfAKind,
+    Placement,
+)
 from foundation.processor import INTEGER_TYPES, CpuTarget
 from onnx_files.sessions import PROVIDERS, open_session, session_preprocessing
 
@@ -25,13 +32,6 @@ WARM_UPS = 3
 NOTABLE_SHARE = 0.1
 """Of the time, from which on a kind of nodes is worth a sentence."""
 
-REQUANTIZING = frozenset(("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"))
-LAYOUT = frozenset(("Transpose", "ReorderInput", "ReorderOutput"))
-FLOAT_LAYERS = frozenset(("Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"))
-INTEGER_LAYERS = frozenset((
-    "QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat",
-    "DynamicQuantizeMatMul", "MatMulNBits",
-))  # fmt: skip
 _INTEGERS_ONE_BY_ONE = frozenset(("ConvInteger",))
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from foundation.cache_folder import cache_folder
 from foundation.child import child_environment
 from foundation.errors import NotMeasuredError, StageError
 from foundation.progress import Progress, no_progress
@@ -92,16 +93,18 @@ def ask(
         except StageError as error:
             raise StageError(f"{name}: {error}.") from error
         place.check(answer)
-        return _collect(folder, questions, answer, ended)
+        return _collect(folder, questions, answer, ended, place)
 
 
-def _collect(folder: Path, questions: Sequence[Question], answer: PlaceAnswer, ended: str | None) -> Answered:
+def _collect(
+    folder: Path, questions: Sequence[Question], answer: PlaceAnswer, ended: str | None, place: Place
+) -> Answered:
     outputs: dict[str, Mapping[str, Array]] = {}
     errors: dict[str, str] = {}
     for question in questions:
         found = answer.files.get(question.name, FileAnswer(error=f"the place {ended or 'skipped it'}"))
         if found.error is not None:
-            errors[question.name] = found.error
+            errors[question.name] = place.told(_without_paths(found.error, folder))
             continue
         try:
             outputs[question.name] = {name: output_of(folder, question, found, name) for name in question.outputs}
@@ -167,7 +170,8 @@ def _run(
         finally:
             _kill(child)
         errors.seek(0)
-        return _how_it_ended(code, errors.read()[-20_000:].decode(errors="replace"))
+        told = errors.read()[-20_000:].decode(errors="replace")
+        return _how_it_ended(code, _without_paths(told, folder))
 
 
 def _follow(lines: IO[bytes], take: Callable[[str], None], stall_s: float) -> bool:
@@ -185,6 +189,11 @@ def _follow(lines: IO[bytes], take: Callable[[str], None], stall_s: float) -> bo
             rest = rest[-1000:]
             for line in whole:
                 take(line.decode(errors="replace"))
+
+
+def _without_paths(text: str, folder: Path) -> str:
+    """Return what a place said without where its job lay, a random name, and where the user's caches lie."""
+    return text.replace(f"{folder}/", "").replace(str(folder), "the job").replace(f"{cache_folder()}/", "")
 
 
 def _how_it_ended(code: int, told: str) -> str | None:

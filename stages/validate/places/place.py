@@ -31,7 +31,7 @@ class Place:
         check: refuses answers that come from another place than meant, by raising NotMeasuredError.
         environment: variables that the command needs besides.
         job: entries of `job.json` that are the same for every question.
-        precisions: what its files may be computed in beside their own, told with its numbers.
+        meanings: part of an error there → what it means and what to do, where its own words say neither.
     """
 
     kind: PlaceKind
@@ -43,6 +43,11 @@ class Place:
     check: Callable[[PlaceAnswer], None] = _no_check
     environment: Callable[[], Mapping[str, str]] = dict
     job: Mapping[str, JSON] = field(default_factory=dict)
+    meanings: Mapping[str, str] = field(default_factory=dict)
+
+    def told(self, error: str) -> str:
+        """Return what an error there means, or the error itself."""
+        return next((meaning for part, meaning in self.meanings.items() if part in error), error)
 
 
 def there(name: str) -> Path:
@@ -75,6 +80,6 @@ def why_not_installed(name: str, steps: Callable[[Path], list[list[str]]]) -> st
         return None
     state = "one that is half made or made for other versions" if folder.exists() else "nothing"
     return (
-        f"{name}: expected its packages in {folder}, found {state}. Install them with `edgeproof places --install "
-        f"{name}`."
+        f"{name}: expected its packages in `edgeproof/places/{name}` of the cache folder, found {state}. Install "
+        f"them with `edgeproof places --install {name}`."
     )

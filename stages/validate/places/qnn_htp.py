@@ -32,6 +32,12 @@ PLACE = Place(
     steps=_steps,
     needs="Linux on x86-64",
     environment=lambda: {"PYTHONPATH": str(folder_of("qnn-htp") / "site")},
+    meanings={
+        "fallback to CPU EP has been explicitly disabled": "QNN does not take every node of it, and nothing may fall "
+        "back to the processor here; compile it with target: qnn-htp",
+        "was not selected by that EP": "QNN does not take every operator of it",
+        "Failed to finalize QNN graph": "QNN's compiler does not take it",
+    },
     job={
         "fixed_batch": True,
         # Nothing may be computed elsewhere under its name.
