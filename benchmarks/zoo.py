@@ -23,7 +23,7 @@ import onnxruntime
 
 METHODS = ("twin", "static", "dynamic", "weight-only", "weight-only:4", "fp16")
 _LINES = 4
-_REACHES = (3.0, 30.0, 300.0, 1.0, 0.3, 0.1)
+_REACHES = (3.0, 30.0, 300.0, 10.0, 100.0, 1.0, 0.3, 0.1)
 """Half the length of a line: on a long one rounding counts less, on a short one few points tell the whole of it."""
 _POINTS = 32
 _EXACT, _NEAR = 0.002, 0.02
