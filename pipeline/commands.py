@@ -110,10 +110,9 @@ def run_several_nights(configs: list[Path], root: Path, minutes: float | None, a
 
 def _tell_all_nights(root: Path) -> Path | None:
     """Write the page over all nights and the files for other programs; None where there is no night yet."""
-    from datetime import UTC, datetime
-
     from foundation.files import remove_leftovers
     from foundation.lock import lock_patiently
+    from pipeline.night.nightly import utc_now
     from pipeline.night.overview import FOLDER_NAME, write_overview
     from pipeline.night.status_files import write_status
 
@@ -122,7 +121,7 @@ def _tell_all_nights(root: Path) -> Path | None:
     with lock_patiently(root / FOLDER_NAME, seconds=60.0):  # nights of several processes may end at once
         remove_leftovers(root / FOLDER_NAME)
         write_status(root)
-        return write_overview(root, datetime.now(UTC))
+        return write_overview(root, utc_now())
 
 
 def run_stages(stage: str, config: Path, run: Path | None, variant: str | None, as_json: bool, quiet: bool) -> None:

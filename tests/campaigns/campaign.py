@@ -17,6 +17,8 @@ from small_commands import COMMANDS, FOREIGN, FOREIGN_TEXT, PREPARATION, write_f
 
 NIGHT_NAME = NIGHT.strftime("%Y-%m-%dT%H%M%SZ")
 _SAID_OF_A_KILL = (b"was killed before its end", b"A line of the history could not be read")
+_SAID_OF_THE_HOUR = (b'"ended_utc"', b"Measured until", b"<dt>Evidence</dt>", b"Evidence signed")
+"""A night that is run again is run at another time, and the report says when."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def spread(events: int, budget: int) -> list[int]:
 
 def settled(files: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return files without what tells of the kill, as it should: "reused" stages, attempts, times in a journal."""
-    kept = {}
+    kept, told = {}, (*_SAID_OF_A_KILL, *_SAID_OF_THE_HOUR)
     for path, content in files.items():
         if path.endswith("/history.torn"):  # half a line that a kill left, kept for whoever wants to know
             continue
@@ -117,7 +119,7 @@ def settled(files: Mapping[str, bytes]) -> dict[str, bytes]:
             kept[path] = json.dumps(_without_digests(json.loads(content.replace(b"reused", b"done")))).encode()
         elif path.endswith((".json", ".html", ".md", ".xml")):
             lines = content.replace(b"reused", b"done").splitlines()
-            kept[path] = b"\n".join(line for line in lines if not any(said in line for said in _SAID_OF_A_KILL))
+            kept[path] = b"\n".join(line for line in lines if not any(said in line for said in told))
         else:
             kept[path] = content
     return kept
@@ -129,7 +131,7 @@ def _without_digests(record: dict[str, Any]) -> dict[str, Any]:
         key: {
             name: found
             for name, found in value.items()
-            if not name.startswith("report/") and not name.endswith(".search.jsonl")
+            if not name.startswith("report/") and not name.endswith((".search.jsonl", "validate/machine.json"))
         }
         if isinstance(value, dict)
         else value

@@ -163,9 +163,12 @@ def _fix_what_no_run_repeats(now: datetime) -> None:
     import onnx_files.reading
     import pipeline.night.nightly
     import pipeline.run.ledger
+    import pipeline.run.measurements
     import stages.search.score
     import stages.validate.latency
+    import stages.validate.placement
     from foundation.note_parts import Estimate
+    from foundation.placement import Placement
 
     class Clock(datetime):
         @classmethod
@@ -173,9 +176,13 @@ def _fix_what_no_run_repeats(now: datetime) -> None:
             return now.astimezone(tz)
 
     pipeline.night.nightly.datetime = Clock  # type: ignore[misc]
+    pipeline.run.measurements.datetime = Clock  # type: ignore[misc]
     foundation.lock.datetime = Clock  # type: ignore[misc]
     pipeline.run.ledger.time = SimpleNamespace(perf_counter=lambda: 0.0)  # type: ignore[assignment]
     stages.validate.latency.measure_latency = lambda *anything: []
+    stages.validate.placement.measure_placement = lambda variant, path, provider, *anything: Placement(
+        variant, provider, (), 0, ()
+    )
 
     onnx_files.reading.run_guarded = _guarded_by_a_fork
 

@@ -50,7 +50,7 @@ def test_a_file_is_compiled_and_described(model: Path, tmp_path: Path) -> None:
     chosen = json.loads(quantize(*asked, "--limit", 8, "--json").stdout)
     assert chosen["output"] == str(tmp_path / "theirs.auto.onnx")
     assert chosen["method"] == "auto"
-    assert [one["method"] for one in chosen["notes"]["methods"]] == ["static", "dynamic", "weight-only"]
+    assert [one["method"] for one in chosen["notes"]["methods"]] == ["static", "mixed", "dynamic", "weight-only"]
     assert len(chosen["speed"]["of_processes"]) == 3
 
     table = quantize(*asked, "--method", "weight-only", "--bits", 4)

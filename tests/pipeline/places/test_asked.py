@@ -117,7 +117,7 @@ def test_a_place_becomes_part_of_a_run_and_its_gates_are_judged(tmp_path: Path) 
     assert record.exit_code == ExitCode.GATE_FAILED
     assert check_run(run, None).exit_code == ExitCode.PASSED
     page = (run.report / "index.html").read_text()
-    assert "Other places" in page
+    assert "At other places the same files answered the same images" in page
     assert "96.0" in page
 
 

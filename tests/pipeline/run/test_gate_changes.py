@@ -66,7 +66,7 @@ def test_a_change_is_amber_in_every_report(changed_run: RunFolder) -> None:
     for text in (html.render(facts), junit.render(facts), summary.render(facts), model_card.render(facts)):
         assert SENTENCE.replace(">", "&gt;") in text.replace("\\", "")
     assert published(facts.record, ())["gate_changes"] == [
-        {"old": ("fp32: accuracy ≥ 0.8",), "new": ("fp32: accuracy ≥ 0.4",)}
+        {"old": ["fp32: accuracy ≥ 0.8"], "new": ["fp32: accuracy ≥ 0.4"]}
     ]
 
 
