@@ -16,7 +16,7 @@ from foundation.metrics import METRICS, row_name
 from foundation.settings import Settings, without_folders, without_paths
 from pipeline.judge.gates import Gate
 from pipeline.judge.tolerances import ComparisonSettings
-from pipeline.night.notices import NoticeSettings
+from pipeline.night.notice_settings import NoticeSettings
 from stages.compilers import COMPILERS
 from stages.export.settings import ExportSettings, PactExportSettings
 from stages.export.torch_model import TorchSettings

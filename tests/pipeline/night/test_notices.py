@@ -16,7 +16,8 @@ import pytest
 from pydantic import ValidationError
 
 from foundation.errors import StageError
-from pipeline.night.notices import NoticeSettings, WebhookSettings, notice_of_error, notify
+from pipeline.night.notice_settings import NoticeSettings, WebhookSettings
+from pipeline.night.notices import notice_of_error, notify
 
 GREEN: dict[str, Any] = {"name": "skin", "exit_code": 0, "red": []}
 RED: dict[str, Any] = {"name": "skin", "exit_code": 1, "red": ["accuracy/static-int8"]}
