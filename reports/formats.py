@@ -30,6 +30,12 @@ def score(value: float) -> str:
     return "> 0.99999" if value > 0 else "< −0.99999"
 
 
+def equation(symbol: str, value: float) -> str:
+    """Return a score with its symbol: "ρ = 0.971", or "ρ > 0.99999" where its decimals do not tell it from 1."""
+    told = score(value)
+    return f"{symbol} {told}" if told[0] in "<>" else f"{symbol} = {told}"
+
+
 def significant(value: float, digits: int = 3) -> str:
     """Return a number with so many significant digits and no exponent, for example 0.0123, 4.56 or 1230."""
     if value == 0:

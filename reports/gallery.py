@@ -151,7 +151,7 @@ def _caption(variant: str, correlation: float | None) -> str:
         return "reference"
     if correlation is None:
         return "explains another class"
-    return f"ρ = {formats.score(correlation)}"
+    return formats.equation("ρ", correlation)
 
 
 def class_name(facts: Facts, label: int) -> str:

@@ -84,3 +84,11 @@ def test_interval_writes_the_unit_once(low: float, high: float, unit: str, shown
 )
 def test_speedup_is_called_faster_only_beyond_1(ci95: tuple[float, float] | None, said: str) -> None:
     assert formats.speedup_in_words(ci95) == said
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(0.97134, "ρ = 0.971"), (0.999999, "ρ > 0.99999"), (1.0, "ρ = 1"), (-0.9999999, "ρ < −0.99999")],
+)
+def test_a_correlation_with_its_symbol(value: float, told: str) -> None:
+    assert formats.equation("ρ", value) == told
