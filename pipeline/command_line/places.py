@@ -32,6 +32,8 @@ def verify(
 
     settings = PlacesSettings(at=known_places(on), images=limit, maps=maps, stall_s=stall)
     observer, of_run = observer_of(quiet), None
+    if not source.exists():
+        raise UsageError(f"{source}: expected a run folder or an ONNX file, found nothing. Check the path.")
     if source.is_dir():
         if images is not None:
             raise UsageError("--images: expected none with a run, which has its own. Leave it out.")

@@ -144,6 +144,8 @@ def read_device_file(path: Path) -> DeviceFile:
         raise UsageError(
             f"{path}: expected the device.json of a kit, at most {MOST_BYTES} bytes; found {size}. {_MEND}"
         )
+    if not path.exists():
+        raise UsageError(f"{path}: expected the device.json that a kit wrote, found nothing. Check the path.")
     found = read_typed(path, _adapter(), "the device.json of a kit, of format_version 1", _MEND, (1,))
     for leg in found.legs:
         if leg.timing is not None:

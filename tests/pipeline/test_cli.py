@@ -28,6 +28,10 @@ COMMANDS = [
     "compare",
     "export-mlflow",
     "export-dicom",
+    "verify",
+    "places",
+    "bundle",
+    "import",
     "doctor",
 ]
 ROOT = Path(__file__).resolve().parents[2]
@@ -240,3 +244,19 @@ def test_a_full_disk_is_one_sentence(tmp_path, images):
         assert not list(disk.rglob("*.edgeproof-partial*"))
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("verify", "nope", "--on", "node"), "nope: expected a run folder or an ONNX file, found nothing"),
+        (("verify", ".", "--on", "mars"), "expected some of x86-avx2"),
+        (("import", "{run}", "nope.json"), "nope.json: expected the device.json that a kit wrote, found nothing"),
+        (("nightly", "--minutes", "5", "one.yaml"), "--minutes: expected several configurations, found one"),
+    ],
+)
+def test_a_path_that_is_not_there_is_told_by_what_was_expected(tmp_path, arguments, told):
+    write_run(tmp_path / "run")
+    result = edgeproof(*(one.format(run="run") for one in arguments), cwd=tmp_path)
+    assert result.returncode == 2
+    assert told in " ".join(result.stderr.split())
