@@ -147,6 +147,10 @@ class Configuration(Settings):
         """Return the whole configuration, defaults included, as JSON values."""
         return self._values("json")
 
+    def as_python(self) -> dict[str, Any]:
+        """Return the whole configuration as Python values, in which a path is a `Path`."""
+        return self._values("python")
+
     def without_folders(self) -> dict[str, JSON]:
         """Return `as_json` with the last part of each path alone, for what is handed on."""
         values: dict[str, JSON] = without_folders(self._values("json"), self._values("python"))

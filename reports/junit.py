@@ -14,7 +14,7 @@ NOT_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff
 
 def render(facts: Facts) -> str:
     """Return the file's text: a failed gate is a failure; an undecided one and an unfinished stage are errors."""
-    root = ElementTree.Element("testsuites", name=_text(facts.record.name))
+    root = ElementTree.Element("testsuites", name=xml_text(facts.record.name))
     gates = ElementTree.SubElement(root, "testsuite", name="gates")
     for verdict in facts.record.verdicts:
         _gate(gates, verdict)
@@ -22,7 +22,7 @@ def render(facts: Facts) -> str:
         case = ElementTree.SubElement(
             gates, "testcase", classname="edgeproof.gates", name="gates fixed before the run"
         )
-        ElementTree.SubElement(case, "system-out").text = _text(change.sentence)
+        ElementTree.SubElement(case, "system-out").text = xml_text(change.sentence)
     stages = ElementTree.SubElement(root, "testsuite", name="stages")
     for stage in facts.record.stages:
         _stage(stages, stage)
@@ -34,23 +34,23 @@ def render(facts: Facts) -> str:
 
 
 def _gate(suite: ElementTree.Element, verdict: Verdict) -> None:
-    case = ElementTree.SubElement(suite, "testcase", classname="edgeproof.gates", name=_text(verdict.gate))
+    case = ElementTree.SubElement(suite, "testcase", classname="edgeproof.gates", name=xml_text(verdict.gate))
     if verdict.status == "failed":
         message = f"measured {verdict.value}, limit {verdict.limit}"
-        ElementTree.SubElement(case, "failure", message=message, type="gate").text = _text(verdict.detail)
+        ElementTree.SubElement(case, "failure", message=message, type="gate").text = xml_text(verdict.detail)
     elif verdict.status == "inconclusive":
         message = f"inconclusive, limit {verdict.limit}"
-        ElementTree.SubElement(case, "error", message=message, type="inconclusive").text = _text(verdict.detail)
+        ElementTree.SubElement(case, "error", message=message, type="inconclusive").text = xml_text(verdict.detail)
     elif verdict.status == "missing":
         message = f"not measured, limit {verdict.limit}"
-        ElementTree.SubElement(case, "error", message=message, type="missing").text = _text(verdict.detail)
+        ElementTree.SubElement(case, "error", message=message, type="missing").text = xml_text(verdict.detail)
 
 
 def _stage(suite: ElementTree.Element, stage: StageRecord) -> None:
-    case = ElementTree.SubElement(suite, "testcase", classname="edgeproof.stages", name=_text(stage.name))
+    case = ElementTree.SubElement(suite, "testcase", classname="edgeproof.stages", name=xml_text(stage.name))
     case.set("time", f"{stage.seconds or 0.0:.3f}")
     if stage.status in ("failed", "not_measured"):
-        error = _text(stage.error or "the run gives no reason")
+        error = xml_text(stage.error or "the run gives no reason")
         ElementTree.SubElement(case, "error", message=error, type=stage.status).text = error
 
 
@@ -60,5 +60,6 @@ def _count(element: ElementTree.Element, within: ElementTree.Element) -> None:
     element.set("errors", str(len(list(within.iter("error")))))
 
 
-def _text(text: str) -> str:
+def xml_text(text: str) -> str:
+    """Return a text with a mark in place of what XML cannot hold."""
     return NOT_IN_XML.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -29,11 +29,6 @@ class DecidingMetric:
     metric: str
     row: Metric
 
-    @property
-    def is_share(self) -> bool:
-        """Whether its numbers are read as percentages."""
-        return (self.row.shown_as or self.row.unit) == "share"
-
 
 def deciding_metric(facts: Facts) -> DecidingMetric:
     """Return the one that fits the task of a run."""

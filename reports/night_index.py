@@ -22,6 +22,8 @@ STATE_WORDS: dict[State, str] = {
 _SIGNS: dict[State, str] = {"green": "✓", "red": "✗", "amber": "?", "none": "–"}
 _HEIGHTS: dict[State, int] = {"green": 8, "amber": 14, "red": 20, "none": 0}
 """Of a night's bar in pixels: the worse, the taller, so that colour is not needed to see it."""
+_NIGHT_PIXELS = 3
+"""Of a unit of the strip, where there is room; many nights are drawn closer."""
 _STRIP_HEIGHT, _TREND_WIDTH, _TREND_HEIGHT = 20, 220, 44
 
 
@@ -92,24 +94,27 @@ def render_nights(title: str, models: Sequence[ModelNights], written: str) -> st
         models: those whose last night is worst come first as they are given.
         written: when, for the reader.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from importlib.resources import files
 
-    loader = PackageLoader("reports", "templates")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    from reports.html import page_environment
+
+    style = (files("reports") / "templates" / "nights.css").read_text(encoding="utf-8")
     counts = {state: sum(model.state == state for model in models) for state in STATE_WORDS}
-    return environment.get_template("nights.html").render(
-        night_style=Markup(loader.get_source(environment, "nights.css")[0]),  # our own file, not the nights'
-        title=title,
-        models=models,
-        written=written,
-        counts={STATE_WORDS[state]: count for state, count in counts.items() if count},
-        words=STATE_WORDS,
-        signs=_SIGNS,
-        strip=_strip,
-        trend=_trend,
-        shown=_shown,
+    return (
+        page_environment()
+        .get_template("nights.html")
+        .render(
+            night_style=Markup(style),  # our own file, not the nights'
+            title=title,
+            models=models,
+            written=written,
+            counts={STATE_WORDS[state]: count for state, count in counts.items() if count},
+            words=STATE_WORDS,
+            signs=_SIGNS,
+            strip=_strip,
+            trend=_trend,
+            shown=_shown,
+        )
     )
 
 
@@ -131,7 +136,8 @@ def _strip(model: ModelNights) -> Markup:
     width = max(3 * len(model.nights), 3)
     label = f"{len(model.nights)} nights, the newest on the right"
     return Markup(
-        f'<svg class="strip" role="img" aria-label="{label}" viewBox="-2 0 {width} {_STRIP_HEIGHT}" '
+        f'<svg class="strip" width="{_NIGHT_PIXELS * width}" role="img" aria-label="{label}" '
+        f'viewBox="-2 0 {width} {_STRIP_HEIGHT}" '
         f'preserveAspectRatio="none">{drawn}</svg>'
     )
 

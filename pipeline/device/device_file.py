@@ -25,7 +25,6 @@ _MEND = "Measure again with the kit."
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, Field(max_length=300)]
 Ms = Annotated[float, Field(ge=0.0, le=1e7)]
-Count = Annotated[int, Field(ge=0, le=1_000_000)]
 Block = Annotated[tuple[Ms, ...], Field(max_length=100_000, fail_fast=True)]
 Process = Annotated[tuple[Block, ...], Field(max_length=1000, fail_fast=True)]
 Durations = Annotated[tuple[Process, ...], Field(min_length=1, max_length=50, fail_fast=True)]

@@ -120,7 +120,8 @@ def _trends(nights: Sequence[Night]) -> list[Trend]:
         metric, _, variant = name.rpartition("/")
         row = METRICS.get(row_name(metric))
         values = tuple(night.headline.get(name) for night in nights)
-        if row is None or all(value is None for value in values):
+        of_itself = row is not None and row.against_fp32 and variant == "fp32"
+        if row is None or of_itself or all(value is None for value in values):
             continue
         places = change_points(values)
         intervals = tuple(night.intervals.get(name) for night in nights)

@@ -6,7 +6,7 @@ tonight's configuration; the recipe is the accepted one only if its digest is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,14 +35,14 @@ class Rerun:
     sentence: str
 
     def narrowed(self, causes: tuple[Cause, ...]) -> tuple[Cause, ...]:
-        """Return the causes without what the rerun rules out."""
-        if self.comparison is None:
-            return causes
-        world = self.comparison.exit_code != 0
-        return tuple(self._narrowed(cause, world) if "configuration" in cause.suspects else cause for cause in causes)
+        """Return the causes that suspect the configuration with what was found, and without what it rules out."""
+        return tuple(self._narrowed(cause) if "configuration" in cause.suspects else cause for cause in causes)
 
-    def _narrowed(self, cause: Cause, world: bool) -> Cause:
-        suspects = tuple(kind for kind in cause.suspects if (kind == "configuration") != world)
+    def _narrowed(self, cause: Cause) -> Cause:
+        suspects = cause.suspects
+        if self.comparison is not None:
+            world = self.comparison.exit_code != 0
+            suspects = tuple(kind for kind in suspects if (kind == "configuration") != world)
         return replace(cause, suspects=suspects, sentence=f"{cause.sentence} {self.sentence}")
 
 
@@ -56,11 +56,15 @@ def accepted_configuration(accepted: Evidence, tonight: Configuration) -> Config
     Raises:
         UsageError: this version does not know it, or a path of it is not among tonight's.
     """
-    typed = tonight.model_dump(mode="python")
-    typed["variants"] = {name: settings.model_dump(mode="python") for name, settings in tonight.variants.items()}
-    typed["data"]["source"] = tonight.data.source.model_dump(mode="python")
+    typed = tonight.as_python()
     values = _with_paths(dict(accepted.record.configuration), typed)
     found = parse_configuration(values, f"the configuration of {accepted.run}", Path.cwd())
+    lost = set(_paths(found.as_python())) - set(_paths(typed))
+    if lost:  # relative to the working directory it would be another file
+        raise UsageError(
+            f"{accepted.run}: expected each path of its configuration in the same place of tonight's, found none for "
+            f"{', '.join(sorted(path.name for path in lost))}. Run its own configuration file by hand."
+        )
     if found.sha256 != accepted.record.configuration_sha256:
         raise UsageError(
             f"{accepted.run}: expected its recorded configuration to have the sha256 "
@@ -83,6 +87,14 @@ def told(comparison: Comparison) -> Rerun:
             "it, not the configuration's change alone."
         )
     return Rerun(comparison, sentence)
+
+
+def _paths(values: Any) -> Iterator[Path]:
+    if isinstance(values, Path):
+        yield values
+    elif isinstance(values, Mapping | list | tuple):
+        for value in values.values() if isinstance(values, Mapping) else values:
+            yield from _paths(value)
 
 
 def _with_paths(recorded: Any, typed: Any) -> Any:

@@ -11,7 +11,7 @@ from foundation.files import write_text
 from foundation.printable import printable
 from pipeline.night.nights import History, Night
 from pipeline.night.overview import FOLDER_NAME, histories_below, state_of
-from reports.junit import NOT_IN_XML
+from reports.junit import xml_text
 from reports.night_index import STATE_WORDS, State
 
 PROMETHEUS_NAME, JUNIT_NAME, BADGE_NAME = "edgeproof.prom", "junit.xml", "badge.svg"
@@ -78,12 +78,12 @@ def junit(histories: Mapping[str, History]) -> str:
     suite = ElementTree.Element("testsuite", name="nights")
     states = {name: _state(history) for name, history in histories.items()}
     for name, history in histories.items():
-        case = ElementTree.SubElement(suite, "testcase", classname="edgeproof.nights", name=_xml(name))
+        case = ElementTree.SubElement(suite, "testcase", classname="edgeproof.nights", name=xml_text(name))
         if states[name] != "green":
             kind = "failure" if states[name] == "red" else "error"
             last = history.nights[-1] if history.nights else None
             told = (last.error or last.comparison or "killed") if last else "no night yet"
-            ElementTree.SubElement(case, kind, message=_xml(told), type=states[name])
+            ElementTree.SubElement(case, kind, message=xml_text(told), type=states[name])
     suite.set("tests", str(len(states)))
     suite.set("failures", str(sum(state == "red" for state in states.values())))
     suite.set("errors", str(sum(state in ("amber", "none") for state in states.values())))
@@ -130,7 +130,3 @@ def _values(labels: str, night: Night) -> Iterator[str]:
 
 def _label(text: str) -> str:
     return printable(text).replace("\\", "\\\\").replace('"', '\\"')
-
-
-def _xml(text: str) -> str:
-    return NOT_IN_XML.sub("\N{REPLACEMENT CHARACTER}", text)

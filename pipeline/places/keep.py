@@ -25,8 +25,7 @@ def keep_places(run: RunFolder, found: Sequence[PlaceRecord]) -> RunRecord:
     """Make what was found at places part of a run, judge its gates again, and write its report again.
 
     A place that could not be asked leaves what it once answered about the same files as it is, and what it was not
-    asked about now stays. The gates that the
-    record holds are judged, none is changed.
+    asked about now stays. The gates that the record holds are judged, none is changed.
 
     Args:
         run: the folder of a run that ended.
