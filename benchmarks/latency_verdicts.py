@@ -158,7 +158,8 @@ def busy_neighbour() -> Iterator[None]:
 def one_run(models: list[Any], seed: int, simulated: bool, budget_s: float) -> dict[str, tuple[float, str, int]]:
     """Return each file's speed-up, what is said of it, and how many processes it took."""
     from reports.formats import speedup_in_words
-    from stages.validate.latency import LatencySettings, measure_latency
+    from stages.validate.latency import measure_latency
+    from stages.validate.latency_settings import LatencySettings
 
     settings = LatencySettings(seed=seed, time_budget_s=budget_s)
     image = np.random.default_rng(seed).integers(0, 256, (1, 32, 32), dtype=np.uint8)

@@ -26,7 +26,8 @@ from pipeline.judge.comparison import Comparison, compare
 from pipeline.judge.evidence import Evidence
 from pipeline.judge.paired_runs import PairedRuns
 from pipeline.judge.tolerances import ComparisonSettings
-from stages.validate.latency import LatencySettings, measure_latency
+from stages.validate.latency import measure_latency
+from stages.validate.latency_settings import LatencySettings
 from stages.validate.latency_turns import KERNEL
 
 

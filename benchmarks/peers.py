@@ -150,7 +150,7 @@ def with_preprocessing(path: Path, job: Job, folder: Path, variant: str) -> Onnx
 def timed(models: Sequence[OnnxModel], job: Job, place: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Return from each file's variant to its times in ms [processes, rounds, queries], or why there are none."""
     from foundation.progress import no_progress
-    from stages.validate.latency import LatencySettings
+    from stages.validate.latency_settings import LatencySettings
     from stages.validate.latency_turns import Place, time_in_turns
 
     settings = LatencySettings(

@@ -129,7 +129,7 @@ def float_answers(inputs: Inputs, asked: NDArray[np.int64]) -> tuple[NDArray[np.
 def latencies(models: list[OnnxModel], image: NDArray[np.uint8], rounds: int, queries: int) -> dict[str, Any]:
     """Time files side by side; return from each one's variant to its times in ms [processes, rounds, queries]."""
     from foundation.progress import no_progress
-    from stages.validate.latency import LatencySettings
+    from stages.validate.latency_settings import LatencySettings
     from stages.validate.latency_turns import Place, time_in_turns
 
     settings = LatencySettings(processes=_PROCESSES, rounds=rounds, queries_per_round=queries)

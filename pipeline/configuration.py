@@ -14,7 +14,7 @@ from foundation.files import JSON, sha256_of_json
 from foundation.measurements import UNINFORMED
 from foundation.metrics import METRICS, row_name
 from foundation.settings import Settings, without_folders, without_paths
-from pipeline.judge.gates import Gate
+from pipeline.judge.gate import Gate
 from pipeline.judge.tolerances import ComparisonSettings
 from pipeline.night.notice_settings import NoticeSettings
 from stages.compilers import COMPILERS

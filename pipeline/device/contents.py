@@ -157,7 +157,7 @@ def _preprocessing(record: RunRecord, asked: golden.Asked) -> dict[str, Any]:
 
 def _timing(record: RunRecord) -> Mapping[str, int]:
     """Return the rules by which the run timed its files."""
-    from stages.validate.latency import LatencySettings
+    from stages.validate.latency_settings import LatencySettings
 
     validation = record.configuration.get("validation")
     told = validation.get("latency") if isinstance(validation, dict) else None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from foundation.errors import UsageError
 from foundation.files import JSON
 from foundation.metrics import METRICS, row_name
-from pipeline.judge.gates import Gate
+from pipeline.judge.gate import Gate
 from stages.validate.intervals.estimates import TAIL
 from stages.validate.intervals.sample_size import images_for_share, pairs_for_noninferiority
 

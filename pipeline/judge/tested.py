@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from foundation.measurements import Measurement, PairedDifference
 from foundation.record import Verdict
+from pipeline.judge.gate import Gate
 from stages.validate.intervals.estimates import Interval
 from stages.validate.intervals.paired import bounds
 from stages.validate.intervals.sample_size import deciding_factor
-
-if TYPE_CHECKING:
-    from pipeline.judge.gates import Gate
 
 Status = Literal["passed", "failed", "inconclusive", "missing"]
 _WORST_FIRST: tuple[Status, ...] = ("missing", "failed", "inconclusive", "passed")

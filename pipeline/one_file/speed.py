@@ -14,9 +14,9 @@ from pydantic import Field
 from foundation.artifacts import OnnxModel
 from foundation.progress import Progress
 from onnx_files.sessions import open_session, session_preprocessing
-from stages.validate.latency import LatencySettings
 from stages.validate.latency_intervals import geometric_estimate, log_ratios
 from stages.validate.latency_processes import started_worker
+from stages.validate.latency_settings import LatencySettings
 from stages.validate.latency_turns import REFERENCE, Place, Start, Timing, time_in_turns
 
 SLOWER_THAN = 1 / 1.05

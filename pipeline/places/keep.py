@@ -14,7 +14,8 @@ from foundation.places import PlaceRecord, measured_everywhere, read_places, wit
 from foundation.record import RunRecord, Verdict, exit_code_of, read_record, write_record
 from foundation.run_files import add_to_record, record_of_file, refuse_changed
 from foundation.run_folder import RunFolder
-from pipeline.judge.gates import Gate, judge
+from pipeline.judge.gate import Gate
+from pipeline.judge.gates import judge
 from reports import REPORT_FILES, write_report
 
 if TYPE_CHECKING:

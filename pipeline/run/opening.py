@@ -14,7 +14,7 @@ from foundation.lock import LOCK_NAME, lock_folder
 from foundation.record import FORMAT_VERSION, GateChange, RunRecord
 from foundation.run_folder import RunFolder
 from pipeline.configuration import Configuration
-from pipeline.judge.gates import Gate
+from pipeline.judge.gate import Gate
 from pipeline.machine.environment import describe
 from pipeline.run.ledger import Ledger
 

@@ -11,17 +11,14 @@ whose value it needs and is sent the name of that value, so that a network may b
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto
 
 from onnx_files.graph import attributes_of, rename_tensors
-from stages.saliency_twin.forward_graph import KEEP_THE_GRID, inputs_of
-
-if TYPE_CHECKING:
-    from stages.saliency_twin.builder import Backward
+from stages.saliency_twin.forward_graph import KEEP_THE_GRID, ForwardGraph, inputs_of
 
 Found = TypeVar("Found")
 Computed = Generator[str, str, Found]
@@ -31,7 +28,32 @@ FLOATS_TO_CAST = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 _ONE_VALUE = ((), (1,))
 
 
-def value_of(graph: Backward, name: str) -> Computed[str]:
+class _Growing(Protocol):
+    """What is asked of the backward half, to which the nodes are appended; `Backward` is one."""
+
+    @property
+    def forward(self) -> ForwardGraph:
+        """The graph whose values are computed."""
+
+    def op(self, op_type: str, inputs: Sequence[str], attributes: Mapping[str, Any] | None = None) -> str:
+        """Append a node with one output and return the output's name."""
+
+    def outputs(
+        self, op_type: str, inputs: Sequence[str], count: int, attributes: Mapping[str, Any] | None = None
+    ) -> list[str]:
+        """Append a node with several outputs and return their names."""
+
+    def note_value(self, name: str, value: str) -> None:
+        """Remember the name of a forward tensor's value."""
+
+    def scalar(self, value: float) -> str:
+        """Return the name of a constant number."""
+
+    def integers(self, values: Sequence[int]) -> str:
+        """Return the name of a constant vector of integers."""
+
+
+def value_of(graph: _Growing, name: str) -> Computed[str]:
     """Compute the name of a forward tensor's value, float32 if it is real, appending nodes if need be."""
     producer = graph.forward.index.producers.get(name)
     if producer is not None and producer.op_type == "DequantizeLinear":
@@ -55,7 +77,7 @@ def value_of(graph: Backward, name: str) -> Computed[str]:
     return values[list(producer.output).index(name)]
 
 
-def _branches(graph: Backward, node: NodeProto) -> Computed[dict[str, GraphProto]]:
+def _branches(graph: _Growing, node: NodeProto) -> Computed[dict[str, GraphProto]]:
     # The bodies with the values of what they take from around them.
     values: dict[str, str] = {}
     for captured in inputs_of(node)[len(node.input) :]:
@@ -76,7 +98,7 @@ def _values(names: Iterable[str]) -> Computed[list[str]]:
     return values
 
 
-def _as_float(graph: Backward, name: str) -> str:
+def _as_float(graph: _Growing, name: str) -> str:
     # ONNX Runtime computes float16 in float32 where all neighbours of a node do. A Cast would count as one that does
     # not, and the node before it would round: other logits. A Sum, which has no float16 kernel on CPUs, is such a
     # neighbour.
@@ -84,7 +106,7 @@ def _as_float(graph: Backward, name: str) -> str:
     return graph.op("Cast", [same], {"to": TensorProto.FLOAT})
 
 
-def _dequantized(graph: Backward, node: NodeProto) -> Computed[str]:
+def _dequantized(graph: _Growing, node: NodeProto) -> Computed[str]:
     scale = yield node.input[1]
     if node.input[0] not in graph.forward.varying:
         counts = yield from _constant_counts(graph, node)
@@ -97,7 +119,7 @@ def _dequantized(graph: Backward, node: NodeProto) -> Computed[str]:
     return graph.op("DequantizeLinear", [node.input[0], scale, *node.input[2:]], {"axis": 0})
 
 
-def _constant_counts(graph: Backward, node: NodeProto) -> Computed[str]:
+def _constant_counts(graph: _Growing, node: NodeProto) -> Computed[str]:
     """Compute q − z of a DequantizeLinear with constant q, float32; ONNX Runtime computes it once, at load."""
     counts = graph.op("Cast", [(yield node.input[0])], {"to": TensorProto.FLOAT})
     if len(node.input) < 3 or not node.input[2]:
@@ -106,7 +128,7 @@ def _constant_counts(graph: Backward, node: NodeProto) -> Computed[str]:
     return graph.op("Sub", [counts, _along(graph, zero, node.input[2], node)])
 
 
-def _along(graph: Backward, vector: str, original: str, node: NodeProto) -> str:
+def _along(graph: _Growing, vector: str, original: str, node: NodeProto) -> str:
     # A scale or zero point per channel, shaped so that it broadcasts along its axis.
     shape, rank = graph.forward.shape(original), len(graph.forward.shape(node.input[0]))
     if len(shape) == rank > 1 and attributes_of(node).get("block_size", 0):
@@ -117,7 +139,7 @@ def _along(graph: Backward, vector: str, original: str, node: NodeProto) -> str:
     return graph.op("Reshape", [vector, graph.integers([-1 if a == axis else 1 for a in range(rank)])])
 
 
-def _of_blocks(graph: Backward, vector: str, node: NodeProto) -> str:
+def _of_blocks(graph: _Growing, vector: str, node: NodeProto) -> str:
     # A scale or zero point per block of values along an axis, repeated; the last block may be cut short.
     attributes, sizes = attributes_of(node), graph.forward.shape(node.input[0])
     axis, block = attributes.get("axis", 1) % len(sizes), attributes["block_size"]
@@ -138,7 +160,7 @@ def _of_blocks(graph: Backward, vector: str, node: NodeProto) -> str:
     return graph.op("Slice", [flat, *(graph.integers([value]) for value in (0, end, axis))])
 
 
-def _rounded_anew(graph: Backward, node: NodeProto) -> Computed[str | None]:
+def _rounded_anew(graph: _Growing, node: NodeProto) -> Computed[str | None]:
     """Compute q − z of an int8 activation, rounded once more, or None where the file's own q may be read.
 
     On x86 ONNX Runtime turns int8 activations into uint8, but only those with one reader.
@@ -158,7 +180,7 @@ def _rounded_anew(graph: Backward, node: NodeProto) -> Computed[str | None]:
     return graph.op("Clip", [graph.op("Round", [steps]), *bounds])
 
 
-def _in_integers(graph: Backward, node: NodeProto) -> Computed[str | None]:
+def _in_integers(graph: _Growing, node: NodeProto) -> Computed[str | None]:
     """Compute a layer between integers as s_x·s_w·(conv(q_x − z_x, q_w − z_w) + q_b), or None for another.
 
     The sum is exact in float32 up to 2^24, like the integer kernel's, so that a value on a bound of the clip behind
@@ -191,7 +213,7 @@ def _in_integers(graph: Backward, node: NodeProto) -> Computed[str | None]:
     return graph.op("Div", [graph.op(node.op_type, inputs, attributes), graph.op("Reciprocal", [step])])
 
 
-def _on_grid(graph: Backward, name: str) -> list[NodeProto]:
+def _on_grid(graph: _Growing, name: str) -> list[NodeProto]:
     """Return the DequantizeLinear on whose grid every value of a tensor lies and the nodes behind it; [] for none."""
     nodes: list[NodeProto] = []
     producer = graph.forward.index.producers.get(name)
@@ -203,7 +225,7 @@ def _on_grid(graph: Backward, name: str) -> list[NodeProto]:
     return [producer, *reversed(nodes)]
 
 
-def _in_steps(graph: Backward, nodes: list[NodeProto]) -> Computed[str]:
+def _in_steps(graph: _Growing, nodes: list[NodeProto]) -> Computed[str]:
     # Values on a grid, counted in its steps: whole numbers.
     first, *behind = nodes
     rounded = yield from _rounded_anew(graph, first)
@@ -214,6 +236,6 @@ def _in_steps(graph: Backward, nodes: list[NodeProto]) -> Computed[str]:
     return counts
 
 
-def _dequantizer(graph: Backward, name: str) -> NodeProto | None:
+def _dequantizer(graph: _Growing, name: str) -> NodeProto | None:
     node = graph.forward.index.producers.get(name)
     return node if node is not None and node.op_type == "DequantizeLinear" else None

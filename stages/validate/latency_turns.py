@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,7 @@ from foundation.files import JSON
 from foundation.progress import Progress
 from stages.validate.latency_intervals import log_ratios, processes_needed
 from stages.validate.latency_processes import encoded, started_worker
-
-if TYPE_CHECKING:
-    from stages.validate.latency import LatencySettings
+from stages.validate.latency_settings import LatencySettings
 
 REFERENCE = "fp32"
 KERNEL = "calibration-kernel"

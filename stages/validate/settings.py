@@ -6,7 +6,7 @@ from pydantic import Field
 
 from foundation.settings import Settings
 from stages.validate.accuracy import AccuracySettings
-from stages.validate.latency import LatencySettings
+from stages.validate.latency_settings import LatencySettings
 from stages.validate.operating_points import OperatingPointSettings
 from stages.validate.places.settings import PlacesSettings
 from stages.validate.robustness import RobustnessSettings

@@ -25,7 +25,8 @@ from foundation.measurements import Measurement, read_measurements, write_measur
 from foundation.metrics import METRICS, row_name
 from foundation.record import read_record, write_record
 from foundation.run_folder import RunFolder
-from pipeline.judge.gates import Gate, judge
+from pipeline.judge.gate import Gate
+from pipeline.judge.gates import judge
 from stages.validate.accuracy import AccuracySettings, measure_accuracy
 from stages.validate.explained import explained_classes, images_to_explain
 from stages.validate.fidelity import ExplainedImages

@@ -13,7 +13,8 @@ from foundation.measurements import Measurement, PairedDifference, Where
 from foundation.notes import ExportNotes
 from foundation.record import GateChange, StageRecord, VariantRecord
 from foundation.run_folder import RunFolder
-from pipeline.judge.gates import Gate, judge
+from pipeline.judge.gate import Gate
+from pipeline.judge.gates import judge
 from reports.decision import outcome, without_gate
 from reports.facts import Facts, read_facts
 from reports.first_screen import first_screen

@@ -8,7 +8,8 @@ from small_run import small_record
 from foundation.errors import ExitCode
 from foundation.measurements import Measurement
 from foundation.record import StageRecord, Verdict
-from pipeline.judge.gates import Gate, judge
+from pipeline.judge.gate import Gate
+from pipeline.judge.gates import judge
 from reports.decision import judged_as_it_stands, outcome
 from reports.facts import Facts
 

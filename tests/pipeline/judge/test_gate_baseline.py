@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from foundation.measurements import Measurement, Where
-from pipeline.judge.gates import Gate, judge
+from pipeline.judge.gate import Gate
+from pipeline.judge.gates import judge
 
 
 @pytest.mark.parametrize("order", [1, -1])

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from foundation.errors import ExitCode
 from foundation.measurements import Measurement, PairedDifference, Where
 from foundation.record import exit_code_of
-from pipeline.judge.gates import Gate, judge
+from pipeline.judge.gate import Gate
+from pipeline.judge.gates import judge
 
 
 def measurement(value, variant="pact-int8", metric="balanced_accuracy", remarks=None, **where):

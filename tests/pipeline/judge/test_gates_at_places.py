@@ -6,7 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from foundation.measurements import Measurement, Where
-from pipeline.judge.gates import Gate, judge
+from pipeline.judge.gate import Gate
+from pipeline.judge.gates import judge
 
 ROWS = [
     Measurement("accuracy", 0.9, "share", "fp32", Where("cpu", "test"), 100),

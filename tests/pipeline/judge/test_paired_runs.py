@@ -17,7 +17,8 @@ from foundation.measurements import Measurement, PairedDifference, Where
 from foundation.run_folder import RunFolder
 from pipeline.judge.comparison import Comparison, compare
 from pipeline.judge.evidence import Evidence
-from pipeline.judge.gates import Gate, judge
+from pipeline.judge.gate import Gate
+from pipeline.judge.gates import judge
 from pipeline.judge.paired_runs import PairedRuns, pair_runs, paired_differences, paired_maps, paired_with_fp32
 from pipeline.judge.tolerances import ComparisonSettings
 from stages.validate.accuracy import AccuracySettings, measure_accuracy

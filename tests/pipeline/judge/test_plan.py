@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from foundation.errors import UsageError
-from pipeline.judge.gates import Gate
+from pipeline.judge.gate import Gate
 from pipeline.judge.plan import plan
 
 

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from foundation.errors import ExitCode
 from foundation.measurements import Measurement, PairedDifference, Where
 from foundation.record import Verdict, exit_code_of
-from pipeline.judge.gates import Gate, judge
+from pipeline.judge.gate import Gate
+from pipeline.judge.gates import judge
 from stages.validate.intervals.paired import bounds, paired_shares
 from stages.validate.intervals.proportions import Decisions
 from stages.validate.intervals.sample_size import images_for_share, pairs_for_noninferiority

@@ -12,7 +12,8 @@ from simulated_processes import MS, Asked, Simulation
 from foundation.artifacts import OnnxModel
 from foundation.measurements import Measurement
 from reports.formats import speedup_in_words
-from stages.validate.latency import LatencySettings, measure_latency
+from stages.validate.latency import measure_latency
+from stages.validate.latency_settings import LatencySettings
 from stages.validate.latency_turns import BLOCK_WARMUP, turn_orders
 
 IMAGE = np.zeros((1, 8, 8), np.uint8)
