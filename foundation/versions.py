@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+_OTHER_BUILDS = {"onnxruntime": ("onnxruntime-openvino", "onnxruntime-gpu")}
+"""Distributions that are installed in place of one, and bring the same module."""
+
 
 def versions_of(packages: Sequence[str]) -> dict[str, str | None]:
     """Return the installed version of each package, None where it is missing."""
@@ -14,11 +17,13 @@ def versions_of(packages: Sequence[str]) -> dict[str, str | None]:
 
 
 def installed_version(distribution: str) -> str | None:
-    """Return an installed distribution's version; None where it is not installed."""
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None
+    """Return an installed distribution's version, or that of another build of it; None where there is none."""
+    for build in (distribution, *_OTHER_BUILDS.get(distribution, ())):
+        try:
+            return version(build)
+        except PackageNotFoundError:
+            continue
+    return None
 
 
 def commit_of(folder: Path) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from foundation.errors import StageError
 from foundation.files import sha256_of_file, write_bytes
 from foundation.notes import Notes
 from foundation.settings import Settings
+from foundation.versions import versions_of
 from onnx_files.graph import reads
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def publish(
     method = notes.method
     original = onnx.load_model(source.path, load_external_data=False)
     metadata = {entry.key: entry.value for entry in original.metadata_props}
-    made_with = {name: version(name) for name in ("onnx", "onnxruntime")} | dict(tools or {})
+    made_with = versions_of(("onnx", "onnxruntime")) | dict(tools or {})
     all_tools = {**json.loads(metadata.get("edgeproof.tools", "{}")), **made_with}
     metadata["edgeproof.variant"] = variant
     metadata["edgeproof.parent_sha256"] = source.sha256

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from onnx_files.preprocessing import METADATA_KEY, Preprocessing
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, SessionOptions
 
+_OPENVINO = "OpenVINOExecutionProvider"
 _OPENVINO_REGISTRATION = "edgeproof-openvino"
 
 
@@ -38,7 +39,7 @@ class Provider:
     """
 
     execution_provider: str
-    attach: Callable[[SessionOptions, int], list[str] | None]
+    attach: Callable[[SessionOptions, int], Sequence[str | tuple[str, dict[str, str]]] | None]
 
 
 def open_session(path: Path, provider: str, threads: int, profile_prefix: Path | None = None) -> InferenceSession:
@@ -233,19 +234,25 @@ def _attach_cuda(options: SessionOptions, threads: int) -> list[str]:
     return ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
 
-def _attach_openvino(options: SessionOptions, threads: int) -> None:
+def _attach_openvino(options: SessionOptions, threads: int) -> Sequence[str | tuple[str, dict[str, str]]] | None:
+    import onnxruntime
+
+    # On processors with bfloat16 it would compute a float file in that, and its latency would belong to answers that
+    # nobody measured. `num_of_threads` is ignored by the plug-in; the device's own property is what counts.
+    properties = {"CPU": {"INFERENCE_NUM_THREADS": str(threads), "INFERENCE_PRECISION_HINT": "f32"}}
+    given = {"load_config": json.dumps(properties)}
+    if _OPENVINO in onnxruntime.get_available_providers():  # of onnxruntime-openvino, in place of onnxruntime
+        return [(_OPENVINO, {"device_type": "CPU", **given}), "CPUExecutionProvider"]
     devices = _openvino_cpu_devices()
     if not devices:
         raise NotMeasuredError(
             "openvino: expected onnxruntime-ep-openvino to offer this machine's CPU, found that it does not "
-            f"({platform.machine()}, {_cpu_vendor()}; its versions up to 1.8.1 take Intel's CPUs only). "
-            "Measure on such a CPU, or leave openvino out of the providers."
+            f"({platform.machine()}, {_cpu_vendor()}; its versions up to 1.8.1 take Intel's CPUs only). Install "
+            "`onnxruntime-openvino` in place of `onnxruntime`, which takes every x86-64, or leave openvino out of "
+            "the providers."
         )
-    # `num_of_threads` is ignored by the plug-in; the device's own property is what counts.
-    # On processors with bfloat16 it would compute a float file in that, and its latency would belong to answers that
-    # nobody measured.
-    properties = {"CPU": {"INFERENCE_NUM_THREADS": str(threads), "INFERENCE_PRECISION_HINT": "f32"}}
-    options.add_provider_for_devices(devices, {"load_config": json.dumps(properties)})
+    options.add_provider_for_devices(devices, given)
+    return None
 
 
 def _openvino_cpu_devices() -> list[Any]:
@@ -298,6 +305,6 @@ def _first_line(error: Exception) -> str:
 
 PROVIDERS: Mapping[str, Provider] = {
     "cpu": Provider("CPUExecutionProvider", _attach_cpu),
-    "openvino": Provider("OpenVINOExecutionProvider", _attach_openvino),
+    "openvino": Provider(_OPENVINO, _attach_openvino),
     "cuda": Provider("CUDAExecutionProvider", _attach_cuda),
 }

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -114,6 +115,21 @@ def test_openvino_not_installed_says_how_to_install_it(make_model: Make, monkeyp
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime_ep_openvino", None)
     with pytest.raises(NotMeasuredError, match=r"pip install 'edgeproof\[openvino\]'"):
         sessions.open_session(make_model().path, "openvino", 1)
+
+
+def test_openvino_in_place_of_onnxruntime_needs_no_plug_in_and_computes_in_float32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["OpenVINOExecutionProvider"])
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime_ep_openvino", None)
+    attached = sessions.PROVIDERS["openvino"].attach(onnxruntime.SessionOptions(), 2)
+    assert attached is not None
+    (name, options), fallback = attached
+    assert (name, fallback, options["device_type"]) == ("OpenVINOExecutionProvider", "CPUExecutionProvider", "CPU")
+    properties = json.loads(options["load_config"])["CPU"]
+    assert properties == {"INFERENCE_NUM_THREADS": "2", "INFERENCE_PRECISION_HINT": "f32"}
 
 
 def quantized(model: OnnxModel, static: bool) -> Path:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +25,7 @@ from foundation.errors import UsageError
 from foundation.files import read_json, sha256_of_json
 from foundation.progress import Progress, no_progress
 from foundation.sealed_files import refuse_broken_seal, write_sealed
+from foundation.versions import versions_of
 from onnx_files.preprocessing import Preprocessing
 from stages.quantize.calibration.activations import ObservedTensors, in_parallel, observed_tensors
 from stages.quantize.calibration.histogram import Distribution
@@ -205,7 +205,7 @@ def _key(
             "operators": list(operators),
             "method": calibration.method,
             "parameters": parameters,
-            "versions": {name: version(name) for name in ("numpy", "onnxruntime")},
+            "versions": versions_of(("numpy", "onnxruntime")),
         }
     )
 
