@@ -15,6 +15,7 @@ from foundation.files import remove_leftovers
 from foundation.progress import Observer
 from pipeline.configuration import Configuration
 from pipeline.run.deliveries import Looking, NeededStage
+from pipeline.run.executors.share import Share, put_run, take_run
 from pipeline.run.executors.task import Executor, ExecutorLostError, Outcome, Task
 from pipeline.run.executors.units import Unit, do_unit, units_of
 from pipeline.run.executors.worker import processor, software
@@ -85,6 +86,7 @@ class _Fanned:
         self._configuration, self._data, self._start = configuration, data, start
         self._looking = Looking(ledger.run, ledger.record, ledger.earlier)
         self._executor, self._observer = executor, observer
+        self._share = None if executor.share is None else Share(executor.share)
         self._told = (configuration.as_json(), software(), processor())
 
     def begin(self, unit: Unit, waits_for: frozenset[Unit]) -> bool:
@@ -96,8 +98,10 @@ class _Fanned:
             do_unit(unit, self._configuration, self._looking, self._data, self._start)
         except NeededStage as needed:
             values, versions, cpu = self._told
-            run = str(self._looking.run.root.resolve())
-            task = Task(values, run, self._executor.share, {}, unit, needed.name, needed.key, versions, cpu)
+            run, url = self._looking.run, self._executor.share
+            files = {} if self._share is None else put_run(self._share, run)
+            where = str(run.root.resolve())
+            task = Task(values, where, url, files, unit, needed.name, needed.key, versions, cpu)
             self.pending[self._executor.submit(task)] = unit
             return True
         except DiskError:
@@ -125,7 +129,7 @@ class _Fanned:
             self._gone = True
             self._missing.add(unit)
             return unit
-        if outcome.status == "done":
+        if outcome.status == "done" and self._is_taken(unit, outcome):
             self._observer.say(f"  {unit.title}: done on {outcome.host}")
             return unit
         self._missing.add(unit)
@@ -134,6 +138,18 @@ class _Fanned:
         if outcome.status == "died":
             self._observer.say(f"✗ {unit.title}: {outcome.said}")
             self.given_up |= dict.fromkeys(unit.stages, f"{unit.title}: {outcome.said}")
-        elif outcome.status == "refused":
-            self._observer.say(f"! {outcome.said}. {unit.title.capitalize()}: computed here.")
+        elif outcome.status != "done":
+            self._observer.say(f"! {unit.title}: {outcome.said.rstrip('.')}. It is computed here.")
         return unit
+
+    def _is_taken(self, unit: Unit, outcome: Outcome) -> bool:
+        """Fetch what a worker handed over; return whether it is here."""
+        try:
+            if self._share is not None:
+                take_run(self._share, self._looking.run, outcome.files)
+        except DiskError:
+            raise
+        except UsageError as error:
+            self._observer.say(f"! {unit.title}: {error}")
+            return False
+        return True

@@ -34,6 +34,9 @@ class LocalWorkers:
         self._threads.shutdown(wait=False, cancel_futures=True)
         for process in self._processes:
             process.end()
+        self._threads.shutdown()
+        for process in self._processes:
+            process.close()
 
     def _do(self, text: str) -> Outcome:
         if not hasattr(self._own, "process"):

@@ -44,7 +44,10 @@ def opened_executor(asked: Asked) -> Iterator[Executor | None]:
         raise UsageError("--share: expected --ray beside it: workers on this host see the run folder. Leave it out.")
     if asked.ray is not None:
         from pipeline.run.executors.ray_cluster import ray_cluster
+        from pipeline.run.executors.share import Share
 
+        if asked.share is not None:
+            Share(asked.share).refuse_unwritable()
         with ray_cluster(asked.ray, asked.share) as cluster:
             yield cluster
     elif asked.workers is not None and asked.workers > 1:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
+import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import IO, Literal, Protocol
 
 from foundation.child import child_command, child_environment
@@ -67,12 +68,14 @@ class Outcome:
         said: why it was not done.
         host: where it ran; "" where nobody knows.
         delivered: names of the stages that it delivered.
+        files: path relative to the run folder → sha256 of what it handed over through a share.
     """
 
     status: Literal["done", "refused", "failed", "disk", "died"]
     said: str = ""
     host: str = ""
     delivered: tuple[str, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
 
     def as_text(self) -> str:
         """Return the outcome as JSON."""
@@ -114,6 +117,8 @@ class WorkerProcess:
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
         self._errors: IO[bytes] | None = None
+        self._lock = threading.Lock()
+        self._is_ended = False
 
     def do(self, text: str) -> str:
         """Do a task and return its outcome, both as JSON in one line; for one thread, which the process ends with.
@@ -121,10 +126,7 @@ class WorkerProcess:
         Raises:
             WorkerDiedError: the process ended without an answer.
         """
-        if self._process is None:
-            self._start()
-        process = self._process
-        assert process is not None
+        process = self._started()
         assert process.stdin is not None
         assert process.stdout is not None
         with suppress(BrokenPipeError):
@@ -136,21 +138,34 @@ class WorkerProcess:
         return line
 
     def end(self) -> None:
-        """End the process, whatever it does."""
-        if self._process is not None:
-            self._process.kill()
+        """End the process, whatever it does, for good; whoever waits for it is told that it died."""
+        with self._lock:
+            self._is_ended = True
+            if self._process is not None:
+                self._process.kill()
+                self._process.wait()
 
-    def _start(self) -> None:
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process runs
-        self._process = subprocess.Popen(
-            child_command("pipeline.run.executors.worker"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env=child_environment(),
-            text=True,
-            encoding="utf-8",
-        )
+    def close(self) -> None:
+        """Close what a process that was ended has left open, when nobody waits for it any more."""
+        if self._process is not None:
+            self._last_words(self._process)
+
+    def _started(self) -> subprocess.Popen[str]:
+        with self._lock:
+            if self._is_ended:
+                raise WorkerDiedError("it was ended")
+            if self._process is None:
+                self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process runs
+                self._process = subprocess.Popen(
+                    child_command("pipeline.run.executors.worker"),
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=self._errors,
+                    env=child_environment(),
+                    text=True,
+                    encoding="utf-8",
+                )
+            return self._process
 
     def _last_words(self, process: subprocess.Popen[str]) -> str:
         status = process.wait()
@@ -163,6 +178,7 @@ class WorkerProcess:
         process.stdout.close()
         with suppress(BrokenPipeError):
             process.stdin.close()
-        self._process = None
+        with self._lock:
+            self._process = None
         how = f"signal {-status}" if status < 0 else f"status {status}"
         return f"{how}; {said[-1] if said else 'it said nothing'}"

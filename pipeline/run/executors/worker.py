@@ -21,7 +21,7 @@ from pipeline.configuration import Configuration
 from pipeline.configuration_file import parse_configuration
 from pipeline.machine.environment import described_cpu
 from pipeline.run.deliveries import Delivering, NeededStage, OtherKeyError
-from pipeline.run.executors.share import in_shared_folder
+from pipeline.run.executors.share import folder_of
 from pipeline.run.executors.task import Outcome, Task
 from pipeline.run.executors.units import do_unit
 from pipeline.run.ledger import COMPUTING_PACKAGES
@@ -48,10 +48,12 @@ def do_task(task: Task) -> Outcome:
     why_not = _why_other(task)
     if why_not is not None:
         return Outcome("refused", f"worker on {host} {why_not}", host)
+    delivered: list[str] = []
+    written: dict[str, str] = {}
     try:
-        with in_shared_folder(task) as run:
+        with folder_of(task, written) as run:
             configuration = parse_configuration(task.configuration, "the task's configuration", Path("/"))
-            performer = Delivering(run, read_record(run), NeededStage(task.stage, task.key), [])
+            performer = Delivering(run, read_record(run), NeededStage(task.stage, task.key), delivered)
             from calibration_data.prepared_folder import read_prepared
 
             do_unit(task.unit, configuration, performer, read_prepared(run.data), _start(configuration, run))
@@ -63,7 +65,7 @@ def do_task(task: Task) -> Outcome:
         return Outcome("failed", str(error), host)
     except Exception as error:  # whatever a library raised: the run's own flow tells it better
         return Outcome("failed", f"an unexpected {type(error).__name__}: {error}", host)
-    return Outcome("done", "", host, tuple(performer.delivered))
+    return Outcome("done", "", host, tuple(delivered), written)
 
 
 def _why_other(task: Task) -> str | None:
