@@ -153,10 +153,10 @@ def wait_until_quiet(
         if share is None or share <= MOST_BY_OTHERS:
             return True
         if now.clock_s - began.clock_s >= seconds:
-            say(f"! After {seconds / 60:g} min others still take {share:.0%} of this machine: times are taken now.")
+            say(f"! After {seconds / 60:.3g} min others still take {share:.0%} of this machine: times are taken now.")
             return False
         if not told:
-            say(f"other processes take {share:.0%} of this machine: the times wait, {seconds / 60:g} min at most")
+            say(f"other processes take {share:.0%} of this machine: the times wait, {seconds / 60:.3g} min at most")
             told = True
         before = now
 

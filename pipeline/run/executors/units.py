@@ -20,6 +20,9 @@ from pipeline.run.variants import compile_variant
 if TYPE_CHECKING:
     from calibration_data.prepared import PreparedData
 
+_TIMED_AS_THEY_ARE_MADE = ("tuned",)
+"""Methods whose search takes times: no worker may compute beside it, so the run's own flow does it."""
+
 Step = Literal["compile", "answers", "maps"]
 
 
@@ -61,13 +64,14 @@ def units_of(configuration: Configuration) -> Mapping[Unit, frozenset[Unit]]:
 
 def _units(configuration: Configuration) -> Iterator[tuple[Unit, frozenset[Unit]]]:
     methods = configuration.validation.saliency.methods
+    variants = [name for name, one in configuration.variants.items() if one.method not in _TIMED_AS_THEY_ARE_MADE]
     of_fp32 = Unit("answers", "fp32")
     yield of_fp32, frozenset()
-    for variant in configuration.variants:
+    for variant in variants:
         yield Unit("compile", variant), frozenset()
     for method in methods:
         yield Unit("maps", "fp32", method), frozenset({of_fp32})
-    for variant in configuration.variants:
+    for variant in variants:
         made = frozenset({Unit("compile", variant), of_fp32})
         yield Unit("answers", variant), made
         for method in methods:

@@ -257,6 +257,8 @@ def test_units_wait_for_what_they_read():
     maps = units[Unit("maps", "fp16", "gradient")]
     assert maps == {Unit("compile", "fp16"), Unit("answers", "fp32"), Unit("maps", "fp32", "gradient")}
     assert len(units) == TASKS
+    searched = {**VALUES, "variants": {**VALUES["variants"], "tuned": {"method": "tuned"}}}
+    assert units_of(parse_configuration(searched, "tiny", ROOT)) == units  # its search takes times
 
 
 @pytest.mark.parametrize(
