@@ -36,7 +36,8 @@ def workers(scratch: Path, budget: int) -> list[Tally]:
     """Kill as often as the budget has it, on each executor that is there."""
     begun = scratch / "begun"
     begun.mkdir()
-    (begun / "tiny.json").write_text(json.dumps(CONFIGURATION))
+    variants = {name: CONFIGURATION["variants"][name] for name in ("fp16", "static-int8")}
+    (begun / "tiny.json").write_text(json.dumps({**CONFIGURATION, "variants": variants}))
     _ended(("export", *_COMMAND[1:]), begun)
     plain = Path(shutil.copytree(begun, scratch / "plain"))
     _ended(_COMMAND, plain)
@@ -92,6 +93,7 @@ def _struck(
             tell(finds, f"workers {name}, strike {number}: {find}")
         if differing := _differing(expected, folder / "run"):
             tell(finds, f"workers {name}, strike {number}: other bytes in {differing}")
+        print(f"workers {name}: {number + 1} of {tried} strikes", file=sys.stderr, flush=True)
     shutil.rmtree(folder)
     return Tally(f"run {name}", "SIGKILL", tried, tried, tuple(finds))
 

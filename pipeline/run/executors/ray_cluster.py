@@ -23,7 +23,7 @@ from foundation.errors import UsageError
 from pipeline.run.executors.task import ExecutorLostError, Outcome, Task
 
 _REACH_S = 3.0
-_JOIN_S = 30.0
+_JOIN_S = 20.0
 _ADDRESS = re.compile(r"(ray://)?(?P<host>[A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\]):(?P<port>[0-9]{1,5})")
 
 

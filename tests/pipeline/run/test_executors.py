@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from foundation.cache_folder import cache_folder
 from foundation.errors import DiskError, ExitCode, UsageError
 from foundation.files import sha256_of_file
 from foundation.host_lock import alone_on_host, computing
@@ -49,7 +50,7 @@ VALUES = {
     "validation": {
         "accuracy": {"resamples": 1000},
         "operating_points": {},
-        "saliency": {"images": 2, "resamples": 1000, "methods": ["gradient"]},
+        "saliency": {"images": 2, "resamples": 1000, "methods": ["gradient"], "sanity_draws": 1},
         "latency": {"rounds": 5, "queries_per_round": 1, "warmup_queries": 0, "time_budget_s": 0.0},
     },
 }
@@ -105,7 +106,9 @@ def quick(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def own_cache(monkeypatch, tmp_path):
+    """A cache of the test's own, which the processes that it starts use too."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("foundation.host_lock.cache_folder", cache_folder)
 
 
 @pytest.fixture(scope="module")
@@ -331,6 +334,30 @@ def test_a_worker_that_is_killed_is_begun_again(plain, folder):
         killer.join()
     assert len(killed) == 1
     assert digests(outcome.run) == plain
+
+
+def test_a_process_that_dies_each_time_is_begun_three_times(monkeypatch, tmp_path):
+    text = f"import os, sys; sys.stdin.readline(); open({str(tmp_path / 'begun')!r}, 'a').write('x'); os.abort()"
+    monkeypatch.setattr("pipeline.run.executors.task.child_command", lambda module: [sys.executable, "-c", text])
+    with local_workers(2) as executor:
+        outcome = executor.submit(Task({}, "", None, {}, Unit("compile", "a"), "quantize/a", "k", {}, "")).result(60)
+    assert outcome == Outcome("died", "its process died 3 times (signal 6; it said nothing)")
+    assert (tmp_path / "begun").read_text() == "xxx"
+
+
+def test_what_a_task_still_does_when_its_block_ends_is_ended(monkeypatch, tmp_path):
+    text = (
+        f"import sys, time; sys.stdin.readline(); open({str(tmp_path / 'begun')!r}, 'a').write('x'); time.sleep(600)"
+    )
+    monkeypatch.setattr("pipeline.run.executors.task.child_command", lambda module: [sys.executable, "-c", text])
+    task = Task({}, "", None, {}, Unit("compile", "a"), "quantize/a", "k", {}, "")
+    with local_workers(1) as executor:
+        first, second = executor.submit(task), executor.submit(task)
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.05)
+    assert first.result(10).status == "died"
+    assert second.cancelled()
+    assert (tmp_path / "begun").read_text() == "x"
 
 
 HOLD = "from foundation.host_lock import {0}\nwith {0}({1}):\n    print('held', flush=True)\n    input()\n"
