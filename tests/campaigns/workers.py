@@ -46,6 +46,8 @@ def workers(scratch: Path, budget: int) -> list[Tally]:
     if find_spec("ray") is not None:
         with ray_of_two(scratch) as (address, head):
             tallies.append(_struck("--ray", ("--ray", address), begun, expected, budget, head))
+    else:
+        print("workers --ray: not done, Ray is not installed", file=sys.stderr, flush=True)
     return tallies
 
 
