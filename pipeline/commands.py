@@ -13,7 +13,11 @@ from foundation.errors import ExitCode, UsageError
 from pipeline.console import error_console, observer_of, print_result, show_fleet, show_night, show_outcome
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from pipeline.configuration import Configuration
+    from pipeline.run.executors.opening import Asked
+    from pipeline.run.executors.task import Executor
 
 
 def _folder(configuration: Configuration, run: Path | None) -> Any:
@@ -31,11 +35,19 @@ def _follow_if_another_leads() -> None:
         raise typer.Exit(0)
 
 
+def _executor(asked: Asked | None) -> AbstractContextManager[Executor | None]:
+    """Return what opens the executor that was asked for."""
+    from pipeline.run.executors.opening import Asked, opened_executor
+
+    return opened_executor(asked or Asked())
+
+
 def run_configuration(
     configuration: Configuration,
     run: Path | None,
     as_json: bool,
     quiet: bool,
+    asked: Asked | None = None,
     write_beside: Callable[[Path], Path] | None = None,
 ) -> None:
     """Do everything that a configuration asks for, show how it went, and end with its code."""
@@ -43,7 +55,8 @@ def run_configuration(
     from pipeline.flow import compile_and_validate
 
     _follow_if_another_leads()
-    outcome = compile_and_validate(configuration, _folder(configuration, run), observer_of(quiet))
+    with _executor(asked) as executor:
+        outcome = compile_and_validate(configuration, _folder(configuration, run), observer_of(quiet), executor)
     print_result(outcome.as_json()) if as_json else show_outcome(outcome)
     if write_beside is not None:
         written = write_beside(outcome.run.root)
@@ -61,6 +74,7 @@ def run_model(
     run: Path | None,
     as_json: bool,
     quiet: bool,
+    asked: Asked,
 ) -> None:
     """Judge an ONNX file on labelled images without a configuration, and write out the one that it stands for."""
     from pipeline.one_file.options import request_for
@@ -73,10 +87,12 @@ def run_model(
         )
     request = RunRequest(request_for(model, form), images, labels, given)
     configuration = configuration_of(request, observer_of(quiet))
-    run_configuration(configuration, run, as_json, quiet, lambda folder: write_configuration(configuration, folder))
+    run_configuration(
+        configuration, run, as_json, quiet, asked, lambda folder: write_configuration(configuration, folder)
+    )
 
 
-def run_night(config: Path, root: Path | None, as_json: bool, quiet: bool) -> None:
+def run_night(config: Path, root: Path | None, as_json: bool, quiet: bool, asked: Asked) -> None:
     """Do one configuration's night, bring the page over all nights up to date, and end with the night's code."""
     from pipeline.configuration_file import read_configuration
     from pipeline.flow import run_one_night
@@ -84,25 +100,29 @@ def run_night(config: Path, root: Path | None, as_json: bool, quiet: bool) -> No
     configuration = read_configuration(config)
     fleet = root or Path("runs/nightly")
     try:
-        result = run_one_night(configuration, root or fleet / configuration.name, observer_of(quiet))
+        with _executor(asked) as executor:
+            result = run_one_night(configuration, root or fleet / configuration.name, observer_of(quiet), executor)
     finally:
         _tell_all_nights(fleet)
     show_night(result, as_json)
     raise typer.Exit(result.exit_code)
 
 
-def run_several_nights(configs: list[Path], root: Path, minutes: float | None, as_json: bool, quiet: bool) -> None:
+def run_several_nights(
+    configs: list[Path], root: Path, minutes: float | None, as_json: bool, quiet: bool, asked: Asked
+) -> None:
     """Do the night of each configuration, bring the page over all nights up to date, and end with the worst code."""
     from pipeline.flow import run_one_night
     from pipeline.night.fleet import fleet_exit_code, read_members, run_fleet
 
     observer = observer_of(quiet)
-    nights = run_fleet(
-        read_members(configs, root),
-        lambda configuration, folder: run_one_night(configuration, folder, observer),
-        minutes,
-        observer.say,
-    )
+    with _executor(asked) as executor:
+        nights = run_fleet(
+            read_members(configs, root),
+            lambda configuration, folder: run_one_night(configuration, folder, observer, executor),
+            minutes,
+            observer.say,
+        )
     page = _tell_all_nights(root)
     show_fleet(nights, page, as_json)
     raise typer.Exit(fleet_exit_code(nights))

@@ -72,6 +72,12 @@ class NightlySettings(Settings):
     known_answers: bool = Field(
         False, description="require that the built-in reference model answers as known (`edgeproof doctor --deep`)"
     )
+    quiet_wait_minutes: float = Field(
+        2.0,
+        ge=0.0,
+        le=1440.0,
+        description="times wait so long, at most, until other processes leave the machine alone; 0: not at all",
+    )
     notices: NoticeSettings | None = Field(None, description="who is told when a night comes out otherwise")
 
 

@@ -19,6 +19,7 @@ from pipeline.configuration import Configuration
 from pipeline.judge.gates import judge
 from pipeline.places.keep import against_the_accepted_run
 from pipeline.places.of_run import ask_configured_places
+from pipeline.run.deliveries import remove_work
 from pipeline.run.images import prepare_images
 from pipeline.run.ledger import Ledger
 from pipeline.run.measurements import validate_models
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pipeline.night.accepted import Accepted
     from pipeline.night.nightly import NightlyResult
     from pipeline.night.recipe import Rerun
+    from pipeline.run.executors.task import Executor
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,23 @@ class RunOutcome:
         }
 
 
-def compile_and_validate(configuration: Configuration, run: RunFolder, observer: Observer) -> RunOutcome:
+def compile_and_validate(
+    configuration: Configuration,
+    run: RunFolder,
+    observer: Observer,
+    executor: Executor | None = None,
+    quiet_wait_minutes: float = 0.0,
+) -> RunOutcome:
     """Do everything that a configuration asks for, reuse what the run folder already holds, and write the report.
 
     A variant that fails costs its own measurements and makes the evidence incomplete; the others go on.
+
+    Args:
+        configuration: of the run.
+        run: its folder.
+        observer: who watches.
+        executor: whose workers compute ahead of this flow; None: it computes everything itself.
+        quiet_wait_minutes: at most so long, the times wait until other processes leave the machine alone.
 
     Raises:
         UsageError: another process holds the run folder, or the images cannot be used.
@@ -84,8 +99,12 @@ def compile_and_validate(configuration: Configuration, run: RunFolder, observer:
         given = take_given(configuration, ledger, observer)
         data = prepare_images(configuration, ledger, given, observer)
         model = make_model(configuration, ledger, data, given, observer)
+        if executor is not None:
+            from pipeline.run.executors.fan_out import fan_out
+
+            fan_out(configuration, ledger, data, model, executor, observer)
         models = compile_variants(configuration, ledger, data, model, tuple(configuration.variants), observer)
-        measurements = validate_models(configuration, ledger, data, models, observer)
+        measurements = validate_models(configuration, ledger, data, models, observer, quiet_wait_minutes)
         ask_configured_places(configuration, ledger, observer)
         return conclude(configuration, ledger, measurements, observer)
 
@@ -123,21 +142,24 @@ def run_until(
         return ExitCode.PASSED if ledger.record.all_stages_succeeded else ExitCode.INCOMPLETE
 
 
-def run_one_night(configuration: Configuration, root: Path, observer: Observer) -> NightlyResult:
+def run_one_night(
+    configuration: Configuration, root: Path, observer: Observer, executor: Executor | None = None
+) -> NightlyResult:
     """Do the whole run in a folder of tonight and compare it with the last accepted run."""
     from pipeline.night.nightly import run_nightly
     from pipeline.night.notices import notice_of, notice_of_error, notify
 
     notices = configuration.nightly.notices
+    rerun = partial(_rerun, configuration, observer, executor)
     try:
         result = run_nightly(
             configuration.name,
             root,
             configuration.sha256,
-            lambda run: _run_tonight(configuration, run, observer),
+            lambda run: _run_tonight(configuration, run, observer, executor),
             configuration.comparison,
             keep=configuration.nightly.keep,
-            rerun=partial(_rerun, configuration, observer) if configuration.nightly.rerun_accepted else None,
+            rerun=rerun if configuration.nightly.rerun_accepted else None,
         )
     except EdgeproofError as error:
         if notices is not None and root.is_dir():
@@ -149,7 +171,9 @@ def run_one_night(configuration: Configuration, root: Path, observer: Observer) 
     return replace(result, notes=(*result.notes, *notify(notices, root, notice_of(configuration.name, result))))
 
 
-def _run_tonight(configuration: Configuration, run: RunFolder, observer: Observer) -> ExitCode:
+def _run_tonight(
+    configuration: Configuration, run: RunFolder, observer: Observer, executor: Executor | None
+) -> ExitCode:
     if configuration.nightly.known_answers:
         from pipeline.machine.doctor import diagnose_deeply
 
@@ -157,10 +181,13 @@ def _run_tonight(configuration: Configuration, run: RunFolder, observer: Observe
         if wrong:
             told = "; ".join(f"{check.name}: {check.found}" for check in wrong)
             raise StageError(f"The reference model answers otherwise than known ({told}). {wrong[0].mend}")
-    return compile_and_validate(configuration, run, observer).exit_code
+    minutes = configuration.nightly.quiet_wait_minutes
+    return compile_and_validate(configuration, run, observer, executor, minutes).exit_code
 
 
-def _rerun(configuration: Configuration, observer: Observer, accepted: Accepted, folder: Path) -> Rerun:
+def _rerun(
+    configuration: Configuration, observer: Observer, executor: Executor | None, accepted: Accepted, folder: Path
+) -> Rerun:
     """Run the accepted recipe again; what keeps it from being run is told, and costs the night nothing."""
     from pipeline.judge.comparison import compare
     from pipeline.judge.evidence import read_evidence
@@ -170,7 +197,8 @@ def _rerun(configuration: Configuration, observer: Observer, accepted: Accepted,
     run = RunFolder(folder)
     observer.say("the night is red and its configuration is another one: the accepted recipe is run again")
     try:
-        compile_and_validate(accepted_configuration(accepted.evidence, configuration), run, observer)
+        recipe = accepted_configuration(accepted.evidence, configuration)
+        compile_and_validate(recipe, run, observer, executor, configuration.nightly.quiet_wait_minutes)
         evidence = read_evidence(run)
     except DiskError:
         raise
@@ -194,4 +222,5 @@ def conclude(
     with observer.stage("report"):
         report = write_report(ledger.run)
     ledger.write()  # the digests of the report
+    remove_work(ledger.run)
     return RunOutcome(ledger.run, exit_code, verdicts, report, ledger.record.gate_changes)

@@ -61,6 +61,15 @@ def stripes() -> PreparedData:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def nobody_else_on_this_host(tmp_path_factory):
+    """Let tests that run side by side not wait for each other's times."""
+    folder = tmp_path_factory.mktemp("host")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("foundation.host_lock.cache_folder", lambda: folder)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def every_report_is_valid():
     """Hold every `report.json` that a test makes against the published schema."""
     from reports import report_json

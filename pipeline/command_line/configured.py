@@ -23,11 +23,14 @@ from pipeline.command_line.options import (
     Mean,
     ModelLayout,
     Quiet,
+    Ray,
     RunPath,
     Scale,
     Seed,
+    Share,
     Source,
     Std,
+    Workers,
     of_config,
     of_model,
     of_search,
@@ -92,23 +95,28 @@ def run(
     fit: FitTo = None,
     crop_share: CropShare = None,
     seed: Seed = None,
+    workers: Workers = None,
+    ray: Ray = None,
+    share: Share = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Do everything: train or take the model, compile, validate, judge, report."""
     from pipeline.configuration_file import read_configuration
     from pipeline.one_file.options import is_model, refuse_options
+    from pipeline.run.executors.opening import Asked
 
     form = {
         "mean": mean, "std": std, "scale": scale, "layout": layout, "channel_order": channel_order,
         "answer_output": answer_output, "answers": answers, "image_size": image_size, "fit": fit,
         "crop_share": crop_share, "seed": seed,
     }  # fmt: skip
+    asked = Asked(workers, ray, share)
     if is_model(source):
-        run_model(source, images, labels, given or [], form, run, as_json, quiet)
+        run_model(source, images, labels, given or [], form, run, as_json, quiet, asked)
     else:
         refuse_options(source, "a model (MODEL.onnx)", images=images, labels=labels, given=given, **form)
-        run_configuration(read_configuration(source), run, as_json, quiet)
+        run_configuration(read_configuration(source), run, as_json, quiet, asked)
 
 
 def train(config: ConfigPath, run: RunPath = None, as_json: AsJson = False, quiet: Quiet = False) -> None:

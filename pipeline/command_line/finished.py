@@ -13,6 +13,9 @@ from pipeline.command_line.options import (
     AsJson,
     ExistingRun,
     Quiet,
+    Ray,
+    Share,
+    Workers,
 )
 from pipeline.commands import run_night, run_several_nights
 from pipeline.console import observer_of, open_in_browser, print_result
@@ -80,15 +83,21 @@ def nightly(
         typer.Option(help="folder of the nights (default: runs/nightly/NAME); of several, each has one below it"),
     ] = None,
     minutes: Annotated[float | None, typer.Option(help="of several: none is begun after so many")] = None,
+    workers: Workers = None,
+    ray: Ray = None,
+    share: Share = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Run unattended under a lock and compare with the last accepted run."""
+    from pipeline.run.executors.opening import Asked
+
+    asked = Asked(workers, ray, share)
     if len(configs) > 1:
-        run_several_nights(configs, root or Path("runs/nightly"), minutes, as_json, quiet)
+        run_several_nights(configs, root or Path("runs/nightly"), minutes, as_json, quiet, asked)
     if minutes is not None:
         raise UsageError("--minutes: expected several configurations, found one. It ends between them; leave it out.")
-    run_night(configs[0], root, as_json, quiet)
+    run_night(configs[0], root, as_json, quiet, asked)
 
 
 def accept(

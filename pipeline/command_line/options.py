@@ -19,6 +19,15 @@ ExistingRun = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")
 AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON on stdout")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress on stderr")]
 
+Workers = Annotated[
+    int | None, _option("Where the work is done", "processes on this host (default: 1, one stage after the other)")
+]
+Ray = Annotated[str | None, _option("Where the work is done", "a Ray cluster: HOST:PORT, ray://HOST:PORT or auto")]
+Share = Annotated[
+    str | None,
+    _option("Where the work is done", "URL (fsspec) for the run's files, where the cluster does not see its folder"),
+]
+
 # `run` and `quantize` take two kinds of source, and --help shows the options of each by themselves.
 of_config, of_model, of_search = (
     partial(_option, panel) for panel in ("Of a configuration", "Of an ONNX file", "Of an ONNX file, --method tuned")

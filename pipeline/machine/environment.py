@@ -34,18 +34,23 @@ def describe() -> Environment:
     Raises:
         UsageError: the environment variable for Intel Neural Compressor's worker names something unusable.
     """
-    cpu = detect_cpu()
     versions = {requirement.name: installed_version(requirement.name) for requirement in requirements()}
     return Environment(
         edgeproof=installed_version(DISTRIBUTION),
         python=platform.python_version(),
         platform=platform.platform(),
-        cpu=replace(cpu, model=processor_name(cpu), features=relevant_features(cpu)),
+        cpu=described_cpu(),
         packages={name: found for name, found in sorted(versions.items()) if found is not None},
         providers=tuple(available_providers()),
         neural_compressor=worker_versions(),
         sources_sha256=sources_sha256("pipeline.flow"),
     )
+
+
+def described_cpu() -> Cpu:
+    """Return this machine's processor as a record has it."""
+    cpu = detect_cpu()
+    return replace(cpu, model=processor_name(cpu), features=relevant_features(cpu))
 
 
 def relevant_features(cpu: Cpu) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from calibration_data.image_folder import UnlabelledImages, unlabelled_data
 from foundation.artifacts import OnnxModel
 from foundation.errors import UsageError
 from foundation.files import read_json, write_bytes
+from foundation.host_lock import alone_on_host, computing
 from foundation.notes import float_layers
 from foundation.progress import Observer, Progress
 from foundation.settings import Settings
@@ -123,7 +124,8 @@ def _best(job: Job, settings: AutoSettings, output: Path) -> tuple[OnnxModel, Sp
 def _compiled(job: Job, request: CompileRequest, settings: Settings, output: Path) -> OnnxModel:
     """Return the file of one method, in a folder of its own."""
     path = job.scratch / request.quantizer / output.name
-    with job.observer.stage(f"compile {request.method}") as advance, _about(request.model, job.source.path):
+    stage = job.observer.stage(f"compile {request.method}")
+    with computing(), stage as advance, _about(request.model, job.source.path):
         if isinstance(settings, TunedSettings):
             return _searched(job, settings, path, output, advance)
         data = unlabelled_data(job.shown, job.preprocessing or _NO_PREPROCESSING)
@@ -155,7 +157,7 @@ def _agreement(job: Job, compiled: OnnxModel, images: UnlabelledImages) -> Agree
 def _speeds(job: Job, compiled: Sequence[OnnxModel]) -> tuple[Speed, ...]:
     if job.preprocessing is None:
         return (Speed(None, None, 0, "no images were given"),) * len(compiled)
-    with job.observer.stage("time beside the float file") as advance:
+    with alone_on_host(job.observer.say), job.observer.stage("time beside the float file") as advance:
         return measure_speed(job.source, compiled, np.asarray(job.shown.pixels[0]), job.batch_size, advance)
 
 

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from foundation.artifacts import OnnxModel
 from foundation.errors import DiskError, ExitCode, NotMeasuredError, StageError, UsageError
-from foundation.files import JSON, sha256_of_file, sha256_of_json
+from foundation.files import JSON, sha256_of_json
+from foundation.host_lock import computing
 from foundation.record import (
     FORMAT_VERSION,
     FileRecord,
@@ -34,12 +35,13 @@ from foundation.record import (
 from foundation.run_files import Stamp, record_of_file, stamps_below
 from foundation.run_folder import RunFolder
 from foundation.versions import versions_of
+from pipeline.run.deliveries import Performer, are_as_written, find_delivery
 from pipeline.run.sources import sources_sha256
 
 if TYPE_CHECKING:
     from calibration_data.prepared import PreparedData
 
-_COMPUTING_PACKAGES = (
+COMPUTING_PACKAGES = (
     "torch", "onnx", "onnxruntime", "onnxscript", "onnx-ir", "numpy", "scipy", "scikit-learn", "pillow",
     "safetensors", "pydicom", "python-gdcm", "pylibjpeg-openjpeg",
 )  # fmt: skip
@@ -81,14 +83,14 @@ class Stage:
                 "inputs": dict(self.inputs),
                 "settings": self.settings,
                 "source": sources_sha256(*self.modules),
-                "versions": versions_of(_COMPUTING_PACKAGES),
+                "versions": versions_of(COMPUTING_PACKAGES),
             }
         )
 
 
 def stage_of_answers(
     kind: str,
-    ledger: Ledger,
+    performer: Performer,
     data: PreparedData,
     files: tuple[OnnxModel, OnnxModel],
     settings: Mapping[str, JSON],
@@ -99,7 +101,7 @@ def stage_of_answers(
 
     Args:
         kind: what is asked.
-        ledger: of the run.
+        performer: of the run's stages.
         data: the images.
         files: fp32 and the file that is asked.
         settings: what the configuration says about it.
@@ -111,7 +113,7 @@ def stage_of_answers(
         kind=kind,
         subject=model.variant,
         inputs={"model": model.sha256, "fp32": fp32.sha256, "data": data.sha256},
-        settings={**settings, "processor": asdict(ledger.record.environment.cpu)},
+        settings={**settings, "processor": asdict(performer.record.environment.cpu)},
         modules=modules,
         outputs=outputs,
     )
@@ -126,12 +128,14 @@ class Ledger:
         record: of this run, as far as it has come; replaced with every step.
         earlier: what an earlier run in the same folder recorded, for reuse; None where there was none.
         stamps: of the files that were recorded, or that nobody of ours wrote, when they were last looked at.
+        given_up: name of a stage → why this process must not compute it: it broke every worker that tried.
     """
 
     run: RunFolder
     record: RunRecord
     earlier: RunRecord | None
     stamps: Mapping[str, Stamp] = field(default_factory=dict)
+    given_up: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def open(cls, run: RunFolder, record: RunRecord) -> Ledger:
@@ -163,10 +167,11 @@ class Ledger:
             UsageError: likewise.
         """
         key = stage.key
-        started = time.perf_counter()
         reusable = self._is_reusable(stage, key)
+        delivery = None if reusable else find_delivery(self.run, stage, key)
+        started = time.perf_counter()
         try:
-            result = read() if reusable else compute()
+            result = read() if reusable or delivery is not None else self._compute(stage, compute)
         except (OSError, DiskError):
             raise  # the disk or the system refused: no fault of the stage, and nothing else would fare better
         except (StageError, UsageError) as error:
@@ -179,8 +184,15 @@ class Ledger:
             message = f"{stage.name}: an unexpected {type(error).__name__}: {error}. `edgeproof --debug` shows where."
             self._add(stage, key, "failed", time.perf_counter() - started, message)
             raise StageError(message) from error
-        self._add(stage, key, "reused" if reusable else "done", time.perf_counter() - started, None)
+        seconds = time.perf_counter() - started if delivery is None else delivery.seconds
+        self._add(stage, key, "reused" if reusable else "done", seconds, None)
         return result
+
+    def _compute(self, stage: Stage, compute: Callable[[], T]) -> T:
+        if stage.name in self.given_up:
+            raise StageError(self.given_up[stage.name])
+        with computing():
+            return compute()
 
     def describe_data(self, data: PreparedData) -> None:
         """Record what the images are."""
@@ -221,10 +233,7 @@ class Ledger:
         record = next((one for one in earlier if one.name == stage.name), None)
         if record is None or record.key != key or not record.succeeded:
             return False
-        return bool(stage.outputs) and all(
-            path.is_file() and record.outputs.get(self._relative(path)) == sha256_of_file(path)
-            for path in stage.outputs
-        )
+        return are_as_written(self.run, stage, record.outputs)
 
     def _add(self, stage: Stage, key: str, status: Status, seconds: float, error: str | None) -> None:
         succeeded = status in ("done", "reused")

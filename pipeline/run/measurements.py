@@ -13,12 +13,14 @@ from foundation.answer_documents import write_answers
 from foundation.artifacts import OnnxModel
 from foundation.errors import DiskError, StageError, UsageError
 from foundation.files import write_json
+from foundation.host_lock import alone_on_host
 from foundation.image_by_image import ImageByImage, write_image_by_image
 from foundation.measurements import Measurement, read_measurements, write_measurements
 from foundation.metrics import METRICS
 from foundation.progress import Observer
 from foundation.versions import commit_of
 from pipeline.configuration import Configuration
+from pipeline.run.deliveries import Performer
 from pipeline.run.ledger import Ledger, stage_of_answers
 from pipeline.run.operating import measure_operating_points
 from pipeline.run.robustness import measure_under_change
@@ -34,8 +36,18 @@ def validate_models(
     data: PreparedData,
     models: list[OnnxModel],
     observer: Observer,
+    quiet_wait_minutes: float = 0.0,
 ) -> list[Measurement]:
-    """Measure accuracy, saliency and latency of every file, and write it all; each file gets its saliency twin."""
+    """Measure accuracy, saliency and latency of every file, and write it all; each file gets its saliency twin.
+
+    Args:
+        configuration: of the run.
+        ledger: of the run.
+        data: the images.
+        models: the files, fp32 first.
+        observer: who watches.
+        quiet_wait_minutes: at most so long, the times wait until other processes leave the machine alone.
+    """
     from stages.validate.answers import Predictions
     from stages.validate.suspicion import suspicions
 
@@ -44,7 +56,7 @@ def validate_models(
     for model in models:
         try:
             with observer.stage(f"validate {model.variant}") as progress:
-                answers = _measure_answers(configuration, ledger, data, fp32, model)
+                answers = measure_answers(configuration, ledger, data, fp32, model)
                 measurements += answers
                 measurements += measure_operating_points(configuration, ledger, data, fp32, model)
                 if model is fp32:
@@ -60,7 +72,7 @@ def validate_models(
             observer.say(f"✗ {model.variant}: {error}")
             if model is fp32:
                 raise
-    measurements += _timed(configuration, ledger, data, models, observer)
+    measurements += _timed(configuration, ledger, data, models, observer, quiet_wait_minutes)
     _place(configuration, ledger, data, models, observer)
     measurements += _absent(configuration, ledger, data.task, measurements)
     write_measurements(ledger.run.measurements, measurements)
@@ -69,8 +81,8 @@ def validate_models(
     return measurements
 
 
-def _measure_answers(
-    configuration: Configuration, ledger: Ledger, data: PreparedData, fp32: OnnxModel, model: OnnxModel
+def measure_answers(
+    configuration: Configuration, performer: Performer, data: PreparedData, fp32: OnnxModel, model: OnnxModel
 ) -> Sequence[Measurement]:
     """Answer the test images with a file and measure its size and its answers.
 
@@ -81,7 +93,7 @@ def _measure_answers(
     from stages.validate.answers import Predictions
     from stages.validate.subgroups import subgroups_of
 
-    run, settings = ledger.run, configuration.validation.accuracy
+    run, settings = performer.run, configuration.validation.accuracy
     is_baseline = model.variant == fp32.variant
     path = run.root / "validate" / "measured" / f"{model.variant}.json"
     predictions_path = run.predictions(model.variant)
@@ -109,24 +121,30 @@ def _measure_answers(
 
     stage = stage_of_answers(
         "validate",
-        ledger,
+        performer,
         data,
         (fp32, model),
         {"accuracy": settings.model_dump(mode="json")},
         ("stages.validate.accuracy",),
         (path, predictions_path),
     )
-    return ledger.perform(stage, compute, partial(read_measurements, path))
+    return performer.perform(stage, compute, partial(read_measurements, path))
 
 
 def _timed(
-    configuration: Configuration, ledger: Ledger, data: PreparedData, models: list[OnnxModel], observer: Observer
+    configuration: Configuration,
+    ledger: Ledger,
+    data: PreparedData,
+    models: list[OnnxModel],
+    observer: Observer,
+    quiet_wait_minutes: float,
 ) -> list[Measurement]:
-    """Time every file, and write down how the machine was before and after."""
+    """Time every file beside no other work of ours, and write down how the machine was before and after."""
     from stages.validate.latency import measure_latency
-    from stages.validate.machine_state import Watched, machine_state
+    from stages.validate.machine_state import Watched, machine_state, wait_until_quiet
 
-    with observer.stage("latency") as progress:
+    with alone_on_host(observer.say), observer.stage("latency") as progress:
+        wait_until_quiet(60 * quiet_wait_minutes, observer.say)
         before = machine_state()
         found = measure_latency(models, data.test.images[0], configuration.validation.latency, progress)
         watched = Watched(before, machine_state())

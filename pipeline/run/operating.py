@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from foundation.artifacts import OnnxModel
 from foundation.measurements import Measurement, read_measurements, write_measurements
 from pipeline.configuration import Configuration
-from pipeline.run.ledger import Ledger, stage_of_answers
+from pipeline.run.deliveries import Performer
+from pipeline.run.ledger import stage_of_answers
 
 if TYPE_CHECKING:
     from calibration_data.prepared import PreparedData
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def measure_operating_points(
-    configuration: Configuration, ledger: Ledger, data: PreparedData, fp32: OnnxModel, model: OnnxModel
+    configuration: Configuration, performer: Performer, data: PreparedData, fp32: OnnxModel, model: OnnxModel
 ) -> Sequence[Measurement]:
     """Return what a file is worth at the thresholds; of fp32, which comes first, choose them; nothing where unasked.
 
@@ -30,12 +31,12 @@ def measure_operating_points(
     settings, accuracy = configuration.validation.operating_points, configuration.validation.accuracy
     if settings is None:
         return ()
-    run, is_baseline = ledger.run, model.variant == fp32.variant
+    run, is_baseline = performer.run, model.variant == fp32.variant
     path = run.root / "validate" / "measured" / "operating" / f"{model.variant}.json"
     predictions = run.validation_predictions(model.variant)
     stage = stage_of_answers(
         "operating",
-        ledger,
+        performer,
         data,
         (fp32, model),
         {"operating_points": settings.model_dump(mode="json"), "accuracy": accuracy.model_dump(mode="json")},
@@ -43,7 +44,7 @@ def measure_operating_points(
         (path, predictions, *((run.operating_points,) if is_baseline else ())),
     )
     asked = _Asked(run, data, fp32, model, settings, accuracy)
-    return ledger.perform(stage, partial(_measure, asked, path), partial(read_measurements, path))
+    return performer.perform(stage, partial(_measure, asked, path), partial(read_measurements, path))
 
 
 @dataclass(frozen=True)

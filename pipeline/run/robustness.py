@@ -11,7 +11,8 @@ from foundation.artifacts import OnnxModel
 from foundation.measurements import Measurement, read_measurements, write_measurements
 from foundation.progress import Progress
 from pipeline.configuration import Configuration
-from pipeline.run.ledger import Ledger, stage_of_answers
+from pipeline.run.deliveries import Performer
+from pipeline.run.ledger import stage_of_answers
 
 if TYPE_CHECKING:
     from calibration_data.prepared import PreparedData
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 def measure_under_change(
     configuration: Configuration,
-    ledger: Ledger,
+    performer: Performer,
     data: PreparedData,
     fp32: OnnxModel,
     model: OnnxModel,
@@ -29,12 +30,12 @@ def measure_under_change(
     settings = configuration.validation.robustness
     if settings is None:
         return ()
-    run, is_baseline = ledger.run, model.variant == fp32.variant
+    run, is_baseline = performer.run, model.variant == fp32.variant
     path = run.root / "validate" / "measured" / "robustness" / f"{model.variant}.json"
     answers = run.answers_under_change(model.variant)
     stage = stage_of_answers(
         "robustness",
-        ledger,
+        performer,
         data,
         (fp32, model),
         {
@@ -46,7 +47,7 @@ def measure_under_change(
     )
     reference = None if is_baseline else run.answers_under_change("fp32")
     compute = partial(_measure, configuration, data, model, (path, answers), reference, progress)
-    return ledger.perform(stage, compute, partial(read_measurements, path))
+    return performer.perform(stage, compute, partial(read_measurements, path))
 
 
 def _measure(

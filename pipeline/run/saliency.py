@@ -21,7 +21,8 @@ from foundation.measurements import (
     write_measurements,
 )
 from foundation.progress import Observer, Progress
-from pipeline.run.ledger import Ledger, Stage
+from pipeline.run.deliveries import Performer, work_folder
+from pipeline.run.ledger import Stage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,7 +40,7 @@ class Explaining:
 
     Attributes:
         settings: methods, images and how finely.
-        ledger: of the run.
+        performer: of the run's stages.
         data: the images.
         fp32: the baseline.
         model: the file.
@@ -47,7 +48,7 @@ class Explaining:
     """
 
     settings: SaliencySettings
-    ledger: Ledger
+    performer: Performer
     data: PreparedData
     fp32: OnnxModel
     model: OnnxModel
@@ -91,6 +92,20 @@ def explain_model(task: Explaining, without_reference: dict[str, str], observer:
     return found
 
 
+def explain_by_one_method(task: Explaining, method: str, observer: Observer) -> None:
+    """Do the stages of one method alone; its maps of fp32 are there, unless the file is fp32.
+
+    Raises:
+        StageError: the file cannot be explained by it.
+    """
+    files, reasons = _explained_files(
+        replace(task, settings=task.settings.model_copy(update={"methods": (method,)})), observer
+    )
+    if method in reasons:
+        raise StageError(reasons[method])
+    _explain_by(task, method, files)
+
+
 def _explained_files(task: Explaining, observer: Observer) -> tuple[ExplainedFiles, dict[str, str]]:
     """Write what a file is explained by, and return it with the reason for each method that lacks what it needs.
 
@@ -112,7 +127,9 @@ def _explained_files(task: Explaining, observer: Observer) -> tuple[ExplainedFil
             outputs=(path,),
         )
         try:
-            made[kind] = task.ledger.perform(stage, partial(_write_twin, task.model.path, kind), partial(Path, path))
+            made[kind] = task.performer.perform(
+                stage, partial(_write_twin, task.model.path, kind), partial(Path, path)
+            )
         except DiskError:
             raise
         except (StageError, UsageError) as error:
@@ -157,7 +174,7 @@ def _explain_by(task: Explaining, method: str, files: ExplainedFiles) -> Sequenc
     Raises:
         StageError: a logit or a gradient is not finite.
     """
-    run, settings, model = task.ledger.run, task.settings, task.model
+    run, settings, model = task.performer.run, task.settings, task.model
     path = run.root / "validate" / "measured" / f"{model.variant}.{method}.json"
     maps_path, values_path = run.maps(model.variant, method), run.map_values(model.variant, method)
 
@@ -192,12 +209,12 @@ def _explain_by(task: Explaining, method: str, files: ExplainedFiles) -> Sequenc
         },
         settings={
             "saliency": settings.model_dump(mode="json", exclude={"methods"}),
-            "processor": asdict(task.ledger.record.environment.cpu),
+            "processor": asdict(task.performer.record.environment.cpu),
         },
         modules=("stages.validate.fidelity", "stages.validate.maps.methods", "stages.saliency_twin.drawing"),
         outputs=(path, maps_path, values_path),
     )
-    return task.ledger.perform(stage, compute, partial(read_measurements, path))
+    return task.performer.perform(stage, compute, partial(read_measurements, path))
 
 
 def _explained(task: Explaining) -> tuple[NDArray[np.int64], ExplainedImages]:
@@ -207,7 +224,7 @@ def _explained(task: Explaining) -> tuple[NDArray[np.int64], ExplainedImages]:
     from stages.validate.explained import explained_classes, images_to_explain
 
     test, settings = task.data.test, task.settings
-    answers = Predictions.read("fp32", task.ledger.run.predictions("fp32")).logits
+    answers = Predictions.read("fp32", task.performer.run.predictions("fp32")).logits
     index = images_to_explain(test, settings.images, settings.seed)
     targets = explained_classes(answers, test.mask_class, task.data.task)[index]
     return index, ExplainedImages.of(test, index, targets, task.data.task)
@@ -223,7 +240,7 @@ def _counterparts(task: Explaining, explainer: Explainer, images: ExplainedImage
     from stages.validate.map_values import read_map_values
     from stages.validate.maps.queries import mean_colour
 
-    run, settings, method = task.ledger.run, task.settings, explainer.method
+    run, settings, method = task.performer.run, task.settings, explainer.method
     session = open_session(task.model.path, "cpu", settings.threads)
     fill = mean_colour(session)[:, None, None]
     against = Counterparts(
@@ -283,7 +300,7 @@ def _randomised_maps(
     from stages.validate.randomised import write_randomised
     from stages.validate.saliency import explain
 
-    with _folder_for_a_while(task.ledger.run.root / "validate" / "randomised") as folder:
+    with _folder_for_a_while(work_folder(task.performer.run) / "randomised" / method) as folder:
         path = folder / "fp32.onnx"
         write_randomised(task.fp32.path, path, seed, topmost)
         kind = SALIENCY_METHODS[method].runs_on

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from foundation.artifacts import OnnxModel
 from foundation.errors import DiskError, StageError, UsageError
-from foundation.progress import Observer
+from foundation.progress import Observer, Progress
+from foundation.run_folder import RunFolder
 from foundation.settings import without_paths
 from pipeline.configuration import Configuration, given_paths
+from pipeline.run.deliveries import Performer
 from pipeline.run.ledger import Ledger, Stage
 from pipeline.run.model import Model, own_network_source
 from stages.compilers import COMPILERS, CompileTask
@@ -30,23 +32,9 @@ def compile_variants(
     """Compile the named variants; return the float baseline and those that succeeded."""
     models = [model.float_file]
     for variant in variants:
-        stage = _stage(configuration, ledger, data, model, variant)
         try:
             with observer.stage(f"compile {variant}") as progress:
-                settings, path = configuration.variants[variant], ledger.run.model(variant)
-                task = CompileTask(
-                    variant,
-                    settings,
-                    model.float_file,
-                    data,
-                    path,
-                    model.checkpoint,
-                    configuration.export,
-                    stage.key,
-                    progress,
-                )
-                compute = partial(COMPILERS[settings.method].compile, task)
-                compiled = ledger.perform(stage, compute, partial(OnnxModel.read, path))
+                compiled = compile_variant(configuration, ledger, data, model, variant, progress)
         except DiskError:
             raise
         except (StageError, UsageError) as error:
@@ -57,14 +45,45 @@ def compile_variants(
     return models
 
 
+def compile_variant(
+    configuration: Configuration,
+    performer: Performer,
+    data: PreparedData,
+    model: Model,
+    variant: str,
+    progress: Progress,
+) -> OnnxModel:
+    """Compile one variant.
+
+    Raises:
+        StageError: its method failed.
+        UsageError: its file from elsewhere is not usable.
+    """
+    stage = _stage(configuration, performer.run, data, model, variant)
+    settings, path = configuration.variants[variant], performer.run.model(variant)
+    task = CompileTask(
+        variant,
+        settings,
+        model.float_file,
+        data,
+        path,
+        model.checkpoint,
+        configuration.export,
+        stage.key,
+        progress,
+    )
+    compute = partial(COMPILERS[settings.method].compile, task)
+    return performer.perform(stage, compute, partial(OnnxModel.read, path))
+
+
 def _stage(
     configuration: Configuration,
-    ledger: Ledger,
+    run: RunFolder,
     data: PreparedData,
     model: Model,
     variant: str,
 ) -> Stage:
-    settings, path = configuration.variants[variant], ledger.run.model(variant)
+    settings, path = configuration.variants[variant], run.model(variant)
     compiler = COMPILERS[settings.method]
     inputs = {"parent": model.float_file.sha256, "data": data.sha256}
     if compiler.starts_from == "checkpoint" and model.checkpoint is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,9 @@ from foundation.processor import detect_cpu
 
 MOST_BY_OTHERS = 0.1
 """Share of the machine that other processes may take before its times are told to be those of a busy machine."""
+
+_LOOK_S = 2.0
+"""How long the machine is watched before it is called quiet; the clock of /proc/stat has steps of 0.01 s."""
 
 _CPU = Path("sys/devices/system/cpu")
 _CGROUP = Path("sys/fs/cgroup")
@@ -123,6 +126,39 @@ def machine_state(root: Path = Path("/")) -> MachineState:
         own_busy_s=sum(times[:4]),
         clock_s=time.monotonic(),
     )
+
+
+def wait_until_quiet(
+    seconds: float,
+    say: Callable[[str], None],
+    state: Callable[[], MachineState] = machine_state,
+    sleep: Callable[[float], None] = time.sleep,
+) -> bool:
+    """Wait until other processes leave the machine alone, and return whether they do or nobody can tell.
+
+    Args:
+        seconds: to wait at most; 0: not at all, nothing is looked at.
+        say: hears that, and for how long, there is a wait, and that it was in vain.
+        state: of the machine now.
+        sleep: waits for so many seconds.
+    """
+    if seconds <= 0:
+        return True
+    began = before = state()
+    told = False
+    while True:
+        sleep(min(_LOOK_S, seconds))
+        now = state()
+        share = Watched(before, now).others_share
+        if share is None or share <= MOST_BY_OTHERS:
+            return True
+        if now.clock_s - began.clock_s >= seconds:
+            say(f"! After {seconds / 60:.3g} min others still take {share:.0%} of this machine: times are taken now.")
+            return False
+        if not told:
+            say(f"other processes take {share:.0%} of this machine: the times wait, {seconds / 60:.3g} min at most")
+            told = True
+        before = now
 
 
 def _turbo(root: Path) -> bool | None:

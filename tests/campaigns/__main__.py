@@ -21,6 +21,7 @@ from network import network
 from places import places
 from signals import signals
 from small_commands import COMMANDS
+from workers import workers
 
 WARM: Mapping[str, Callable[[Warm], list[Tally]]] = {
     "kills": kills,
@@ -35,6 +36,7 @@ PLAIN: Mapping[str, Callable[[Path, int], list[Tally]]] = {
     "network": network,
     "signals": signals,
     "browser": browser,
+    "workers": workers,
 }
 """Campaigns on whole processes."""
 

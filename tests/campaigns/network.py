@@ -1,8 +1,9 @@
 """Trace a run's system calls: no socket has an address outside the machine, and nothing is written elsewhere.
 
-Allowed are the run folder, the temporary folder, `/dev`, `/proc`, and the caches of Matplotlib (fonts) and PyTorch. A
-socket without an address is allowed too: in Neural Compressor's environment, libuuid asks the kernel for the network
-card's number through one. Without strace, the run is made in a network namespace that has nothing in it.
+Allowed are the run folder, the temporary folder, `/dev`, `/proc`, the caches of Matplotlib (fonts) and PyTorch, and
+the host's locks in our own. A socket without an address is allowed too: in Neural Compressor's environment, libuuid
+asks the kernel for the network card's number through one. Without strace, the run is made in a network namespace that
+has nothing in it.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ CONFIGURATION: dict[str, Any] = {
         "latency": {"rounds": 5, "queries_per_round": 1, "warmup_queries": 0, "time_budget_s": 0.0},
     },
     "gates": [{"metric": "size_bytes", "variant": "fp16", "at_most": 0.9, "relative_to_fp32": "ratio"}],
-    "nightly": {"keep": 2},
+    "nightly": {"keep": 2, "quiet_wait_minutes": 0.0},
 }
 
 TUNED: dict[str, Any] = {

@@ -46,6 +46,12 @@ def test_a_signal_ends_a_run_and_its_children() -> None:
     assert found_by("signals", "--budget", "1") == ""
 
 
+@ON_LINUX
+@pytest.mark.long
+def test_a_run_whose_workers_are_killed_is_the_same() -> None:
+    assert found_by("workers", "--budget", "1") == ""
+
+
 @pytest.mark.long
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium is not installed")
 def test_no_text_of_a_report_runs_in_a_browser() -> None:

@@ -15,7 +15,7 @@ COMMANDS = {
     "demo", "init", "run", "train", "export", "quantize", "validate", "report", "nightly", "accept", "compare",
     "doctor",
 }  # fmt: skip
-COMMAND_LINE = re.compile(r"(?:^ *(?:- )?|run: |/bin/|`)edgeproof (\S+)", re.MULTILINE)
+COMMAND_LINE = re.compile(r"(?:^ *(?:- )?|run: |/bin/|`)edgeproof\"? (\S+)", re.MULTILINE)
 
 
 def commands_in(path: Path) -> list[str]:
@@ -36,6 +36,7 @@ def test_each_way_of_starting_it_starts_the_nightly() -> None:
         "edgeproof-nightly.timer": [],
         "github-workflow.yml": ["doctor", "nightly", "accept"],
         "gitlab-ci.yml": ["doctor", "nightly"],
+        "ray-nightly.sh": ["nightly"],
         "kubernetes.yaml": [],  # the image's entry point is the program: see below
         "Containerfile": [],
     }
@@ -99,6 +100,24 @@ def test_crontab_has_one_line_that_prints_only_when_red(tmp_path: Path) -> None:
         program.chmod(0o755)
         told = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False)
         assert told.stdout == printed
+
+
+def test_the_host_that_takes_times_joins_ray_without_a_cpu_for_tasks(tmp_path: Path) -> None:
+    said = tmp_path / "said.txt"
+    (tmp_path / "bin").mkdir()
+    for name in ("ray", "edgeproof", "pgrep"):
+        program = tmp_path / "bin" / name
+        program.write_text(
+            f"#!/bin/sh\necho {name} $* >> {said}\nexit {3 if name == 'edgeproof' else int(name == 'pgrep')}\n"
+        )
+        program.chmod(0o755)
+    environment = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "VENV": str(tmp_path)}
+    script = ["/bin/sh", FOLDER / "ray-nightly.sh", "head:6379", "one.yaml", "two.yaml"]
+    assert subprocess.run(script, env=environment, check=False).returncode == 3
+    assert said.read_text().splitlines()[1:] == [
+        "ray start --address=head:6379 --num-cpus=0",
+        "edgeproof nightly one.yaml two.yaml --ray head:6379",
+    ]
 
 
 def test_readme_is_short_and_names_every_file() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from foundation.measurements import Measurement
-from stages.validate.machine_state import MachineState, Watched, machine_state
+from stages.validate.machine_state import MachineState, Watched, machine_state, wait_until_quiet
 
 STATE = MachineState("EPYC", 8, 8, None, None, None, None, (0.5, 0.5, 0.5), 100.0, 10.0, 1000.0)
 
@@ -61,3 +61,31 @@ def test_the_warning_stands_beside_every_time_and_nothing_else() -> None:
     assert "50%" in str(marked[0].remarks["busy"])
     assert marked[1] == rows[1]
     assert Watched(STATE, STATE).marked(rows) == rows
+
+
+@pytest.mark.parametrize(
+    ("others_s_in_2_s", "is_quiet", "waited_s", "said"),
+    [
+        ([1.0], True, 2.0, []),
+        ([8.0, 8.0, 1.0], True, 6.0, ["other processes take 50%"]),
+        ([8.0] * 9, False, 10.0, ["other processes take 50%", "After 0.167 min others still take 50%"]),
+    ],
+)
+def test_times_wait_until_others_leave_the_machine_alone(
+    others_s_in_2_s: list[float], is_quiet: bool, waited_s: float, said: list[str]
+) -> None:
+    """10 s at most, on 8 cores, which have 16 core seconds in 2 s."""
+    states, naps, told = [STATE], list[float](), list[str]()
+    for others_s in others_s_in_2_s:
+        last = states[-1]
+        assert last.busy_s is not None
+        states.append(replace(last, clock_s=last.clock_s + 2, busy_s=last.busy_s + others_s))
+    found = wait_until_quiet(10.0, told.append, iter(states).__next__, naps.append)
+    assert (found, sum(naps)) == (is_quiet, waited_s)
+    assert all(part in line for part, line in zip(said, told, strict=True))
+
+
+def test_nobody_waits_where_nothing_is_told_or_asked() -> None:
+    blind = replace(STATE, busy_s=None)
+    assert wait_until_quiet(60.0, pytest.fail, lambda: blind, lambda seconds: None)
+    assert wait_until_quiet(0.0, pytest.fail, pytest.fail, pytest.fail)

@@ -1,0 +1,1 @@
+"""One seam for fan-out: workers compute a run's stages ahead of its own flow, file in, file out."""
