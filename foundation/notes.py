@@ -156,6 +156,7 @@ class TunedNotes(Settings):
         sensitivity: the layers, the costliest for the logits first.
         misses: name of each limit that the chosen file breaks → by how much; empty where it keeps them all.
         without_gradient: why maps are compared by occlusion; "" where they are gradient maps.
+        timed_at: the place that speed was measured at; None for ONNX Runtime on the processor at hand.
     """
 
     method: Literal["tuned"] = "tuned"
@@ -165,6 +166,7 @@ class TunedNotes(Settings):
     sensitivity: tuple[SensitivityNote, ...]
     misses: Mapping[str, float] = Field(default_factory=dict)
     without_gradient: str = ""
+    timed_at: str | None = None
 
     @property
     def map_method(self) -> str:

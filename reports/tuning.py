@@ -16,7 +16,7 @@ from reports.facts import Facts
 from reports.limits import missed
 from reports.tables import Cell, Column, Row, Table, absent
 
-LONG_NOTES = {"method", "search", "sensitivity", "misses"}
+LONG_NOTES = {"method", "search", "sensitivity", "misses", "timed_at"}
 """Notes that this section or the line above shows, and the list of files need not repeat."""
 MOST_LAYERS = 20
 """Layers in chart and table; the rest cost less than these."""
@@ -84,6 +84,7 @@ def search_section(variant: str, limits: Mapping[str, JSON], notes: TunedNotes) 
             if notes.misses
             else "The fastest of these was chosen; of files that are as fast, the one furthest inside the limits."
         )
+        + (f" Speed was measured at the place {notes.timed_at}." if notes.timed_at else "")
     )
     return Search(
         variant,

@@ -158,7 +158,8 @@ def _search(notes: TunedNotes, limits: Mapping[str, JSON]) -> Iterator[tuple[str
     if notes.without_gradient:
         yield "gradients", f"{NOT_MEASURED}, so occlusion compares the files: {notes.without_gradient}"
     if speed:
-        yield "speed-up", f"{_estimate(speed, '×')}, one thread, {speed.n} pairs of queries"
+        sample = f"processes of each file at the place {notes.timed_at}" if notes.timed_at else "pairs of queries"
+        yield "speed-up", f"{_estimate(speed, '×')}, one thread, {speed.n} {sample}"
     else:
         yield "speed-up", f"{NOT_MEASURED}: {found.reason}"
     yield "chosen", f"ranges by {chosen.calibration}, {' and '.join(chosen.repairs) or 'no recovery'}"

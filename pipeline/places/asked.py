@@ -23,11 +23,11 @@ from stages.validate.places.measure import (
     AskedImages,
     measure_answers,
     measure_maps,
-    measure_times,
     unmeasured,
 )
 from stages.validate.places.place import Place
 from stages.validate.places.questions import TWIN, Asked, ask_model, ask_twin
+from stages.validate.places.turns import measure_times, time_in_turns
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -122,14 +122,11 @@ def _ask_one(name: str, place: Place, inquiry: Inquiry, here: Mapping[str, _Here
         (),
     )
     rows: list[Measurement] = []
-    versions: dict[str, str] = {}
-    notes: dict[str, tuple[str, ...]] = {}
-    placements: dict[str, Mapping[str, Mapping[str, int]]] = {}
+    answers: dict[str, Answered] = {}
     for file in inquiry.files:
-        at_home = here[file.variant]
         try:
             with observer.stage(f"{name}: {file.variant}") as progress:
-                questions = [one.question for one in at_home.questions]
+                questions = [one.question for one in here[file.variant].questions]
                 answered = ask(name, place, questions, progress, inquiry.stall_s)
         except NotMeasuredError as error:
             observer.say(f"✗ {error}")
@@ -138,28 +135,57 @@ def _ask_one(name: str, place: Place, inquiry: Inquiry, here: Mapping[str, _Here
             observer.say(f"✗ {file.variant}: {error}")
             rows += _all_unmeasured(file, name, str(error), inquiry)
             continue
-        versions |= answered.versions
-        of_file = _measured(name, place, file, at_home, answered, inquiry)
-        rows += of_file
+        answers[file.variant] = answered
+        rows += _measured(name, file, here[file.variant], answered, inquiry)
         for question, why in answered.errors.items():
             observer.say(f"✗ {question}: {name} gave no answer: {why}")
-        if file.variant in answered.placements:
-            placements[file.variant] = answered.placements[file.variant]
-        fp32s = [row for row in rows if row.variant == "fp32"]
-        where = answered.placements.get(file.variant)
-        told = why_otherwise(name, at_home.questions[0].question, where, of_file, fp32s)
-        if told:
-            notes[file.variant] = told
+    rows += _timed(name, place, here, answers, inquiry, observer)
     nothing = not any(row.value is not None for row in rows)
-    reason = "none of the files has an answer there; each says why" if nothing else None
     return replace(
-        found, versions=versions, measurements=tuple(rows), notes=notes, placements=placements, reason=reason
+        found,
+        versions={key: version for one in answers.values() for key, version in one.versions.items()},
+        measurements=tuple(rows),
+        notes=_notes(name, here, answers, rows),
+        placements={
+            variant: one.placements[variant] for variant, one in answers.items() if variant in one.placements
+        },
+        reason="none of the files has an answer there; each says why" if nothing else None,
     )
 
 
-def _measured(
-    name: str, place: Place, file: AskedFile, here: _Here, there: Answered, inquiry: Inquiry
+def _timed(
+    name: str,
+    place: Place,
+    here: Mapping[str, _Here],
+    answers: Mapping[str, Answered],
+    inquiry: Inquiry,
+    observer: Observer,
 ) -> list[Measurement]:
+    """Return the times of the files that answered, where the place is real."""
+    models = {one: here[one].questions[0].question for one in answers if one not in answers[one].errors}
+    if place.kind != "real" or not models:
+        return []
+    with observer.stage(f"{name}: times") as progress:
+        timed = time_in_turns(name, place, tuple(models.values()), progress, inquiry.stall_s)
+    for variant, one in timed.items():
+        if one.durations_ms is None:
+            observer.say(f"✗ {variant}: {name} gave no times: {one.reason}")
+    return measure_times(name, timed, {variant: question.batch for variant, question in models.items()})
+
+
+def _notes(
+    name: str, here: Mapping[str, _Here], answers: Mapping[str, Answered], rows: Sequence[Measurement]
+) -> dict[str, tuple[str, ...]]:
+    fp32s = [row for row in rows if row.variant == "fp32"]
+    notes = {}
+    for variant, answered in answers.items():
+        of_file = [row for row in rows if row.variant == variant]
+        question, where = here[variant].questions[0].question, answered.placements.get(variant)
+        notes[variant] = why_otherwise(name, question, where, of_file, fp32s)
+    return {variant: told for variant, told in notes.items() if told}
+
+
+def _measured(name: str, file: AskedFile, here: _Here, there: Answered, inquiry: Inquiry) -> list[Measurement]:
     """Return every number of a file at a place."""
     model, variant = here.questions[0], file.variant
     if variant in there.errors:
@@ -175,8 +201,6 @@ def _measured(
         inquiry.settings,
         scored,
     )
-    if place.kind == "real" and variant in there.times_ms:
-        rows += measure_times(variant, name, there.times_ms[variant], model.question.batch)
     if len(here.questions) > 1:
         rows += _measured_maps(name, variant, here.questions[1], here.answered, there, inquiry)
     return rows

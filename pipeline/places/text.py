@@ -36,7 +36,7 @@ def places_table(found: Sequence[PlaceRecord]) -> Table:
     """Return one row for each file at each place."""
     from rich.table import Table
 
-    caption = "Each file there against itself here; a time is told of a real place alone."
+    caption = "Each file there against itself here; a time is told of a real place alone, beside fp32's over it."
     table = Table("place", "variant", "agreement", "SQNR", "largest", "maps", "ms", caption=caption)
     for place in found:
         by_variant: dict[str, dict[str, Measurement]] = {}
@@ -78,13 +78,14 @@ def _untold(place: PlaceRecord) -> list[Measurement]:
 def _cells(rows: dict[str, Measurement]) -> list[str]:
     agreement, equal = _value(rows, "place_agreement"), _value(rows, "place_bit_equal")
     sqnr, largest = _value(rows, "place_logits_sqnr_db"), _value(rows, "place_largest_difference")
-    maps, time = _value(rows, "place_saliency_spearman"), _value(rows, "latency_p50_ms")
+    maps = _value(rows, "place_saliency_spearman")
+    time, speedup = _value(rows, "latency_p50_ms"), _value(rows, "latency_speedup")
     return [
         _NONE if agreement is None else f"{agreement:.2%}",
         "bit-equal" if equal == 1.0 else _NONE if sqnr is None else f"{sqnr:.1f} dB",
         _NONE if largest is None else f"{largest:.2g}",
         _NONE if maps is None else f"{maps:.4f}",
-        _NONE if time is None else f"{time:.3g}",
+        _NONE if time is None else f"{time:.3g}{'' if speedup is None else f' ({speedup:.2f}×)'}",
     ]
 
 

@@ -36,7 +36,10 @@ MOST_SPREAD = 3.0
 
 @dataclass(frozen=True)
 class Candidates:
-    """Compiles and measures one candidate after the other, each under the same path."""
+    """Compiles and measures one candidate after the other, each under the same path.
+
+    `timed_at` names the place where each is timed; None for this process.
+    """
 
     fp32: OnnxModel
     variant: str
@@ -44,6 +47,7 @@ class Candidates:
     settings: TunedSettings
     reference: Reference
     path: Path
+    timed_at: str | None = None
 
     def compile(self, static: StaticSettings, final: bool = False) -> OnnxModel:
         """Write a candidate's file; the final one is also checked for saturation."""
@@ -65,6 +69,7 @@ class Candidates:
         answers rule out gets neither twin nor timing, and what its maps rule out gets no timing: these take most of a
         trial's time, and would change no choice.
         """
+        from stages.search.at_place import speedup_at
         from stages.search.score import part_of, score_answers, speedup, with_maps
 
         model = self.compile(static)
@@ -81,7 +86,12 @@ class Candidates:
         if not whole and is_ruled_out(found, self.settings, RULED_OUT_BY):
             return self._measured(model, found, None, f"its maps break a limit by more than {RULED_OUT_BY:g}")
         image, rounds = self.data.validation.images[0], self.settings.latency_rounds
-        faster = speedup(self.fp32.path, model.path, image, rounds)
+        with self._about(model):
+            faster = (
+                speedup_at(self.timed_at, self.fp32.path, model.path, image)
+                if self.timed_at
+                else speedup(self.fp32.path, model.path, image, rounds)
+            )
         return self._measured(model, found, *_if_telling(faster))
 
     def _twin(self, model: OnnxModel) -> Path | None:

@@ -62,7 +62,8 @@ class TunedSettings(Settings):
     )
     target: Literal["auto", CpuTarget] = Field(
         "auto",
-        description="processor whose integer types are used; speed and answers are measured on the one at hand",
+        description="processor whose integer types are used; answers are measured on the one at hand, and speed "
+        "too, but for openvino and wasm at the place of that name where it is installed",
     )
     images: int = Field(128, ge=1, description="calibration images, from the training split")
     scored_images: int = Field(512, ge=LEAST_SCORED_IMAGES, description="validation images that each file answers")

@@ -68,6 +68,7 @@ def tune(
     """
     from onnx_files.graph import layers
     from onnx_files.loading import load
+    from stages.search.at_place import place_for
 
     deadline = time.monotonic() + 60 * settings.minutes
     trial_path = path.with_name(f"{variant}.trial.onnx")
@@ -75,8 +76,11 @@ def tune(
     total = len(nodes) + settings.trials
     try:
         reference = _reference(fp32, settings, data, twin_path(trial_path), labelled)
-        candidates = Candidates(fp32, variant, data, settings, reference, trial_path)
-        study = open_study(journal or path.with_name(f"{variant}.search.jsonl"), identity)
+        timed_at = place_for(settings.target)
+        candidates = Candidates(fp32, variant, data, settings, reference, trial_path, timed_at)
+        # Speeds of two places in one journal would be compared with each other.
+        of_these = f"{identity} timed at {timed_at}" if timed_at else identity
+        study = open_study(journal or path.with_name(f"{variant}.search.jsonl"), of_these)
         sensitivity = _sensitivity(candidates, nodes, study, lambda done, _: progress(done, total))
         ranking = {
             "logits": _ranked(sensitivity, "logits_sqnr_db"),
@@ -108,6 +112,7 @@ def tune(
         sensitivity=tuple(sensitivity),
         misses=best.measured.misses,
         without_gradient=reference.without_gradient,
+        timed_at=timed_at,
     )
     tuned = replace(compiled, path=path, settings=settings.model_dump(mode="json"), notes=notes)
     tuned.write_record()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import mutations_elsewhere as elsewhere
 from . import mutations_seeds as seeds
 from .mutations_dicom import dicom_element
 from .mutations_onnx import onnx_bomb, onnx_field
@@ -413,6 +414,18 @@ TARGETS: dict[str, Target] = {
     "predictions": Target("p.npz", seeds.predictions, ZIPPED, _predictions),
     "explanations": Target("e.npz", seeds.explanations, ZIPPED, _explanations),
     "map-values": Target("m.npz", seeds.map_values, ZIPPED, _map_values),
+    "answers": Target(
+        "validate/answers.json",
+        seeds.of_run("validate", "answers.json"),
+        JSON,
+        elsewhere.read_answers_file,
+        dear=True,
+    ),
+    "placement": Target("validate/placement.json", elsewhere.placement, JSON, elsewhere.read_placement, dear=True),
+    # --- from devices and places ---
+    "place": Target("validate/places/arm64.json", elsewhere.place, JSON, elsewhere.read_place_file, dear=True),
+    "place-answer": Target("answer.json", elsewhere.place_answer, JSON, elsewhere.read_place_answer),
+    "device": Target("device.json", elsewhere.device, JSON, elsewhere.read_device),
 }
 WHOLE: dict[str, Target] = {
     "onnx-whole": Target("model.onnx", seeds.onnx_models, ONNX, _onnx_whole, dear=True),

@@ -15,7 +15,6 @@ from stages.validate.answers import Answers
 from stages.validate.intervals import groups, means
 from stages.validate.intervals.estimates import Estimate
 from stages.validate.intervals.proportions import Decisions, share_interval
-from stages.validate.latency_intervals import order_statistics, smallest_sample
 from stages.validate.map_similarity import spearman, top_overlap
 from stages.validate.measurements import measured, not_measured
 
@@ -106,18 +105,6 @@ def measure_maps(
         estimate = means.mean_estimate(values[known], settings.resamples, settings.seed, units[known], scale)  # type: ignore[arg-type]
         rows.append(measured(name, variant, estimate, where, {}))
     return rows
-
-
-def measure_times(variant: str, place: str, times_ms: Sequence[float], batch_size: int) -> list[Measurement]:
-    """Return a file's median time there; of a real place alone, and of one process."""
-    where = Where(split="test", threads=1, batch_size=batch_size, place=place)
-    durations = np.asarray(times_ms)
-    if len(durations) < smallest_sample(0.5):
-        reason = f"expected {smallest_sample(0.5)} queries or more, found {len(durations)}"
-        return [not_measured("latency_p50_ms", variant, reason, where, {})]
-    value = float(np.quantile(durations, 0.5, method="inverted_cdf"))
-    estimate = Estimate(value, order_statistics(durations, 0.5), len(durations))
-    return [measured("latency_p50_ms", variant, estimate, where, {"processes": 1})]
 
 
 def unmeasured(variant: str, place: str, reason: str, metrics: Sequence[str] = OF_ANSWERS) -> list[Measurement]:

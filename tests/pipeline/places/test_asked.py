@@ -84,6 +84,7 @@ def test_a_mirror_agrees_in_everything(inquiry: Inquiry, places: dict[str, Place
     assert (accuracy.difference.value, accuracy.n) == (0.0, 12)
     assert {row.where.place for row in found.measurements} == {"mirror"}
     assert (of["latency_p50_ms"] or 0) > 0
+    assert of["latency_speedup"] == 1.0
     assert found.data_sha256 == "d" * 64
     assert exit_code_of_places([found], None) == ExitCode.PASSED
 

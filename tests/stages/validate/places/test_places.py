@@ -8,12 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from small_models import build_model
 
 from foundation.errors import NotMeasuredError, StageError
+from foundation.processor import Cpu
 from stages.saliency_twin.twin_file import make_twin
-from stages.validate.places import PLACES, wasm, x86_avx2
+from stages.validate.places import PLACES, openvino, wasm, x86_avx2
 from stages.validate.places.asking import ask
 from stages.validate.places.here import HERE
 from stages.validate.places.place import MARKER, folder_of, marker_of, why_not_installed
@@ -45,7 +47,7 @@ def test_a_place_answers_as_here(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["x86-avx2", "arm64", "node", "wasm"])
+@pytest.mark.parametrize("name", ["x86-avx2", "arm64", "node", "wasm", "openvino"])
 def test_a_twin_draws_there_what_it_draws_here(name: str, tmp_path: Path) -> None:
     needed(name)
     twin = make_twin(build_model(tmp_path / "small.onnx").path, None, None, None)
@@ -53,6 +55,47 @@ def test_a_twin_draws_there_what_it_draws_here(name: str, tmp_path: Path) -> Non
     there, here = (ask(one, place, [asked.question]) for one, place in ((name, PLACES[name]), ("here", HERE)))
     maps = [asked.maps(one.outputs["small.saliency"]) for one in (there, here)]
     assert np.abs(maps[0] - maps[1]).max() <= 1e-6 * np.abs(maps[1]).max() + 1e-9
+
+
+def test_openvino_computes_in_what_its_place_says_and_names_an_operator_that_it_has_no_rule_for(
+    tmp_path: Path,
+) -> None:
+    needed("openvino")
+    small = build_model(tmp_path / "small.onnx")
+    asked = ask_model("small", small.path, IMAGES, 1).question
+    unknown = onnx.load(small.path)
+    unknown.graph.node[-1].output[0] = "before"
+    unknown.graph.node.append(
+        onnx.helper.make_node("Blend", ["before"], [unknown.graph.output[0].name], domain="com.example")
+    )
+    unknown.opset_import.append(onnx.helper.make_opsetid("com.example", 1))
+    onnx.save(unknown, tmp_path / "unknown.onnx")
+    questions = [replace(asked, name="unknown", path=tmp_path / "unknown.onnx"), asked]
+    found = ask("openvino", PLACES["openvino"], questions)
+    assert found.errors == {"unknown": "OpenVINO has no rule for the operator com.example.Blend"}
+    assert found.placements["small"]["OpenVINO in f32"]["Convolution"] > 0
+    assert "openvino" in found.versions
+    assert "onnxruntime" not in found.versions
+    if PLACES["openvino-bf16"].why_not() is None:
+        half = ask("openvino-bf16", PLACES["openvino-bf16"], [asked])
+        assert half.placements["small"]["OpenVINO in bf16"]["Convolution"] > 0
+
+
+@pytest.mark.parametrize(
+    ("features", "told"),
+    [
+        (("avx512_bf16",), None),
+        (("amx_bf16",), None),
+        (("avx512f", "avx512_vnni"), "with AVX512_BF16 or AMX, found one without"),
+    ],
+)
+def test_bfloat16_is_asked_of_a_processor_that_has_it(
+    features: tuple[str, ...], told: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino, "detect_cpu", lambda: Cpu("a processor", 2, features, "x86-vnni"))
+    monkeypatch.setattr(openvino, "_why_not", lambda: None)
+    why_not = PLACES["openvino-bf16"].why_not()
+    assert why_not is None if told is None else told in str(why_not)
 
 
 @pytest.mark.long
