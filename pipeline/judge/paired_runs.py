@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -144,7 +143,7 @@ def paired_with_fp32(
     where = Where(provider="cpu", split="test")
     found = {("agreement", variant, where): paired_shares(after, before)}
     if all(one.scored for one in (*answers, *fp32s)):
-        then, now = (partial(metrics.logits_sqnr_db, own.logits, fp32.logits) for own, fp32 in pairs)
+        then, now = (metrics.sqnr_sums(own.logits, fp32.logits) for own, fp32 in pairs)
         draws = resampled({"then": then, "now": now}, units, settings.resamples, settings.seed)
         once = np.ones((1, len(units)))
         value = float(now(once)[0] - then(once)[0])

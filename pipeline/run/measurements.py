@@ -16,7 +16,7 @@ from foundation.files import write_json
 from foundation.image_by_image import ImageByImage, write_image_by_image
 from foundation.measurements import Measurement, read_measurements, write_measurements
 from foundation.metrics import METRICS
-from foundation.progress import Observer
+from foundation.progress import Observer, Progress
 from foundation.versions import commit_of
 from pipeline.configuration import Configuration
 from pipeline.run.ledger import Ledger, stage_of_answers
@@ -44,7 +44,7 @@ def validate_models(
     for model in models:
         try:
             with observer.stage(f"validate {model.variant}") as progress:
-                answers = _measure_answers(configuration, ledger, data, fp32, model)
+                answers = _measure_answers(configuration, ledger, data, fp32, model, progress)
                 measurements += answers
                 measurements += measure_operating_points(configuration, ledger, data, fp32, model)
                 if model is fp32:
@@ -70,7 +70,12 @@ def validate_models(
 
 
 def _measure_answers(
-    configuration: Configuration, ledger: Ledger, data: PreparedData, fp32: OnnxModel, model: OnnxModel
+    configuration: Configuration,
+    ledger: Ledger,
+    data: PreparedData,
+    fp32: OnnxModel,
+    model: OnnxModel,
+    progress: Progress,
 ) -> Sequence[Measurement]:
     """Answer the test images with a file and measure its size and its answers.
 
@@ -87,7 +92,7 @@ def _measure_answers(
     predictions_path = run.predictions(model.variant)
 
     def compute() -> Sequence[Measurement]:
-        predictions = predict_variant(model, data.test, settings, predictions_path)
+        predictions = predict_variant(model, data.test, settings, predictions_path, progress)
         fp32s = predictions if is_baseline else Predictions.read("fp32", run.predictions("fp32"))
         found = [
             *measure_size(model, fp32),

@@ -239,15 +239,11 @@ def _mean(values: Floats, units: Indices, scale: estimates.ScaleName) -> Estimat
 
 
 def _sqnr(logits: NDArray[np.float32], reference: Reference) -> Estimate:
-    n = len(logits)
-
-    def statistic(weights: Floats) -> Floats:
-        return metrics.logits_sqnr_db(logits, reference.logits, weights)
-
-    value = float(statistic(np.ones((1, n)))[0])
+    n, sums = len(logits), metrics.sqnr_sums(logits, reference.logits)
+    value = float(sums(np.ones((1, n)))[0])
     interval = None
     if not too_few(reference.units):
-        draws = resampled({0: statistic}, reference.units, _RESAMPLES, 0)[0]
+        draws = resampled({0: sums}, reference.units, _RESAMPLES, 0)[0]
         interval = bootstrap_t_interval(value, draws, len(np.unique(reference.units)), "identity")
     return Estimate(value=value, ci95=interval, n=n)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from stages.validate import decisions, deletion, label_metrics, map_similarity, map_stability, metrics
 from stages.validate.intervals.estimates import ScaleName
+from stages.validate.intervals.sums import Sums
 
 if TYPE_CHECKING:
     from foundation.artifacts import Task
@@ -42,6 +44,7 @@ class Computation:
             "bootstrap" for anything else. None where there is no sound interval.
         scale: on which the interval of a "mean" or a "bootstrap" is computed.
         by_image: of a "share" the decisions, see `decisions`; of a "mean" that takes logits float64 [n].
+        sums: of what is resampled: `function` without the weights, as a function of sums.
         remarks: written beside every measurement.
     """
 
@@ -49,6 +52,7 @@ class Computation:
     interval: Interval | None = None
     scale: ScaleName = "identity"
     by_image: Function | None = None
+    sums: Callable[..., Sums] | None = None
     remarks: Remarks = field(default_factory=dict)
 
 
@@ -62,7 +66,11 @@ def _share(function: Function, by_image: Function) -> Computation:
     return Computation(function, "share", by_image=by_image)
 
 
-_SQNR = Computation(metrics.logits_sqnr_db, "bootstrap")  # dB is its own scale
+def _ranked(of: ModuleType) -> Computation:
+    return Computation(of.average_precision, "bootstrap", "logit", sums=of.average_precision_sums)
+
+
+_SQNR = Computation(metrics.logits_sqnr_db, "bootstrap", sums=metrics.sqnr_sums)  # dB is its own scale
 _ECE: Remarks = {
     "bins": metrics.ECE_BINS,
     "binning": "equal-width",
@@ -86,16 +94,16 @@ COMPUTATIONS: Mapping[str, Mapping[Task, Computation]] = {
         "multi_label": Computation(label_metrics.auroc, "auroc"),
     },
     "average_precision_macro": {
-        "multi_class": Computation(metrics.average_precision, "bootstrap", "logit"),
-        "multi_label": Computation(label_metrics.average_precision, "bootstrap", "logit"),
+        "multi_class": _ranked(metrics),
+        "multi_label": _ranked(label_metrics),
     },
     "auroc/CLASS": {
         "multi_class": Computation(metrics.auroc, "auroc"),
         "multi_label": Computation(label_metrics.auroc, "auroc"),
     },
     "average_precision/CLASS": {
-        "multi_class": Computation(metrics.average_precision, "bootstrap", "logit"),
-        "multi_label": Computation(label_metrics.average_precision, "bootstrap", "logit"),
+        "multi_class": _ranked(metrics),
+        "multi_label": _ranked(label_metrics),
     },
     "sensitivity/CLASS": {
         "multi_class": _share(metrics.sensitivity, decisions.sensitivity),
@@ -106,8 +114,12 @@ COMPUTATIONS: Mapping[str, Mapping[Task, Computation]] = {
         "multi_label": _share(label_metrics.specificity, decisions.label_specificity),
     },
     "ece": {
-        "multi_class": Computation(metrics.expected_calibration_error, remarks=_ECE),
-        "multi_label": Computation(label_metrics.expected_calibration_error, remarks=_ECE),
+        "multi_class": Computation(
+            metrics.expected_calibration_error, sums=metrics.expected_calibration_sums, remarks=_ECE
+        ),
+        "multi_label": Computation(
+            label_metrics.expected_calibration_error, sums=label_metrics.expected_calibration_sums, remarks=_ECE
+        ),
     },
     "brier": {
         "multi_class": Computation(metrics.brier_score, "mean", "log", metrics.squared_distances),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from stages.validate import Computation
 from stages.validate.answers import Answers
 from stages.validate.intervals import groups, means, paired, proportions, ranks, resampling
 from stages.validate.intervals.estimates import Interval
+from stages.validate.intervals.sums import Sums
 
 Floats = NDArray[np.float64]
 Part = tuple[Callable[..., Floats], int | None]
@@ -82,12 +84,12 @@ def resample(rows: Sequence[Row], answers: Answers, resamples: int, seed: int) -
     """
     paired_too = answers.reference_logits is not None
     needing = [row for row in rows if row.computation.interval == "bootstrap" or _needs_draws(row, paired_too)]
-    own = {part: statistic(row.metric, part, answers) for row in needing for part in row.parts}
+    own = {part: _sums(row, part, answers) for row in needing for part in row.parts}
     answered = Answered(answers, {}, {})
-    reference: dict[Part, resampling.Statistic] = {}
+    reference: dict[Part, Sums] = {}
     if answered.reference is not None:
         compared = [row for row in needing if not row.metric.against_fp32]
-        reference = {part: statistic(row.metric, part, answered.reference) for row in compared for part in row.parts}
+        reference = {part: _sums(row, part, answered.reference) for row in compared for part in row.parts}
     both = {("own", part): of for part, of in own.items()} | {("fp32", part): of for part, of in reference.items()}
     draws = resampling.resampled(both, answers.units, resamples, seed)
     return Answered(
@@ -101,19 +103,24 @@ def _needs_draws(row: Row, paired_too: bool) -> bool:
     return row.computation.interval is None and paired_too
 
 
-def statistic(metric: Metric, part: Part, answers: Answers) -> resampling.Statistic:
-    """Return a part of a metric as a function of the weights alone."""
-    function, class_index = part
-    if class_index is not None:
-        return lambda weights: function(answers.logits, answers.labels, class_index, weights)
-    truth = answers.reference_logits if metric.inputs == "reference" else answers.labels
-    return lambda weights: function(answers.logits, truth, weights)
+def _sums(row: Row, part: Part, answers: Answers) -> Sums:
+    """Return a part of what is resampled as a function of sums."""
+    sums = row.computation.sums
+    assert sums is not None  # every row that is resampled has them
+    return sums(answers.logits, *_asked_of(row, part, answers))
+
+
+def _asked_of(row: Row, part: Part, answers: Answers) -> tuple[Any, ...]:
+    """Return what a metric's function takes beside the logits."""
+    if part[1] is not None:
+        return answers.labels, part[1]
+    return (answers.reference_logits if row.metric.inputs == "reference" else answers.labels,)
 
 
 def value_of(row: Row, answers: Answers) -> float:
     """Return the metric itself."""
     once = np.ones((1, len(answers.labels)))
-    return float(np.mean([statistic(row.metric, part, answers)(once)[0] for part in row.parts]))
+    return float(np.mean([part[0](answers.logits, *_asked_of(row, part, answers), once)[0] for part in row.parts]))
 
 
 def interval_of(row: Row, value: float, answered: Answered, resamples: int, seed: int) -> tuple[Interval | None, str]:
