@@ -145,7 +145,7 @@ def paired_with_fp32(
     if all(one.scored for one in (*answers, *fp32s)):
         then, now = (metrics.sqnr_sums(own.logits, fp32.logits) for own, fp32 in pairs)
         draws = resampled({"then": then, "now": now}, units, settings.resamples, settings.seed)
-        once = np.ones((1, len(units)))
+        once = np.ones((len(units), 1))
         value = float(now(once)[0] - then(once)[0])
         found["logits_sqnr_db", variant, where] = paired_draws(value, draws["now"], draws["then"], units)
     return found

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -44,7 +43,8 @@ class Computation:
             "bootstrap" for anything else. None where there is no sound interval.
         scale: on which the interval of a "mean" or a "bootstrap" is computed.
         by_image: of a "share" the decisions, see `decisions`; of a "mean" that takes logits float64 [n].
-        sums: of what is resampled: `function` without the weights, as a function of sums.
+        of_scores: of what ranks images: `function` of (scores, positive, weights), see `Answers.scores`.
+        sums: of what is resampled: the same as a function of sums, of (scores, positive) or (logits, truth).
         remarks: written beside every measurement.
     """
 
@@ -52,6 +52,7 @@ class Computation:
     interval: Interval | None = None
     scale: ScaleName = "identity"
     by_image: Function | None = None
+    of_scores: Function | None = None
     sums: Callable[..., Sums] | None = None
     remarks: Remarks = field(default_factory=dict)
 
@@ -66,8 +67,18 @@ def _share(function: Function, by_image: Function) -> Computation:
     return Computation(function, "share", by_image=by_image)
 
 
-def _ranked(of: ModuleType) -> Computation:
-    return Computation(of.average_precision, "bootstrap", "logit", sums=of.average_precision_sums)
+def _area(function: Function) -> Computation:
+    return Computation(function, "auroc", of_scores=metrics.area_under_roc)
+
+
+def _precision(function: Function) -> Computation:
+    return Computation(
+        function,
+        "bootstrap",
+        "logit",
+        of_scores=metrics.area_under_precision_recall,
+        sums=metrics.precision_recall_sums,
+    )
 
 
 _SQNR = Computation(metrics.logits_sqnr_db, "bootstrap", sums=metrics.sqnr_sums)  # dB is its own scale
@@ -90,20 +101,20 @@ COMPUTATIONS: Mapping[str, Mapping[Task, Computation]] = {
         "multi_label": _share(label_metrics.balanced_accuracy, decisions.label_balanced_accuracy),
     },
     "auroc_macro": {
-        "multi_class": Computation(metrics.auroc, "auroc"),
-        "multi_label": Computation(label_metrics.auroc, "auroc"),
+        "multi_class": _area(metrics.auroc),
+        "multi_label": _area(label_metrics.auroc),
     },
     "average_precision_macro": {
-        "multi_class": _ranked(metrics),
-        "multi_label": _ranked(label_metrics),
+        "multi_class": _precision(metrics.average_precision),
+        "multi_label": _precision(label_metrics.average_precision),
     },
     "auroc/CLASS": {
-        "multi_class": Computation(metrics.auroc, "auroc"),
-        "multi_label": Computation(label_metrics.auroc, "auroc"),
+        "multi_class": _area(metrics.auroc),
+        "multi_label": _area(label_metrics.auroc),
     },
     "average_precision/CLASS": {
-        "multi_class": _ranked(metrics),
-        "multi_label": _ranked(label_metrics),
+        "multi_class": _precision(metrics.average_precision),
+        "multi_label": _precision(label_metrics.average_precision),
     },
     "sensitivity/CLASS": {
         "multi_class": _share(metrics.sensitivity, decisions.sensitivity),

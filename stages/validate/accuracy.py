@@ -203,7 +203,7 @@ def _measure(rows: Sequence[Row], answers: Answers, settings: AccuracySettings, 
         interval, why_not = interval_of(row, value, answered, settings.resamples, settings.seed)
         remarks = {**row.computation.remarks, **answers.remarks(row.metric)}
         if in_groups and row.computation.interval is not None:
-            remarks["resampled"] = f"{len(np.unique(answers.units[sample]))} groups"
+            remarks["resampled"] = f"{groups.unit_count(answers.units[sample])} groups"
         if why_not and interval is None:
             remarks["no_interval"] = why_not
         if row.name == "ece":

@@ -63,22 +63,20 @@ class _Called:
         return Decisions(np.where(self.positive, np.nan, ~self.called)[None, None], self.units)
 
     def families(self, prevalence: float) -> Sums:
-        """Return every family [b, families] as a function of sums, NaN or infinity where it is undefined."""
-        terms = np.stack(
-            [self.positive & self.called, self.positive, ~self.positive & ~self.called, ~self.positive], axis=1
-        )
-        return Sums(terms.astype(np.float64), partial(_families_of, prevalence))
+        """Return every family [families, b] as a function of sums, NaN or infinity where it is undefined."""
+        terms = [self.positive & self.called, self.positive, ~self.positive & ~self.called, ~self.positive]
+        return Sums(np.stack(terms).astype(np.float64), partial(_families_of, prevalence))
 
 
 def _families_of(prevalence: float, sums: Floats) -> Floats:
-    hits, positives, rejections, negatives = sums.T
+    hits, positives, rejections, negatives = sums
     with np.errstate(divide="ignore", invalid="ignore"):
         sensitivity, specificity = hits / positives, rejections / negatives
         odds = prevalence / (1.0 - prevalence)
         lr_positive, lr_negative = sensitivity / (1 - specificity), (1 - sensitivity) / specificity
         ppv = sensitivity * odds / (sensitivity * odds + 1 - specificity)
         npv = specificity / (specificity + (1 - sensitivity) * odds)
-    return np.stack([sensitivity, specificity, ppv, npv, lr_positive, lr_negative], axis=1)
+    return np.stack([sensitivity, specificity, ppv, npv, lr_positive, lr_negative])
 
 
 @dataclass(frozen=True)
@@ -268,18 +266,18 @@ def _differences(asked: Mapping[str, _Asked], bootstrap: Bootstrap) -> Mapping[s
         sums |= {(name, "own"): own.families(prevalence), (name, "fp32"): reference.families(prevalence)}
     units = next(iter(compared.values()))[0].units
     draws = resampling.resampled(sums, units, bootstrap.resamples, bootstrap.seed)
-    once = np.ones((1, len(units)))
+    once = np.ones((len(units), 1))
     found = {}
     for name, (own, reference, _) in compared.items():
         of_class = {
             "sensitivity": paired.paired_shares(own.hits, reference.hits),
             "specificity": paired.paired_shares(own.rejections, reference.rejections),
         }
-        here, there = (sums[name, whose](once)[0] for whose in ("own", "fp32"))
+        here, there = (sums[name, whose](once)[:, 0] for whose in ("own", "fp32"))
         for place, family in enumerate(FAMILIES):
             if family in of_class or not (math.isfinite(here[place]) and math.isfinite(there[place])):
                 continue
-            of_draws = (draws[name, whose][:, place] for whose in ("own", "fp32"))
+            of_draws = (draws[name, whose][place] for whose in ("own", "fp32"))
             first, second = (np.where(np.isfinite(one), one, np.nan) for one in of_draws)
             of_class[family] = paired.paired_draws(float(here[place] - there[place]), first, second, own.units)
         found[name] = of_class

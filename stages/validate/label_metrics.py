@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from stages.validate.intervals.sums import Sums
 from stages.validate.metrics import (
+    area_under_precision_recall,
     area_under_roc,
     calibration_sums,
-    precision_recall_sums,
     weighted_mean,
 )
 
@@ -59,17 +59,13 @@ def auroc(logits: Logits, labels: Labels, label_index: int, weights: Floats) -> 
 
 def average_precision(logits: Logits, labels: Labels, label_index: int, weights: Floats) -> Floats:
     """Average precision of one label, scored by its logit."""
-    return average_precision_sums(logits, labels, label_index)(weights)
-
-
-def average_precision_sums(logits: Logits, labels: Labels, label_index: int) -> Sums:
-    """Return `average_precision` as a function of sums."""
-    return precision_recall_sums(logits[:, label_index].astype(np.float64), labels[:, label_index] == 1)
+    scores = logits[:, label_index].astype(np.float64)
+    return area_under_precision_recall(scores, labels[:, label_index] == 1, weights)
 
 
 def expected_calibration_error(logits: Logits, labels: Labels, weights: Floats) -> Floats:
     """Mean gap between the confidence in a yes or no and its accuracy, over all (image, label) pairs."""
-    return expected_calibration_sums(logits, labels)(weights)
+    return expected_calibration_sums(logits, labels)(weights.T)
 
 
 def expected_calibration_sums(logits: Logits, labels: Labels) -> Sums:

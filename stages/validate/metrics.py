@@ -120,7 +120,7 @@ def area_under_precision_recall(scores: Floats, positive: NDArray[np.bool_], wei
         positive: bool [n].
         weights: float64 [b, n].
     """
-    return precision_recall_sums(scores, positive)(weights)
+    return precision_recall_sums(scores, positive)(weights.T)
 
 
 def precision_recall_sums(scores: Floats, positive: NDArray[np.bool_]) -> Sums:
@@ -135,19 +135,19 @@ def precision_recall_sums(scores: Floats, positive: NDArray[np.bool_]) -> Sums:
     # The first level that lets an image in; a negative of the same score comes in with it.
     at = len(levels) - np.searchsorted(levels[::-1], scores, side="right")
     counts = at < len(levels)
-    columns = (at + np.where(positive, 0, len(levels)))[counts]
-    rows = np.flatnonzero(counts)
-    terms = csr_array((np.ones(len(rows)), (rows, columns)), shape=(len(scores), 2 * len(levels)))
+    rows = (at + np.where(positive, 0, len(levels)))[counts]
+    images = np.flatnonzero(counts)
+    terms = csr_array((np.ones(len(images), np.float32), (rows, images)), shape=(2 * len(levels), len(scores)))
     return Sums(terms, _average_precision)
 
 
 def _average_precision(sums: Floats) -> Floats:
-    levels = sums.shape[1] // 2
-    positives = sums[:, :levels]
-    hits, false_alarms = np.cumsum(positives, axis=1), np.cumsum(sums[:, levels:], axis=1)
+    levels = len(sums) // 2
+    positives = sums[:levels]
+    hits, called = (np.cumsum(part, axis=0, dtype=np.float64) for part in (positives, positives + sums[levels:]))
     # A level that a sample leaves out counts nothing, whatever the precision there.
-    precision = hits / np.maximum(hits + false_alarms, np.finfo(np.float64).tiny)
-    return ratio((positives * precision).sum(axis=1), positives.sum(axis=1))
+    precision = hits / np.maximum(called, np.finfo(np.float64).tiny)
+    return ratio((positives * precision).sum(axis=0), positives.sum(axis=0))
 
 
 def auroc(logits: Logits, labels: Labels, class_index: int, weights: Floats) -> Floats:
@@ -157,12 +157,7 @@ def auroc(logits: Logits, labels: Labels, class_index: int, weights: Floats) -> 
 
 def average_precision(logits: Logits, labels: Labels, class_index: int, weights: Floats) -> Floats:
     """Average precision of one class against the rest, scored by its log-odds."""
-    return average_precision_sums(logits, labels, class_index)(weights)
-
-
-def average_precision_sums(logits: Logits, labels: Labels, class_index: int) -> Sums:
-    """Return `average_precision` as a function of sums."""
-    return precision_recall_sums(log_odds(logits)[:, class_index], labels == class_index)
+    return area_under_precision_recall(log_odds(logits)[:, class_index], labels == class_index, weights)
 
 
 def calibration_sums(confidence: Floats, correct: NDArray[np.bool_]) -> Sums:
@@ -175,10 +170,10 @@ def calibration_sums(confidence: Floats, correct: NDArray[np.bool_]) -> Sums:
     # Bin m holds ((m−1)/M, m/M], as in the paper.
     bins = np.clip(np.ceil(confidence * ECE_BINS).astype(np.int64) - 1, 0, ECE_BINS - 1)
     images, answers = confidence.shape
-    places = (np.arange(images)[:, None] * ECE_BINS + bins).ravel()
-    gaps = np.bincount(places, (correct - confidence).ravel(), images * ECE_BINS).reshape(images, ECE_BINS)
-    terms = np.concatenate([gaps, np.full((images, 1), float(answers))], axis=1)
-    return Sums(terms, lambda sums: ratio(np.abs(sums[:, :-1]).sum(axis=1), sums[:, -1]))
+    places = (bins * images + np.arange(images)[:, None]).ravel()
+    gaps = np.bincount(places, (correct - confidence).ravel(), ECE_BINS * images).reshape(ECE_BINS, images)
+    terms = np.concatenate([gaps, np.full((1, images), float(answers))])
+    return Sums(terms, lambda sums: ratio(np.abs(sums[:-1]).sum(axis=0), sums[-1]))
 
 
 def gap_of_calibrated(confidence: Floats) -> float:
@@ -197,7 +192,7 @@ def gap_of_calibrated(confidence: Floats) -> float:
 
 def expected_calibration_error(logits: Logits, labels: Labels, weights: Floats) -> Floats:
     """Mean gap between the confidence in the answers and their accuracy, see `calibration_sums`."""
-    return expected_calibration_sums(logits, labels)(weights)
+    return expected_calibration_sums(logits, labels)(weights.T)
 
 
 def expected_calibration_sums(logits: Logits, labels: Labels) -> Sums:
@@ -226,7 +221,7 @@ def agreement(logits: Logits, reference_logits: Logits, weights: Floats) -> Floa
 
 def logits_sqnr_db(logits: Logits, reference_logits: Logits, weights: Floats) -> Floats:
     """Energy of the reference's logits over the energy of the difference, in dB, at most `SQNR_CEILING_DB`."""
-    return sqnr_sums(logits, reference_logits)(weights)
+    return sqnr_sums(logits, reference_logits)(weights.T)
 
 
 def sqnr_sums(logits: Logits, reference_logits: Logits) -> Sums:
@@ -234,11 +229,11 @@ def sqnr_sums(logits: Logits, reference_logits: Logits) -> Sums:
     reference = reference_logits.astype(np.float64)
     noise = logits.astype(np.float64) - reference
     energies = [np.square(part).sum(axis=1) for part in (reference, noise)]
-    return Sums(np.stack(energies, axis=1), _decibels)
+    return Sums(np.stack(energies), _decibels)
 
 
 def _decibels(energies: Floats) -> Floats:
-    signal, noise = energies.T
+    signal, noise = energies
     ceiling = 10.0 ** (SQNR_CEILING_DB / 10)
     # No signal and no noise is 0/0: identical, so the ceiling. Noise without signal is −∞ dB: the floor is −ceiling.
     ratio = np.where(noise * ceiling <= signal, ceiling, signal / np.where(noise > 0, noise, 1.0))

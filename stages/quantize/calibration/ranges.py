@@ -177,7 +177,7 @@ def _choose(distribution: Distribution, calibration: Calibration) -> Range:
 
 def _digests(images: NDArray[np.uint8], indices: Sequence[int]) -> dict[int, str]:
     def digests_of(lot: Sequence[int]) -> list[tuple[int, str]]:
-        return [(index, hashlib.sha256(np.ascontiguousarray(images[index])).hexdigest()) for index in lot]
+        return [(index, hashlib.sha256(images[index].tobytes()).hexdigest()) for index in lot]
 
     digests: dict[int, str] = {}
     lots = (indices[start : start + _DIGESTS_AT_A_TIME] for start in range(0, len(indices), _DIGESTS_AT_A_TIME))

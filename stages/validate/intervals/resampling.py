@@ -15,35 +15,38 @@ from numpy.typing import NDArray
 from stages.validate.intervals.estimates import SCALES, TAIL, Interval, ScaleName, interval_on_scale, t_quantile
 from stages.validate.intervals.sums import Sums
 
-_CHUNK_ELEMENTS = 1_000_000
-"""Weights and sums held at once (8 MB of float64 each), whatever the number of images."""
+_CHUNK_ELEMENTS = 2_000_000
+"""Weights, or sums, held at once (16 MB of float64), whatever the number of images."""
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 Key = TypeVar("Key")
 
 
-def unit_weights(units: int, resamples: int, seed: int, widest: int = 1) -> Iterator[Floats]:
+def unit_weights(units: int, resamples: int, seed: int, widest: int = 1) -> Iterator[NDArray[np.float32]]:
     """Yield how often each of the units is drawn in each bootstrap resample, in chunks of bounded memory.
 
     Args:
         units: how many there are; as many are drawn, with replacement.
         resamples: how many resamples in all.
         seed: of the generator; the draws do not depend on how many a chunk holds.
-        widest: values that the caller makes of a row, which the bound counts too.
+        widest: values that the caller makes of a resample, which the bound counts too.
 
     Yields:
-        float64 [b, units], each row summing to units.
+        float32 [units, b], whole numbers, each column summing to units.
     """
     rng = np.random.default_rng(seed)
     rows = max(1, _CHUNK_ELEMENTS // max(units, widest))
     for start in range(0, resamples, rows):
         drawn = rng.integers(0, units, (min(rows, resamples - start), units))
-        yield np.stack([np.bincount(row, minlength=units) for row in drawn]).astype(np.float64)
+        weights = np.empty(drawn.shape, np.float32)
+        for row, numbers in zip(weights, drawn, strict=True):
+            row[:] = np.bincount(numbers, minlength=units)
+        yield np.ascontiguousarray(weights.T)
 
 
 def resampled(statistics: Mapping[Key, Sums], units: Indices, resamples: int, seed: int) -> dict[Key, Floats]:
-    """Return each statistic's value in every resample, float64 [resamples, …]; all see the same resamples.
+    """Return each statistic's values in every resample, float64 [resamples] or [m, resamples]; all see the same ones.
 
     Args:
         statistics: of the same n images.
@@ -55,12 +58,12 @@ def resampled(statistics: Mapping[Key, Sums], units: Indices, resamples: int, se
         return {}
     _, numbered = np.unique(units, return_inverse=True)
     by_unit = {key: sums.by_unit(numbered) for key, sums in statistics.items()}
-    widest = max(sums.terms.shape[1] for sums in by_unit.values())
+    widest = max(sums.terms.shape[0] for sums in by_unit.values())
     parts: dict[Key, list[Floats]] = {key: [] for key in by_unit}
     for weights in unit_weights(int(numbered.max()) + 1, resamples, seed, widest):
         for key, sums in by_unit.items():
             parts[key].append(sums(weights))
-    return {key: np.concatenate(values) for key, values in parts.items()}
+    return {key: np.concatenate(values, axis=-1) for key, values in parts.items()}
 
 
 def bootstrap_error(draws: Floats, units: int) -> float:

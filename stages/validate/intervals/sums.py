@@ -25,18 +25,17 @@ class Sums:
     """A statistic as a function of weighted sums.
 
     Attributes:
-        terms: what each image, or each unit, adds to the sums: float64 [n, k], dense, or sparse where most are 0.
-        statistic: from sums [b, k] to values [b] or [b, m], NaN where they leave one undefined.
+        terms: what each image, or each unit, adds to each sum: float64 [k, n]; where most are 0, sparse whole numbers
+            of float32, whose sums are exact up to 16 million images.
+        statistic: from sums [k, b] to values [b] or [m, b], NaN where they leave one undefined.
     """
 
     terms: Floats | csr_array
     statistic: Callable[[Floats], Floats]
 
-    def __call__(self, weights: Floats) -> Floats:
-        """Return the statistic of each row of weights, float64 [b, n]: how often each image, or unit, counts."""
-        if isinstance(self.terms, np.ndarray):
-            return self.statistic(weights @ self.terms)
-        return self.statistic(np.asarray((self.terms.T @ weights.T).T))
+    def __call__(self, weights: NDArray[np.floating]) -> Floats:
+        """Return the statistic of each column of weights [n, b]: how often each image, or unit, counts."""
+        return self.statistic(np.asarray(self.terms @ weights))
 
     def by_unit(self, units: Indices) -> Sums:
         """Return the same with the terms of each unit added up.
@@ -49,6 +48,6 @@ class Sums:
         n = len(units)
         if np.array_equal(units, np.arange(n)):
             return self
-        belongs = csr_array((np.ones(n), (units, np.arange(n))), shape=(int(units.max()) + 1, n))
-        summed: Any = belongs @ self.terms
+        belongs = csr_array((np.ones(n, self.terms.dtype), (np.arange(n), units)), shape=(n, int(units.max()) + 1))
+        summed: Any = self.terms @ belongs
         return replace(self, terms=summed)

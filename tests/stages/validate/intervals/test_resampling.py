@@ -20,16 +20,16 @@ def test_chunks_are_small_and_many_and_change_no_draw(monkeypatch: pytest.Monkey
     (whole,) = resampling.unit_weights(8, 25, seed=3)
     monkeypatch.setattr(resampling, "_CHUNK_ELEMENTS", 30)
     chunks = list(resampling.unit_weights(8, 25, seed=3))
-    assert [len(chunk) for chunk in chunks] == [3] * 8 + [1]
-    assert [len(chunk) for chunk in resampling.unit_weights(8, 25, seed=3, widest=15)] == [2] * 12 + [1]
-    assert (np.concatenate(chunks) == whole).all()
-    assert (whole.sum(axis=1) == 8).all()
+    assert [chunk.shape[1] for chunk in chunks] == [3] * 8 + [1]
+    assert [chunk.shape[1] for chunk in resampling.unit_weights(8, 25, seed=3, widest=15)] == [2] * 12 + [1]
+    assert (np.concatenate(chunks, axis=1) == whole).all()
+    assert (whole.sum(axis=0) == 8).all()
 
 
 def test_weights_follow_the_multinomial() -> None:
-    weights = np.concatenate(list(resampling.unit_weights(10, 20_000, seed=0)))
-    assert weights.mean(axis=0) == pytest.approx(np.ones(10), abs=0.03)
-    assert weights.var(axis=0) == pytest.approx(np.full(10, 0.9), abs=0.04)
+    weights = np.concatenate(list(resampling.unit_weights(10, 20_000, seed=0)), axis=1)
+    assert weights.mean(axis=1) == pytest.approx(np.ones(10), abs=0.03)
+    assert weights.var(axis=1) == pytest.approx(np.full(10, 0.9), abs=0.04)
 
 
 def average_precision_by_hand(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> float:
@@ -51,7 +51,7 @@ def test_resamples_of_groups_are_the_formula_image_by_image(images: list[tuple[i
         return
     draws = resampling.resampled({0: metrics.precision_recall_sums(scores, positive)}, units, 20, 7)[0]
     (drawn,) = resampling.unit_weights(int(units.max()) + 1, 20, 7)
-    expected = [average_precision_by_hand(scores, positive, weights[units]) for weights in drawn]
+    expected = [average_precision_by_hand(scores, positive, weights[units]) for weights in drawn.T.astype(float)]
     assert draws == pytest.approx(np.array(expected), abs=1e-12, nan_ok=True)
 
 
@@ -62,7 +62,7 @@ def test_sums_of_groups_are_those_of_their_images(names: list[int], seed: int) -
     logits, reference = rng.normal(size=(2, len(units), 3)).astype(np.float32)
     labels = rng.integers(0, 3, len(units))
     (drawn,) = resampling.unit_weights(int(units.max()) + 1, 20, seed)
-    weights = drawn[:, units]
+    weights = drawn[units].T.astype(float)
     found = resampling.resampled(
         {"db": metrics.sqnr_sums(logits, reference), "ece": metrics.expected_calibration_sums(logits, labels)},
         units, 20, seed,
@@ -80,7 +80,7 @@ def test_sums_of_groups_are_those_of_their_images(names: list[int], seed: int) -
 def test_the_error_of_a_mean_is_the_textbooks() -> None:
     """The bootstrap's variance is that of n, √(g/(g−1)) makes it that of n − 1."""
     values = np.random.default_rng(0).gamma(2.0, size=12)
-    mean = Sums(np.stack([values, np.ones(12)], axis=1), lambda sums: sums[:, 0] / sums[:, 1])
+    mean = Sums(np.stack([values, np.ones(12)]), lambda sums: sums[0] / sums[1])
     draws = resampling.resampled({0: mean}, np.arange(12), 40_000, 1)[0]
     assert resampling.bootstrap_error(draws, 12) == pytest.approx(values.std(ddof=1) / np.sqrt(12), rel=0.02)
 
@@ -99,7 +99,7 @@ def test_a_mean_of_average_precisions_is_covered_where_percentiles_do_not() -> N
         pairs = enumerate(zip(scores.T, positive.T, strict=True))
         of_labels = {label: metrics.precision_recall_sums(*pair) for label, pair in pairs}
         draws = np.mean(list(resampling.resampled(of_labels, np.arange(250), 300, trial).values()), axis=0)
-        value = np.mean([sums(np.ones((1, 250)))[0] for sums in of_labels.values()])
+        value = np.mean([sums(np.ones((250, 1)))[0] for sums in of_labels.values()])
         low, high = resampling.bootstrap_t_interval(value, draws, 250, "logit")
         covered += low <= truth <= high
         low, high = np.quantile(draws, [0.025, 0.975])
