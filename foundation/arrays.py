@@ -1,4 +1,4 @@
-"""Arrays on disk as `.npz`, written atomically, the same bytes for the same arrays, never pickled; and mapped ones."""
+"""Arrays on disk: `.npz`, written atomically, the same bytes for the same arrays, never pickled; and mapped ones."""
 
 from __future__ import annotations
 
