@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from stages.validate.intervals import means, paired, proportions, ranks, resampling
 from stages.validate.intervals.estimates import Interval
-from stages.validate.metrics import area_under_precision_recall
+from stages.validate.metrics import area_under_precision_recall, precision_recall_sums
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -65,7 +65,7 @@ def precision(rng: np.random.Generator, units: Indices, icc: float) -> tuple[Int
     count = int(units.max()) + 1
     positive = (rng.permutation(count) % 3 == 0)[units]
     scores = correlated(rng, units, icc) + 1.5 * positive
-    draws = resampling.resampled({0: lambda w: area_under_precision_recall(scores, positive, w)}, units, 200, 0)[0]
+    draws = resampling.resampled({0: precision_recall_sums(scores, positive)}, units, 200, 0)[0]
     value = float(area_under_precision_recall(scores, positive, np.ones((1, len(units))))[0])
     return (resampling.bootstrap_t_interval(value, draws, count, "logit") if count >= 10 else None), PRECISION
 

@@ -21,6 +21,7 @@ from calibration_data.prepared import SPLITS, PreparedData
 from calibration_data.prepared_folder import MANIFEST, Columns, Head, Rows, write_prepared
 from calibration_data.split_checks import check_enough_images, check_official_splits
 from calibration_data.splits import drop_leaking_images, equal_images, split_records
+from foundation.arrays import let_go_of_pages
 from foundation.errors import UsageError
 from foundation.files import write_refused
 from foundation.progress import Progress, no_progress
@@ -247,6 +248,7 @@ def _mean_and_std(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> tuple[t
     counts = np.zeros((images.shape[1], 256), dtype=np.int64)
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         pixels = images[rows[start : start + _ROWS_AT_ONCE]]
+        let_go_of_pages(images)
         for channel in range(len(counts)):
             counts[channel] += np.bincount(pixels[:, channel].reshape(-1), minlength=256)
     values = [int(value) for value in range(256)]

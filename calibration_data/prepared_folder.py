@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration_data.prepared import SPLITS, PreparedData, PreparedSplit, SplitName, Task
+from foundation.arrays import let_go_of_pages
 from foundation.errors import UsageError
 from foundation.files import JSON, atomic_path, read_json, sha256_of_file, sha256_of_json, write_json
 
@@ -163,8 +164,11 @@ def _write_split(folder: Path, name: SplitName, rows: Rows, columns: Columns) ->
     with _array_file(folder / f"{name}.images.npy", np.uint8, (count, *rows.images.shape[1:])) as stream:
         for start in range(0, count, _ROWS_AT_ONCE):
             stream.write(rows.images[rows.image_row[start : start + _ROWS_AT_ONCE]].tobytes())
+            let_go_of_pages(rows.images)
     with _array_file(folder / f"{name}.masks.npy", np.bool_, (count, size, size)) as stream:
-        for row in rows.mask_row:
+        for place, row in enumerate(rows.mask_row):
+            if place % _ROWS_AT_ONCE == 0:
+                let_go_of_pages(rows.masks)
             if row >= 0:
                 stream.write(rows.masks[row].tobytes())
             else:

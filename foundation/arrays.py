@@ -1,7 +1,8 @@
-"""Arrays on disk as `.npz`: written atomically, the same bytes for the same arrays, never pickled."""
+"""Arrays on disk: `.npz`, written atomically, the same bytes for the same arrays, never pickled; and mapped ones."""
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,3 +50,12 @@ def read_arrays(path: Path, names: tuple[str, ...]) -> tuple[NDArray[Any], ...]:
             f"{path}: expected the arrays {', '.join(names)}, found something else ({error}). "
             "Delete it and run `edgeproof validate` again."
         ) from error
+
+
+def let_go_of_pages(array: NDArray[Any]) -> None:
+    """Give back the memory of what was read of an array that is mapped from disk; nothing of any other array."""
+    owner: Any = array
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        owner.madvise(mmap.MADV_DONTNEED)

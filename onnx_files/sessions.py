@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.arrays import let_go_of_pages
 from foundation.errors import NotMeasuredError, StageError, UsageError
+from foundation.progress import Progress, no_progress
 from onnx_files.answers import AnswerForm
 from onnx_files.preprocessing import METADATA_KEY, Preprocessing
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 _OPENVINO = "OpenVINOExecutionProvider"
 _OPENVINO_REGISTRATION = "edgeproof-openvino"
+_MAPPED_BYTES = 1 << 25
+"""Of images that are mapped from disk, which may stay in memory."""
 
 
 @dataclass(frozen=True)
@@ -162,15 +166,24 @@ def gives_scores(session: InferenceSession) -> bool:
     return answers is None or answers.kind != "label"
 
 
-def predict(session: InferenceSession, images: NDArray[np.uint8], batch_size: int) -> NDArray[np.float32]:
-    """Return a model's logits for images.
+def batch_size_of(session: InferenceSession, asked: int) -> int:
+    """Return the images of one query: as many as the file takes; as were asked for where it leaves that open."""
+    fixed = session.get_inputs()[0].shape[0]
+    return fixed if isinstance(fixed, int) else asked
+
+
+def predict(
+    session: InferenceSession, images: NDArray[np.uint8], batch_size: int, progress: Progress = no_progress
+) -> NDArray[np.float32]:
+    """Return a model's logits for images, in memory that does not grow with images that are mapped from disk.
 
     Args:
         session: of a model with one input, in either layout, and the metadata entry `edgeproof.preprocessing`; what
             it answers with stands in `edgeproof.answers`, and without such an entry its first output holds logits.
-        images: uint8 [n, channels, height, width].
+        images: uint8 [n, channels, height, width]; may be mapped from disk.
         batch_size: images per query, where the file leaves that open. It can change the answer: dynamic quantization
             takes its range from the batch. A fixed batch that images do not fill is filled up with the last one.
+        progress: called after each query with the images done and all.
 
     Returns:
         float32 [n, classes].
@@ -182,16 +195,25 @@ def predict(session: InferenceSession, images: NDArray[np.uint8], batch_size: in
     preprocessing, answers = session_preprocessing(session), session_answers(session)
     _require_fitting(session, images, preprocessing)
     name = answers.output if answers else session.get_outputs()[0].name
-    entry = session.get_inputs()[0]
-    size = entry.shape[0] if isinstance(entry.shape[0], int) else batch_size
-    batches = []
+    entry = session.get_inputs()[0].name
+    size, fixed = batch_size_of(session, batch_size), session.get_inputs()[0].shape[0]
+    logits = np.empty((0, 0), np.float32)
+    pages_at_a_time = max(size, _MAPPED_BYTES // max(1, images[:1].nbytes))
+    let_go = 0
     for start in range(0, len(images), size):
         batch = images[start : start + size]
-        if size == entry.shape[0] and len(batch) < size:
-            batch = np.concatenate([batch, np.repeat(batch[-1:], size - len(batch), axis=0)])
-        batches.append(np.asarray(session.run([name], {entry.name: preprocessing.to_input(batch)})[0]))
-    values = np.concatenate(batches)[: len(images)]
-    logits = answers.to_logits(values) if answers else values.reshape(len(values), -1).astype(np.float32, copy=False)
+        count = len(batch)
+        if size == fixed and count < size:
+            batch = np.concatenate([batch, np.repeat(batch[-1:], size - count, axis=0)])
+        values = np.asarray(session.run([name], {entry: preprocessing.to_input(batch)})[0])[:count]
+        found = answers.to_logits(values) if answers else values.reshape(count, -1)
+        if not len(logits):
+            logits = np.empty((len(images), found.shape[1]), np.float32)
+        logits[start : start + count] = found
+        if start + count - let_go >= pages_at_a_time:
+            let_go_of_pages(images)
+            let_go = start + count
+        progress(start + count, len(images))
     broken = int((~np.isfinite(logits)).any(axis=1).sum())
     if broken:
         raise StageError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -144,9 +143,9 @@ def paired_with_fp32(
     where = Where(provider="cpu", split="test")
     found = {("agreement", variant, where): paired_shares(after, before)}
     if all(one.scored for one in (*answers, *fp32s)):
-        then, now = (partial(metrics.logits_sqnr_db, own.logits, fp32.logits) for own, fp32 in pairs)
+        then, now = (metrics.sqnr_sums(own.logits, fp32.logits) for own, fp32 in pairs)
         draws = resampled({"then": then, "now": now}, units, settings.resamples, settings.seed)
-        once = np.ones((1, len(units)))
+        once = np.ones((len(units), 1))
         value = float(now(once)[0] - then(once)[0])
         found["logits_sqnr_db", variant, where] = paired_draws(value, draws["now"], draws["then"], units)
     return found

@@ -17,7 +17,7 @@ from foundation.host_lock import alone_on_host
 from foundation.image_by_image import ImageByImage, write_image_by_image
 from foundation.measurements import Measurement, read_measurements, write_measurements
 from foundation.metrics import METRICS
-from foundation.progress import Observer
+from foundation.progress import Observer, Progress
 from foundation.versions import commit_of
 from pipeline.configuration import Configuration
 from pipeline.run.deliveries import Performer
@@ -56,7 +56,7 @@ def validate_models(
     for model in models:
         try:
             with observer.stage(f"validate {model.variant}") as progress:
-                answers = measure_answers(configuration, ledger, data, fp32, model)
+                answers = measure_answers(configuration, ledger, data, fp32, model, progress)
                 measurements += answers
                 measurements += measure_operating_points(configuration, ledger, data, fp32, model)
                 if model is fp32:
@@ -82,7 +82,12 @@ def validate_models(
 
 
 def measure_answers(
-    configuration: Configuration, performer: Performer, data: PreparedData, fp32: OnnxModel, model: OnnxModel
+    configuration: Configuration,
+    performer: Performer,
+    data: PreparedData,
+    fp32: OnnxModel,
+    model: OnnxModel,
+    progress: Progress,
 ) -> Sequence[Measurement]:
     """Answer the test images with a file and measure its size and its answers.
 
@@ -99,7 +104,7 @@ def measure_answers(
     predictions_path = run.predictions(model.variant)
 
     def compute() -> Sequence[Measurement]:
-        predictions = predict_variant(model, data.test, settings, predictions_path)
+        predictions = predict_variant(model, data.test, settings, predictions_path, progress)
         fp32s = predictions if is_baseline else Predictions.read("fp32", run.predictions("fp32"))
         found = [
             *measure_size(model, fp32),

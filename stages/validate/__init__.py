@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from stages.validate import decisions, deletion, label_metrics, map_similarity, map_stability, metrics
 from stages.validate.intervals.estimates import ScaleName
+from stages.validate.intervals.sums import Sums
 
 if TYPE_CHECKING:
     from foundation.artifacts import Task
@@ -42,6 +43,8 @@ class Computation:
             "bootstrap" for anything else. None where there is no sound interval.
         scale: on which the interval of a "mean" or a "bootstrap" is computed.
         by_image: of a "share" the decisions, see `decisions`; of a "mean" that takes logits float64 [n].
+        of_scores: of what ranks images: `function` of (scores, positive, weights), see `Answers.scores`.
+        sums: of what is resampled: the same as a function of sums, of (scores, positive) or (logits, truth).
         remarks: written beside every measurement.
     """
 
@@ -49,6 +52,8 @@ class Computation:
     interval: Interval | None = None
     scale: ScaleName = "identity"
     by_image: Function | None = None
+    of_scores: Function | None = None
+    sums: Callable[..., Sums] | None = None
     remarks: Remarks = field(default_factory=dict)
 
 
@@ -62,7 +67,21 @@ def _share(function: Function, by_image: Function) -> Computation:
     return Computation(function, "share", by_image=by_image)
 
 
-_SQNR = Computation(metrics.logits_sqnr_db, "bootstrap")  # dB is its own scale
+def _area(function: Function) -> Computation:
+    return Computation(function, "auroc", of_scores=metrics.area_under_roc)
+
+
+def _precision(function: Function) -> Computation:
+    return Computation(
+        function,
+        "bootstrap",
+        "logit",
+        of_scores=metrics.area_under_precision_recall,
+        sums=metrics.precision_recall_sums,
+    )
+
+
+_SQNR = Computation(metrics.logits_sqnr_db, "bootstrap", sums=metrics.sqnr_sums)  # dB is its own scale
 _ECE: Remarks = {
     "bins": metrics.ECE_BINS,
     "binning": "equal-width",
@@ -82,20 +101,20 @@ COMPUTATIONS: Mapping[str, Mapping[Task, Computation]] = {
         "multi_label": _share(label_metrics.balanced_accuracy, decisions.label_balanced_accuracy),
     },
     "auroc_macro": {
-        "multi_class": Computation(metrics.auroc, "auroc"),
-        "multi_label": Computation(label_metrics.auroc, "auroc"),
+        "multi_class": _area(metrics.auroc),
+        "multi_label": _area(label_metrics.auroc),
     },
     "average_precision_macro": {
-        "multi_class": Computation(metrics.average_precision, "bootstrap", "logit"),
-        "multi_label": Computation(label_metrics.average_precision, "bootstrap", "logit"),
+        "multi_class": _precision(metrics.average_precision),
+        "multi_label": _precision(label_metrics.average_precision),
     },
     "auroc/CLASS": {
-        "multi_class": Computation(metrics.auroc, "auroc"),
-        "multi_label": Computation(label_metrics.auroc, "auroc"),
+        "multi_class": _area(metrics.auroc),
+        "multi_label": _area(label_metrics.auroc),
     },
     "average_precision/CLASS": {
-        "multi_class": Computation(metrics.average_precision, "bootstrap", "logit"),
-        "multi_label": Computation(label_metrics.average_precision, "bootstrap", "logit"),
+        "multi_class": _precision(metrics.average_precision),
+        "multi_label": _precision(label_metrics.average_precision),
     },
     "sensitivity/CLASS": {
         "multi_class": _share(metrics.sensitivity, decisions.sensitivity),
@@ -106,8 +125,12 @@ COMPUTATIONS: Mapping[str, Mapping[Task, Computation]] = {
         "multi_label": _share(label_metrics.specificity, decisions.label_specificity),
     },
     "ece": {
-        "multi_class": Computation(metrics.expected_calibration_error, remarks=_ECE),
-        "multi_label": Computation(label_metrics.expected_calibration_error, remarks=_ECE),
+        "multi_class": Computation(
+            metrics.expected_calibration_error, sums=metrics.expected_calibration_sums, remarks=_ECE
+        ),
+        "multi_label": Computation(
+            label_metrics.expected_calibration_error, sums=label_metrics.expected_calibration_sums, remarks=_ECE
+        ),
     },
     "brier": {
         "multi_class": Computation(metrics.brier_score, "mean", "log", metrics.squared_distances),

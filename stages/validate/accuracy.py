@@ -16,6 +16,7 @@ from foundation.artifacts import OnnxModel
 from foundation.errors import StageError
 from foundation.measurements import Measurement, Where
 from foundation.metrics import METRICS, Metric
+from foundation.progress import Progress, no_progress
 from foundation.settings import Settings
 from onnx_files.sessions import gives_scores, open_session, predict
 from stages.validate import COMPUTATIONS
@@ -64,7 +65,13 @@ class AccuracySettings(Settings):
     )
 
 
-def predict_variant(model: OnnxModel, data: PreparedSplit, settings: AccuracySettings, target: Path) -> Predictions:
+def predict_variant(
+    model: OnnxModel,
+    data: PreparedSplit,
+    settings: AccuracySettings,
+    target: Path,
+    progress: Progress = no_progress,
+) -> Predictions:
     """Answer every image of a split with a shipped file on the CPU provider, and write the logits.
 
     Args:
@@ -72,12 +79,13 @@ def predict_variant(model: OnnxModel, data: PreparedSplit, settings: AccuracySet
         data: the split, usually test.
         settings: batch size and threads.
         target: the `.npz` to write: logits float32 [n, classes], labels as in the split, whether there are scores.
+        progress: called after each query with the images done and all.
 
     Raises:
         StageError: a logit is not finite.
     """
     session = open_session(model.path, "cpu", settings.threads)
-    logits = predict(session, data.images, settings.batch_size)
+    logits = predict(session, data.images, settings.batch_size, progress)
     predictions = Predictions(model.variant, logits, data.labels, target, gives_scores(session))
     predictions.write()
     return predictions
@@ -195,7 +203,7 @@ def _measure(rows: Sequence[Row], answers: Answers, settings: AccuracySettings, 
         interval, why_not = interval_of(row, value, answered, settings.resamples, settings.seed)
         remarks = {**row.computation.remarks, **answers.remarks(row.metric)}
         if in_groups and row.computation.interval is not None:
-            remarks["resampled"] = f"{len(np.unique(answers.units[sample]))} groups"
+            remarks["resampled"] = f"{groups.unit_count(answers.units[sample])} groups"
         if why_not and interval is None:
             remarks["no_interval"] = why_not
         if row.name == "ece":

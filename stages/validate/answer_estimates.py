@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from stages.validate import Computation
 from stages.validate.answers import Answers
 from stages.validate.intervals import groups, means, paired, proportions, ranks, resampling
 from stages.validate.intervals.estimates import Interval
+from stages.validate.intervals.sums import Sums
 
 Floats = NDArray[np.float64]
 Part = tuple[Callable[..., Floats], int | None]
@@ -70,6 +72,22 @@ class Answered:
         given = self.answers.reference_logits
         return None if given is None else replace(self.answers, logits=given, reference_logits=None)
 
+    def area(self, row: Row) -> ranks.Area:
+        """Return the area under the ROC curve that a row is about, or the mean of several."""
+        return _mean_area(row, self._areas)
+
+    def reference_area(self, row: Row) -> ranks.Area:
+        """Return the same of fp32's answers, where there are any."""
+        return _mean_area(row, self._reference_areas)
+
+    @cached_property
+    def _areas(self) -> dict[int, ranks.Area]:
+        return _areas(self.answers)
+
+    @cached_property
+    def _reference_areas(self) -> dict[int, ranks.Area]:
+        return {} if self.reference is None else _areas(self.reference)
+
 
 def resample(rows: Sequence[Row], answers: Answers, resamples: int, seed: int) -> Answered:
     """Return the answers with the bootstrap distributions that the rows need, each part computed once.
@@ -82,12 +100,12 @@ def resample(rows: Sequence[Row], answers: Answers, resamples: int, seed: int) -
     """
     paired_too = answers.reference_logits is not None
     needing = [row for row in rows if row.computation.interval == "bootstrap" or _needs_draws(row, paired_too)]
-    own = {part: statistic(row.metric, part, answers) for row in needing for part in row.parts}
+    own = {part: _sums(row, part, answers) for row in needing for part in row.parts}
     answered = Answered(answers, {}, {})
-    reference: dict[Part, resampling.Statistic] = {}
+    reference: dict[Part, Sums] = {}
     if answered.reference is not None:
         compared = [row for row in needing if not row.metric.against_fp32]
-        reference = {part: statistic(row.metric, part, answered.reference) for row in compared for part in row.parts}
+        reference = {part: _sums(row, part, answered.reference) for row in compared for part in row.parts}
     both = {("own", part): of for part, of in own.items()} | {("fp32", part): of for part, of in reference.items()}
     draws = resampling.resampled(both, answers.units, resamples, seed)
     return Answered(
@@ -101,19 +119,32 @@ def _needs_draws(row: Row, paired_too: bool) -> bool:
     return row.computation.interval is None and paired_too
 
 
-def statistic(metric: Metric, part: Part, answers: Answers) -> resampling.Statistic:
-    """Return a part of a metric as a function of the weights alone."""
-    function, class_index = part
-    if class_index is not None:
-        return lambda weights: function(answers.logits, answers.labels, class_index, weights)
-    truth = answers.reference_logits if metric.inputs == "reference" else answers.labels
-    return lambda weights: function(answers.logits, truth, weights)
+def _sums(row: Row, part: Part, answers: Answers) -> Sums:
+    """Return a part of what is resampled as a function of sums."""
+    sums, index = row.computation.sums, part[1]
+    assert sums is not None  # every row that is resampled has them
+    if index is not None:
+        return sums(answers.scores[:, index], answers.positive(index))
+    return sums(answers.logits, _truth(row, answers))
+
+
+def _truth(row: Row, answers: Answers) -> NDArray[Any] | None:
+    return answers.reference_logits if row.metric.inputs == "reference" else answers.labels
 
 
 def value_of(row: Row, answers: Answers) -> float:
     """Return the metric itself."""
-    once = np.ones((1, len(answers.labels)))
-    return float(np.mean([statistic(row.metric, part, answers)(once)[0] for part in row.parts]))
+    return float(np.mean([_value_of_part(row, part, answers) for part in row.parts]))
+
+
+def _value_of_part(row: Row, part: Part, answers: Answers) -> float:
+    function, index = part
+    once, of_scores = np.ones((1, len(answers.labels))), row.computation.of_scores
+    if index is None:
+        return float(function(answers.logits, _truth(row, answers), once)[0])
+    if of_scores is not None:
+        return float(of_scores(answers.scores[:, index], answers.positive(index), once)[0])
+    return float(function(answers.logits, answers.labels, index, once)[0])
 
 
 def interval_of(row: Row, value: float, answered: Answered, resamples: int, seed: int) -> tuple[Interval | None, str]:
@@ -127,7 +158,7 @@ def interval_of(row: Row, value: float, answered: Answered, resamples: int, seed
             return proportions.share_interval(decisions), decisions.too_few
         case "auroc":
             why_not = _too_few_groups(answers)
-            return (None if why_not else ranks.auroc_interval(_area(row, answers), answers.units)), why_not
+            return (None if why_not else ranks.auroc_interval(answered.area(row), answers.units)), why_not
         case "mean":
             values = _by_image(row, answers)
             interval = means.studentised_interval(values, answers.units, computation.scale, resamples, seed)
@@ -137,7 +168,7 @@ def interval_of(row: Row, value: float, answered: Answered, resamples: int, seed
             draws = _mean_of(row, answered.draws)
             if why_not or resampling.mostly_undefined(draws):
                 return None, why_not or paired.RARE_RESAMPLES
-            units = len(np.unique(answers.units))
+            units = groups.unit_count(answers.units)
             return resampling.bootstrap_t_interval(value, draws, units, computation.scale), ""
 
 
@@ -159,7 +190,7 @@ def difference_of(row: Row, value: float, answered: Answered) -> PairedDifferenc
         case "share":
             return paired.paired_shares(_decisions(row, answers), _decisions(row, reference))
         case "auroc":
-            return paired.paired_areas(_area(row, answers), _area(row, reference), answers.units)
+            return paired.paired_areas(answered.area(row), answered.reference_area(row), answers.units)
         case "mean":
             return paired.paired_means(_by_image(row, answers), _by_image(row, reference), answers.units)
         case _:
@@ -170,8 +201,7 @@ def difference_of(row: Row, value: float, answered: Answered) -> PairedDifferenc
 def _decisions(row: Row, answers: Answers) -> proportions.Decisions:
     function = row.computation.by_image
     assert function is not None  # every "share" of answers has one
-    truth = answers.reference_logits if row.metric.inputs == "reference" else answers.labels
-    strata = [function(answers.logits, truth, index) for index in row.classes]
+    strata = [function(answers.logits, _truth(row, answers), index) for index in row.classes]
     return proportions.Decisions(np.concatenate(strata), answers.units)
 
 
@@ -181,12 +211,18 @@ def _by_image(row: Row, answers: Answers) -> Floats:
     return function(answers.logits, answers.labels)
 
 
-def _area(row: Row, answers: Answers) -> ranks.Area:
-    scores = answers.scores
-    given = [index for index in row.classes if index is not None]
-    return ranks.mean_area(
-        [ranks.area_of(scores[:, index], answers.positive(index), answers.units) for index in given]
-    )
+def _areas(answers: Answers) -> dict[int, ranks.Area]:
+    """Return the area of each class that some of the images have, and others have not."""
+    positives = {index: answers.positive(index) for index in sorted(answers.looked_at)}
+    return {
+        index: ranks.area_of(answers.scores[:, index], positive, answers.units)
+        for index, positive in positives.items()
+        if 0 < np.count_nonzero(positive) < len(positive)
+    }
+
+
+def _mean_area(row: Row, areas: Mapping[int, ranks.Area]) -> ranks.Area:
+    return ranks.mean_area([areas[index] for index in row.classes if index is not None])
 
 
 def _mean_of(row: Row, draws: Mapping[Part, Floats]) -> Floats:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from stages.validate.intervals import paired, resampling
 from stages.validate.intervals.estimates import Estimate, Interval
 from stages.validate.intervals.likelihood import predictive_value, ratio_of_proportions_interval
 from stages.validate.intervals.proportions import Decisions, share_interval
+from stages.validate.intervals.sums import Sums
 from stages.validate.measurements import measured, not_measured
 from stages.validate.operating_points import OperatingPoint, OperatingPoints, OperatingPointSettings, choose
 
@@ -60,18 +62,41 @@ class _Called:
         """Right decisions about negatives, whose share is the specificity."""
         return Decisions(np.where(self.positive, np.nan, ~self.called)[None, None], self.units)
 
-    def values(self, weights: Floats, prevalence: float) -> Mapping[str, Floats]:
-        """Return each family's value per row of weights [b, n], NaN or infinity where it is undefined."""
-        positive, called = self.positive.astype(np.float64), self.called.astype(np.float64)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            sensitivity = (weights @ (positive * called)) / (weights @ positive)
-            specificity = (weights @ ((1 - positive) * (1 - called))) / (weights @ (1 - positive))
-            odds = prevalence / (1.0 - prevalence)
-            lr_positive, lr_negative = sensitivity / (1 - specificity), (1 - sensitivity) / specificity
-            ppv = sensitivity * odds / (sensitivity * odds + 1 - specificity)
-            npv = specificity / (specificity + (1 - sensitivity) * odds)
-        values = (sensitivity, specificity, ppv, npv, lr_positive, lr_negative)
-        return dict(zip(FAMILIES, values, strict=True))
+    def families(self, prevalence: float) -> Sums:
+        """Return every family [families, b] as a function of sums, NaN or infinity where it is undefined."""
+        terms = [self.positive & self.called, self.positive, ~self.positive & ~self.called, ~self.positive]
+        return Sums(np.stack(terms).astype(np.float64), partial(_families_of, prevalence))
+
+
+def _families_of(prevalence: float, sums: Floats) -> Floats:
+    hits, positives, rejections, negatives = sums
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sensitivity, specificity = hits / positives, rejections / negatives
+        odds = prevalence / (1.0 - prevalence)
+        lr_positive, lr_negative = sensitivity / (1 - specificity), (1 - sensitivity) / specificity
+        ppv = sensitivity * odds / (sensitivity * odds + 1 - specificity)
+        npv = specificity / (specificity + (1 - sensitivity) * odds)
+    return np.stack([sensitivity, specificity, ppv, npv, lr_positive, lr_negative])
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """One class of images or of patients: what the file and fp32 decide about it.
+
+    Attributes:
+        own: the file's decisions.
+        reference: fp32's; None of fp32 itself and where it gives no scores.
+        prevalence: that predictive values are told for.
+    """
+
+    own: _Called
+    reference: _Called | None
+    prevalence: float
+
+    @property
+    def is_one_sided(self) -> bool:
+        """Whether all of these images have the class, or none has."""
+        return bool(self.own.positive.all() or not self.own.positive.any())
 
 
 def measure_at_thresholds(
@@ -95,13 +120,19 @@ def measure_at_thresholds(
     found: list[Measurement] = []
     for name, reason in points.missing.items():
         found += _absent(name, answers.variant, reason, ON_TEST)
-    for name, point in points.points.items():
-        if answers.variant in answers.unscored:
+    if answers.variant in answers.unscored:
+        for name in points.points:
             found += _absent(name, answers.variant, NO_SCORES.format("the model"), ON_TEST)
-            continue
+        return found
+    asked = {
+        per: {name: _asked(answers, point, settings, per) for name, point in points.points.items()}
+        for per in (None, *(["patient"] if by_patient else []))
+    }
+    differences = {per: _differences(of_classes, bootstrap) for per, of_classes in asked.items()}
+    for name, point in points.points.items():
         found.append(_own_threshold(answers, own_validation, point, settings))
-        for per in (None, *(["patient"] if by_patient else [])):
-            found += _of_class(answers, point, points, settings, bootstrap, per)
+        for per, of_classes in asked.items():
+            found += _of_class(answers, point, points, of_classes[name], differences[per].get(name, {}), per)
     return found
 
 
@@ -109,31 +140,33 @@ def _absent(of_class: str, variant: str, reason: str, where: Where) -> list[Meas
     return [not_measured(f"{family}_at_threshold/{of_class}", variant, reason, where, {}) for family in FAMILIES]
 
 
-def _of_class(
-    answers: Answers,
-    point: OperatingPoint,
-    points: OperatingPoints,
-    settings: OperatingPointSettings,
-    bootstrap: Bootstrap,
-    per: str | None,
-) -> list[Measurement]:
+def _asked(answers: Answers, point: OperatingPoint, settings: OperatingPointSettings, per: str | None) -> _Asked:
     index = answers.classes.index(point.of_class)
     own = _decided(answers, index, point, settings, per)
-    where = replace(ON_TEST, per=per)
-    if own.positive.all() or not own.positive.any():
-        why = f"{answers.sample_name} has {'only' if own.positive.any() else 'no'} images of {point.of_class}"
-        return _absent(point.of_class, answers.variant, why, where)
     reference = None
     if answers.reference_logits is not None and "fp32" not in answers.unscored:
         fp32 = replace(answers, logits=answers.reference_logits, reference_logits=None)
         reference = _decided(fp32, index, point, settings, per)
-    prevalence = settings.prevalence or float(own.positive.mean())
+    return _Asked(own, reference, settings.prevalence or float(own.positive.mean()))
+
+
+def _of_class(
+    answers: Answers,
+    point: OperatingPoint,
+    points: OperatingPoints,
+    asked: _Asked,
+    differences: Mapping[str, PairedDifference],
+    per: str | None,
+) -> list[Measurement]:
+    own, prevalence, where = asked.own, asked.prevalence, replace(ON_TEST, per=per)
+    if asked.is_one_sided:
+        why = f"{answers.sample_name} has {'only' if own.positive.any() else 'no'} images of {point.of_class}"
+        return _absent(point.of_class, answers.variant, why, where)
     remarks: dict[str, JSON] = {
         "threshold": point.probability,
         "rule": points.rule,
         "operating_points": (points.sha256 or "")[:12],
     }
-    differences = _differences(own, reference, prevalence, bootstrap)
     estimates = _estimates(own, prevalence)
     found = []
     for family in FAMILIES:
@@ -216,31 +249,38 @@ def _mirrored(interval: Interval | None) -> Interval | None:
     return None if interval is None else (1.0 - interval[1], 1.0 - interval[0])
 
 
-def _differences(
-    own: _Called, reference: _Called | None, prevalence: float, bootstrap: Bootstrap
-) -> Mapping[str, PairedDifference]:
-    """Return how each family differs from fp32's at the same threshold on the same images."""
-    if reference is None:
-        return {}
-    found = {
-        "sensitivity": paired.paired_shares(own.hits, reference.hits),
-        "specificity": paired.paired_shares(own.rejections, reference.rejections),
+def _differences(asked: Mapping[str, _Asked], bootstrap: Bootstrap) -> Mapping[str, Mapping[str, PairedDifference]]:
+    """Return for each class how each family differs from fp32's at the same threshold on the same images.
+
+    All classes see the same resamples.
+    """
+    compared = {
+        name: (one.own, one.reference, one.prevalence)
+        for name, one in asked.items()
+        if one.reference is not None and not one.is_one_sided
     }
-    once = np.ones((1, len(own.called)))
-    values, against = own.values(once, prevalence), reference.values(once, prevalence)
-
-    def drawn(of: _Called) -> resampling.Statistic:
-        return lambda weights: np.stack(list(of.values(weights, prevalence).values()), axis=1)
-
-    draws = resampling.resampled(
-        {"own": drawn(own), "fp32": drawn(reference)}, own.units, bootstrap.resamples, bootstrap.seed
-    )
-    for place, family in enumerate(FAMILIES):
-        here, there = float(values[family][0]), float(against[family][0])
-        if family in found or not (math.isfinite(here) and math.isfinite(there)):
-            continue
-        first, second = (np.where(np.isfinite(one[:, place]), one[:, place], np.nan) for one in draws.values())
-        found[family] = paired.paired_draws(here - there, first, second, own.units)
+    if not compared:
+        return {}
+    sums: dict[tuple[str, str], Sums] = {}
+    for name, (own, reference, prevalence) in compared.items():
+        sums |= {(name, "own"): own.families(prevalence), (name, "fp32"): reference.families(prevalence)}
+    units = next(iter(compared.values()))[0].units
+    draws = resampling.resampled(sums, units, bootstrap.resamples, bootstrap.seed)
+    once = np.ones((len(units), 1))
+    found = {}
+    for name, (own, reference, _) in compared.items():
+        of_class = {
+            "sensitivity": paired.paired_shares(own.hits, reference.hits),
+            "specificity": paired.paired_shares(own.rejections, reference.rejections),
+        }
+        here, there = (sums[name, whose](once)[:, 0] for whose in ("own", "fp32"))
+        for place, family in enumerate(FAMILIES):
+            if family in of_class or not (math.isfinite(here[place]) and math.isfinite(there[place])):
+                continue
+            of_draws = (draws[name, whose][place] for whose in ("own", "fp32"))
+            first, second = (np.where(np.isfinite(one), one, np.nan) for one in of_draws)
+            of_class[family] = paired.paired_draws(float(here[place] - there[place]), first, second, own.units)
+        found[name] = of_class
     return found
 
 

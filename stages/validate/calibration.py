@@ -110,7 +110,7 @@ def _measured(name: str, line: Line, answers: Answers, where: Where) -> Measurem
     why_not, interval = groups.too_few(answers.units), None
     if not why_not:
         error = float(np.sqrt(groups.squared_error(line.influence, answers.units)))
-        half = t_quantile(TAIL, len(np.unique(answers.units)) - 1) * error
+        half = t_quantile(TAIL, groups.unit_count(answers.units) - 1) * error
         interval = (line.value - half, line.value + half)
     remarks = {"no_interval": why_not} if why_not else {}
     return measured(name, answers.variant, Estimate(line.value, interval, len(answers.labels)), where, remarks)

@@ -11,10 +11,11 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.validate.intervals.sums import Sums
 from stages.validate.metrics import (
     area_under_precision_recall,
     area_under_roc,
-    calibration_gap,
+    calibration_sums,
     weighted_mean,
 )
 
@@ -64,8 +65,13 @@ def average_precision(logits: Logits, labels: Labels, label_index: int, weights:
 
 def expected_calibration_error(logits: Logits, labels: Labels, weights: Floats) -> Floats:
     """Mean gap between the confidence in a yes or no and its accuracy, over all (image, label) pairs."""
+    return expected_calibration_sums(logits, labels)(weights.T)
+
+
+def expected_calibration_sums(logits: Logits, labels: Labels) -> Sums:
+    """Return `expected_calibration_error` as a function of sums."""
     probability = sigmoid(logits)
-    return calibration_gap(np.maximum(probability, 1 - probability), (logits > 0) == (labels == 1), weights)
+    return calibration_sums(np.maximum(probability, 1 - probability), (logits > 0) == (labels == 1))
 
 
 def squared_distances(logits: Logits, labels: Labels) -> Floats:

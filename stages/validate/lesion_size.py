@@ -47,7 +47,11 @@ def lesion_sizes(masks: Masks) -> Sequence[LesionSize]:
     Returns:
         small, medium and large, in this order.
     """
-    shares = masks.mean(axis=(1, 2))
+    return sizes_by_share(masks.mean(axis=(1, 2)))
+
+
+def sizes_by_share(shares: NDArray[np.float64]) -> Sequence[LesionSize]:
+    """Return what `lesion_sizes` does, from the share of the image that each mask takes, [m], above 0."""
     # A third of the masks each; interpolating between two would put a bound where no mask is.
     low, high = np.quantile(shares, [1 / 3, 2 / 3], method="inverted_cdf")
     parts = (

@@ -2,9 +2,10 @@
 
 Each metric is a function of arrays and of how often each image counts; `label_metrics` has those of yes/no labels.
 
-`weights` is float64 [b, n]: row i says how often each of the n images counts in sample i. One row of ones gives the
-metric itself, the rows of `resampling.resampling_weights` give its bootstrap distribution; so estimate and interval
-come from one definition. Every function returns float64 [b], NaN where a sample has no image to say it of.
+`weights` is float64 [b, n]: row i says how often each of the n images counts in sample i; one row of ones gives the
+metric itself. What is bootstrapped is a function of weighted sums, see `intervals.sums`, and its estimate is taken
+from them too; so estimate and interval come from one definition. Every function returns float64 [b], NaN where a
+sample has no image to say it of.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
+
+from stages.validate.intervals.sums import Sums
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -117,17 +120,34 @@ def area_under_precision_recall(scores: Floats, positive: NDArray[np.bool_], wei
         positive: bool [n].
         weights: float64 [b, n].
     """
-    below, _, total = _negatives_below(scores, positive, weights)
-    order = np.argsort(scores[positive], kind="stable")
-    ranked, places = scores[positive][order], np.flatnonzero(positive)[order]
-    lowest = np.zeros((len(weights), len(places) + 1))
-    np.cumsum(weights[:, places], axis=1, out=lowest[:, 1:])
-    hits = lowest[:, -1:] - lowest[:, np.searchsorted(ranked, scores[positive], side="left")]
-    false_alarms = total[:, None] - below
-    # An image that a sample leaves out counts nothing, whatever the precision at its score.
-    precision = hits / np.maximum(hits + false_alarms, np.finfo(np.float64).tiny)
-    positives = weights[:, positive]
-    return ratio((positives * precision).sum(axis=1), positives.sum(axis=1))
+    return precision_recall_sums(scores, positive)(weights.T)
+
+
+def precision_recall_sums(scores: Floats, positive: NDArray[np.bool_]) -> Sums:
+    """Return the average precision as a function of sums, see `area_under_precision_recall`.
+
+    Precision is asked at the positives' scores alone. So the images between two of them are one sum, and what scores
+    below all of them is none.
+    """
+    from scipy.sparse import csr_array
+
+    levels = np.unique(scores[positive])[::-1]  # the highest first
+    # The first level that lets an image in; a negative of the same score comes in with it.
+    at = len(levels) - np.searchsorted(levels[::-1], scores, side="right")
+    counts = at < len(levels)
+    rows = (at + np.where(positive, 0, len(levels)))[counts]
+    images = np.flatnonzero(counts)
+    terms = csr_array((np.ones(len(images), np.float32), (rows, images)), shape=(2 * len(levels), len(scores)))
+    return Sums(terms, _average_precision)
+
+
+def _average_precision(sums: Floats) -> Floats:
+    levels = len(sums) // 2
+    positives = sums[:levels]
+    hits, called = (np.cumsum(part, axis=0, dtype=np.float64) for part in (positives, positives + sums[levels:]))
+    # A level that a sample leaves out counts nothing, whatever the precision there.
+    precision = hits / np.maximum(called, np.finfo(np.float64).tiny)
+    return ratio((positives * precision).sum(axis=0), positives.sum(axis=0))
 
 
 def auroc(logits: Logits, labels: Labels, class_index: int, weights: Floats) -> Floats:
@@ -140,20 +160,20 @@ def average_precision(logits: Logits, labels: Labels, class_index: int, weights:
     return area_under_precision_recall(log_odds(logits)[:, class_index], labels == class_index, weights)
 
 
-def calibration_gap(confidence: Floats, correct: NDArray[np.bool_], weights: Floats) -> Floats:
-    """Mean gap between confidence and accuracy over 15 bins of equal width (Guo et al. 2017, eq. 3).
+def calibration_sums(confidence: Floats, correct: NDArray[np.bool_]) -> Sums:
+    """Mean gap between confidence and accuracy over 15 bins of equal width (Guo et al. 2017, eq. 3), of sums.
 
     Args:
         confidence: float64 [n, answers], 0 to 1, in each of an image's answers.
         correct: bool [n, answers].
-        weights: float64 [b, n].
     """
     # Bin m holds ((m−1)/M, m/M], as in the paper.
     bins = np.clip(np.ceil(confidence * ECE_BINS).astype(np.int64) - 1, 0, ECE_BINS - 1)
     images, answers = confidence.shape
-    gaps = np.zeros((images, ECE_BINS))
-    np.add.at(gaps, (np.repeat(np.arange(images), answers), bins.ravel()), (correct - confidence).ravel())
-    return ratio(np.abs(weights @ gaps).sum(axis=1), weights.sum(axis=1) * answers)
+    places = (bins * images + np.arange(images)[:, None]).ravel()
+    gaps = np.bincount(places, (correct - confidence).ravel(), ECE_BINS * images).reshape(ECE_BINS, images)
+    terms = np.concatenate([gaps, np.full((1, images), float(answers))])
+    return Sums(terms, lambda sums: ratio(np.abs(sums[:-1]).sum(axis=0), sums[-1]))
 
 
 def gap_of_calibrated(confidence: Floats) -> float:
@@ -171,9 +191,14 @@ def gap_of_calibrated(confidence: Floats) -> float:
 
 
 def expected_calibration_error(logits: Logits, labels: Labels, weights: Floats) -> Floats:
-    """Mean gap between the confidence in the answers and their accuracy, see `calibration_gap`."""
+    """Mean gap between the confidence in the answers and their accuracy, see `calibration_sums`."""
+    return expected_calibration_sums(logits, labels)(weights.T)
+
+
+def expected_calibration_sums(logits: Logits, labels: Labels) -> Sums:
+    """Return `expected_calibration_error` as a function of sums."""
     confidence = np.exp(log_softmax(logits).max(axis=1))
-    return calibration_gap(confidence[:, None], (logits.argmax(axis=1) == labels)[:, None], weights)
+    return calibration_sums(confidence[:, None], (logits.argmax(axis=1) == labels)[:, None])
 
 
 def squared_distances(logits: Logits, labels: Labels) -> Floats:
@@ -196,9 +221,19 @@ def agreement(logits: Logits, reference_logits: Logits, weights: Floats) -> Floa
 
 def logits_sqnr_db(logits: Logits, reference_logits: Logits, weights: Floats) -> Floats:
     """Energy of the reference's logits over the energy of the difference, in dB, at most `SQNR_CEILING_DB`."""
+    return sqnr_sums(logits, reference_logits)(weights.T)
+
+
+def sqnr_sums(logits: Logits, reference_logits: Logits) -> Sums:
+    """Return `logits_sqnr_db` as a function of sums."""
     reference = reference_logits.astype(np.float64)
-    signal = weights @ np.square(reference).sum(axis=1)
-    noise = weights @ np.square(logits.astype(np.float64) - reference).sum(axis=1)
+    noise = logits.astype(np.float64) - reference
+    energies = [np.square(part).sum(axis=1) for part in (reference, noise)]
+    return Sums(np.stack(energies), _decibels)
+
+
+def _decibels(energies: Floats) -> Floats:
+    signal, noise = energies
     ceiling = 10.0 ** (SQNR_CEILING_DB / 10)
     # No signal and no noise is 0/0: identical, so the ceiling. Noise without signal is −∞ dB: the floor is −ceiling.
     ratio = np.where(noise * ceiling <= signal, ceiling, signal / np.where(noise > 0, noise, 1.0))

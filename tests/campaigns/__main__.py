@@ -18,6 +18,7 @@ from clocks import clocks
 from disks import disk_errors, disk_levels
 from kills import kills
 from network import network
+from overviews import overviews
 from places import places
 from signals import signals
 from small_commands import COMMANDS
@@ -37,6 +38,7 @@ PLAIN: Mapping[str, Callable[[Path, int], list[Tally]]] = {
     "signals": signals,
     "browser": browser,
     "workers": workers,
+    "overviews": overviews,
 }
 """Campaigns on whole processes."""
 

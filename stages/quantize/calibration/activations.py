@@ -183,6 +183,8 @@ def _options(threads: int) -> Any:
 
     options = SessionOptions()
     options.intra_op_num_threads = threads
+    # Several inputs run at a time: a thread that waits for its part of one would take a core from the others.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # it warns that an optimized graph suits this machine only, which is all we want
     return options
 

@@ -8,7 +8,6 @@ MobileNetV2 at 224 px has 7 million to look at).
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,10 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.arrays import let_go_of_pages
 from foundation.errors import StageError
 from foundation.progress import Progress
 from onnx_files.preprocessing import Preprocessing
-from stages.quantize.calibration.activations import ActivationReader, in_parallel, threads_of_worker
+from stages.quantize.calibration.activations import ActivationReader, in_parallel, threads_of_worker, workers
 from stages.quantize.calibration.histogram import Distribution, Histogram, Values
 from stages.quantize.calibration.range_search import Range
 
@@ -39,8 +39,10 @@ LEAST_SAMPLED_VALUES = 256
 """Of each tensor and image, however many images there are."""
 COUNTED_AT_A_TIME = 1 << 16
 """Values of a tensor's tails and sample that wait to be counted together: less would be all bins and few values."""
-IMAGES_AT_A_TIME = 16
-"""Whose pixels may stay in memory."""
+MOST_INPUTS_AT_A_TIME = 16
+"""That a worker takes up together: handing each over alone would cost a small network a tenth of its time."""
+LEAST_LOTS = 8
+"""Of inputs to each worker, so that none waits long for the last one."""
 
 Part = TypeVar("Part")
 
@@ -74,37 +76,34 @@ class ImageFeeds:
             part_of: from a tensor's name and its values, which are gone afterwards; runs in several threads.
         """
 
-        def look_at(images: list[int]) -> list[dict[str, Part]]:
-            activations = observer.activations(self._input(images))
-            return [
-                {name: part_of(name, self._of_image(values, place)) for name, values in activations.items()}
-                for place in range(len(images))
-            ]
+        def look_at(inputs: list[list[int]]) -> list[dict[str, Part]]:
+            found = []
+            for images in inputs:  # one after the other, so that a worker holds the activations of one
+                activations = observer.activations(self._input(images))
+                found += [
+                    {name: part_of(name, self._of_image(values, place)) for name, values in activations.items()}
+                    for place in range(len(images))
+                ]
+            return found
 
         end = min(end, len(self.order))
-        inputs = (self.order[first : min(first + self.size, end)] for first in range(start, end, self.size))
-        for done, parts in enumerate(in_parallel(look_at, inputs)):
-            if done % IMAGES_AT_A_TIME == 0:
-                let_go_of_pages(self.images)
+        inputs = [self.order[first : min(first + self.size, end)] for first in range(start, end, self.size)]
+        size = max(1, min(MOST_INPUTS_AT_A_TIME, len(inputs) // (LEAST_LOTS * workers())))
+        lots = (inputs[first : first + size] for first in range(0, len(inputs), size))
+        for parts in in_parallel(look_at, lots):
+            let_go_of_pages(self.images)
             yield from parts
 
     def _input(self, images: list[int]) -> dict[str, NDArray[Any]]:
+        if self.size == 1:
+            return {self.input_name: self.preprocessing.to_input(self.images[images[0], None])}
         # A model that takes nothing but whole batches gets its last one filled up; nobody looks at the filling.
         filled = [images[place % len(images)] for place in range(self.size)]
         return {self.input_name: self.preprocessing.to_input(np.stack([self.images[index] for index in filled]))}
 
     def _of_image(self, values: NDArray[np.float32], place: int) -> Values:
         has_batch = self.size > 1 and values.ndim > 0 and len(values) == self.size
-        return np.ravel(values[place] if has_batch else values)
-
-
-def let_go_of_pages(images: NDArray[np.uint8]) -> None:
-    """Give back the memory of what was read of images that are mapped from disk."""
-    owner: Any = images
-    while isinstance(owner, np.ndarray):
-        owner = owner.base
-    if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        owner.madvise(mmap.MADV_DONTNEED)
+        return (values[place] if has_batch else values).reshape(-1)
 
 
 # --- minimum and maximum ---
@@ -294,7 +293,7 @@ class _Collector:
 
     def part_of(self, values: Values) -> _Part:
         """Return what to keep of one image's values; changes nothing, so several threads may ask."""
-        tail = values[self._outside(values).nonzero()[0]]
+        tail = values[self._outside(values)]
         return _Part(tail, _sample(values, self._sampled), len(values) - len(tail))
 
     def add(self, part: _Part) -> None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from foundation.arrays import let_go_of_pages
 from foundation.errors import UsageError
 from foundation.files import read_json, sha256_of_json
 from foundation.progress import Progress, no_progress
@@ -30,12 +31,10 @@ from onnx_files.preprocessing import Preprocessing
 from stages.quantize.calibration.activations import ObservedTensors, in_parallel, observed_tensors
 from stages.quantize.calibration.histogram import Distribution
 from stages.quantize.calibration.range_collection import (
-    IMAGES_AT_A_TIME,
     LEAST_TAIL_SHARE,
     ImageFeeds,
     collect_distributions,
     collect_extremes,
-    let_go_of_pages,
 )
 from stages.quantize.calibration.range_search import Range, entropy_range, mse_range, percentile_range
 
@@ -46,6 +45,7 @@ CalibrationMethod = Literal["minmax", "moving_average", "percentile", "entropy",
 
 LEARNED_CLIPS_KEY = "edgeproof.learned_clips"
 """In the metadata of a float export whose clips were trained: its ranges are not searched for, they are there."""
+_DIGESTS_AT_A_TIME = 64
 _FORMAT = 3  # of the cached file; another one where these functions come to other ranges
 
 
@@ -99,6 +99,7 @@ def find_ranges(
         UsageError: no images, or no float activations.
         StageError: an activation is not finite.
     """
+    images = np.asarray(images)  # a mapped one as a plain array, which is cheaper to take one image of
     indices = list(range(len(images)) if chosen is None else chosen)
     if not indices:
         raise UsageError("expected calibration images, found none. Raise the number of calibration images.")
@@ -175,14 +176,14 @@ def _choose(distribution: Distribution, calibration: Calibration) -> Range:
 
 
 def _digests(images: NDArray[np.uint8], indices: Sequence[int]) -> dict[int, str]:
-    def digest(index: int) -> str:
-        return hashlib.sha256(np.ascontiguousarray(images[index]).tobytes()).hexdigest()
+    def digests_of(lot: Sequence[int]) -> list[tuple[int, str]]:
+        return [(index, hashlib.sha256(images[index].tobytes()).hexdigest()) for index in lot]
 
     digests: dict[int, str] = {}
-    for done, (index, found) in enumerate(zip(indices, in_parallel(digest, iter(indices)), strict=True)):
-        digests[index] = found
-        if done % IMAGES_AT_A_TIME == 0:
-            let_go_of_pages(images)
+    lots = (indices[start : start + _DIGESTS_AT_A_TIME] for start in range(0, len(indices), _DIGESTS_AT_A_TIME))
+    for found in in_parallel(digests_of, lots):
+        digests.update(found)
+        let_go_of_pages(images)
     return digests
 
 

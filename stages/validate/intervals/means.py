@@ -44,11 +44,12 @@ def studentised_interval(
     if not on.holds(centre):
         return None
     sums, sizes = sums_by_unit(values, units), sums_by_unit(np.ones(len(values)), units)
-    moments = np.stack([sums, sizes, sums**2, sums * sizes, sizes**2], axis=1)[sizes > 0]
-    drawn = np.concatenate([weights @ moments for weights in unit_weights(len(moments), resamples, seed)])
-    means = drawn[:, 0] / drawn[:, 1]
-    squares = drawn[:, 2] - 2 * means * drawn[:, 3] + means**2 * drawn[:, 4]
-    errors = np.sqrt(np.maximum(squares, 0.0) * len(moments) / (len(moments) - 1)) / drawn[:, 1]
+    moments = np.stack([sums, sizes, sums**2, sums * sizes, sizes**2])[:, sizes > 0]
+    count = moments.shape[1]
+    drawn = np.concatenate([moments @ weights for weights in unit_weights(count, resamples, seed)], axis=1)
+    means = drawn[0] / drawn[1]
+    squares = drawn[2] - 2 * means * drawn[3] + means**2 * drawn[4]
+    errors = np.sqrt(np.maximum(squares, 0.0) * count / (count - 1)) / drawn[1]
     usable = on.holds(means) & (errors > ROUNDING)
     if usable.mean() < 0.5:
         return None

@@ -21,7 +21,7 @@ from stages.validate.intervals.estimates import (
     t_quantile,
     t_tail,
 )
-from stages.validate.intervals.groups import come_in_groups, squared_error, too_few
+from stages.validate.intervals.groups import come_in_groups, squared_error, too_few, unit_count
 from stages.validate.intervals.proportions import Decisions, degrees_correction
 from stages.validate.intervals.ranks import Area, area_error
 from stages.validate.intervals.resampling import bootstrap_error
@@ -137,7 +137,7 @@ def paired_areas(first: Area, second: Area, units: Indices) -> PairedDifference:
     leaves room for a difference as no changed answer in so many pairs does.
     """
     error = area_error(first.influence - second.influence, units)
-    count = len(np.unique(units))
+    count = unit_count(units)
     found = PairedDifference(
         first.value - second.value, None, "delong", len(units), count, standard_error=error, degrees=first.rarer - 1
     )
@@ -158,7 +158,7 @@ def paired_means(first: Floats, second: Floats, units: Indices) -> PairedDiffere
 
 def paired_draws(value: float, first: Floats, second: Floats, units: Indices) -> PairedDifference:
     """Return the difference of two statistics from their values in the same resamples [resamples]."""
-    return _by_error(value, bootstrap_error(first - second, len(np.unique(units))), "bootstrap_t", units)
+    return _by_error(value, bootstrap_error(first - second, unit_count(units)), "bootstrap_t", units)
 
 
 def paired_influence(value: float, influence: Floats, units: Indices) -> PairedDifference:
@@ -216,7 +216,7 @@ def tail_at_zero(difference: PairedDifference) -> float | None:
 
 
 def _by_error(value: float, error: float, method: str, units: Indices) -> PairedDifference:
-    count = len(np.unique(units))
+    count = unit_count(units)
     found = PairedDifference(
         value,
         None,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.validate.intervals.estimates import TAIL, Interval, normal_quantile, t_quantile
-from stages.validate.intervals.groups import come_in_groups, squared_error, too_few
+from stages.validate.intervals.groups import come_in_groups, squared_error, too_few, unit_count
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -90,10 +90,10 @@ class Decisions:
         """The unit of each image that is asked at all."""
         return self.units[self.asked.any(axis=(0, 1))]
 
-    @property
+    @cached_property
     def unit_count(self) -> int:
         """How many units are asked."""
-        return len(np.unique(self.asked_units))
+        return unit_count(self.asked_units)
 
     @property
     def are_clustered(self) -> bool:

@@ -6,75 +6,64 @@ below (cluster bootstrap; Davison and Hinkley 1997, Bootstrap Methods and their 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stages.validate.intervals.estimates import SCALES, TAIL, Interval, ScaleName, interval_on_scale, t_quantile
+from stages.validate.intervals.sums import Sums
 
-_CHUNK_ELEMENTS = 1_000_000
-"""Resampling weights held at once (8 MB of float64), whatever the number of images."""
+_CHUNK_ELEMENTS = 2_000_000
+"""Weights, or sums, held at once (16 MB of float64), whatever the number of images."""
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 Key = TypeVar("Key")
-Statistic = Callable[[Floats], Floats]
-"""From resampling weights [b, n] to one value per resample, [b]."""
 
 
-def unit_weights(units: int, resamples: int, seed: int, most: int | None = None) -> Iterator[Floats]:
+def unit_weights(units: int, resamples: int, seed: int, widest: int = 1) -> Iterator[NDArray[np.float32]]:
     """Yield how often each of the units is drawn in each bootstrap resample, in chunks of bounded memory.
 
     Args:
         units: how many there are; as many are drawn, with replacement.
         resamples: how many resamples in all.
-        seed: of the generator.
-        most: values that a row is spread over; None: as many as units.
+        seed: of the generator; the draws do not depend on how many a chunk holds.
+        widest: values that the caller makes of a resample, which the bound counts too.
 
     Yields:
-        float64 [b, units], each row summing to units.
+        float32 [units, b], whole numbers, each column summing to units.
     """
     rng = np.random.default_rng(seed)
-    rows = max(1, _CHUNK_ELEMENTS // (most or units))
+    rows = max(1, _CHUNK_ELEMENTS // max(units, widest))
     for start in range(0, resamples, rows):
-        count = min(rows, resamples - start)
-        drawn = rng.integers(0, units, (count, units)) + units * np.arange(count)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=count * units).reshape(count, units).astype(np.float64)
+        drawn = rng.integers(0, units, (min(rows, resamples - start), units))
+        weights = np.empty(drawn.shape, np.float32)
+        for row, numbers in zip(weights, drawn, strict=True):
+            row[:] = np.bincount(numbers, minlength=units)
+        yield np.ascontiguousarray(weights.T)
 
 
-def resampling_weights(units: Indices, resamples: int, seed: int) -> Iterator[Floats]:
-    """Yield how often each image is drawn in each resample of whole units, see `unit_weights`.
-
-    Args:
-        units: int64 [n], see `groups.units_of`.
-        resamples: how many resamples in all.
-        seed: of the generator.
-
-    Yields:
-        float64 [b, n]; where each image is its own unit, each row sums to n.
-    """
-    _, numbered = np.unique(units, return_inverse=True)
-    for weights in unit_weights(int(numbered.max()) + 1, resamples, seed, len(units)):
-        yield weights[:, numbered]
-
-
-def resampled(statistics: Mapping[Key, Statistic], units: Indices, resamples: int, seed: int) -> dict[Key, Floats]:
-    """Return each statistic's value in every resample, float64 [resamples]; all see the same resamples.
+def resampled(statistics: Mapping[Key, Sums], units: Indices, resamples: int, seed: int) -> dict[Key, Floats]:
+    """Return each statistic's values in every resample, float64 [resamples] or [m, resamples]; all see the same ones.
 
     Args:
-        statistics: from weights [b, n] to values [b], NaN where a resample leaves one undefined.
-        units: int64 [n], see `groups.units_of`.
+        statistics: of the same n images.
+        units: int64 [n], see `groups.units_of`; whole units are drawn.
         resamples: at least 1000 for an interval worth printing.
         seed: of the resampling.
     """
-    parts: dict[Key, list[Floats]] = {key: [] for key in statistics}
-    if parts:
-        for weights in resampling_weights(units, resamples, seed):
-            for key, statistic in statistics.items():
-                parts[key].append(statistic(weights))
-    return {key: np.concatenate(values) for key, values in parts.items()}
+    if not statistics:
+        return {}
+    _, numbered = np.unique(units, return_inverse=True)
+    by_unit = {key: sums.by_unit(numbered) for key, sums in statistics.items()}
+    widest = max(sums.terms.shape[0] for sums in by_unit.values())
+    parts: dict[Key, list[Floats]] = {key: [] for key in by_unit}
+    for weights in unit_weights(int(numbered.max()) + 1, resamples, seed, widest):
+        for key, sums in by_unit.items():
+            parts[key].append(sums(weights))
+    return {key: np.concatenate(values, axis=-1) for key, values in parts.items()}
 
 
 def bootstrap_error(draws: Floats, units: int) -> float:

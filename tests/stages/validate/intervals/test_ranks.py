@@ -4,6 +4,8 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.stats import t
 from sklearn.metrics import roc_auc_score
 
@@ -28,6 +30,21 @@ def test_area_and_variance_are_scikit_learns_and_delongs() -> None:
     area = ranks.area_of(scores, positive, np.arange(150))
     assert area.value == pytest.approx(roc_auc_score(positive, scores))
     assert ranks.area_error(area.influence, np.arange(150)) ** 2 == pytest.approx(delongs_variance(scores, positive))
+
+
+@given(st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=4, max_size=40))
+def test_ranks_give_what_all_pairs_give(images: list[tuple[int, bool]]) -> None:
+    """Value and influence of each image from one sort, against the matrix of all pairs, with many ties."""
+    scores, positive = np.array([score for score, _ in images], float), np.array([has for _, has in images])
+    if min(positive.sum(), (~positive).sum()) < 2:
+        return
+    area = ranks.area_of(scores, positive, np.arange(len(scores)))
+    wins = np.sign(scores[positive][:, None] - scores[~positive][None, :]) / 2 + 0.5
+    assert area.value == pytest.approx(wins.mean(), abs=1e-14)
+    for chosen, of_each in ((positive, wins.mean(axis=1)), (~positive, wins.mean(axis=0))):
+        count = chosen.sum()
+        expected = (of_each - wins.mean()) / count * np.sqrt(count / (count - 1))
+        assert area.influence[chosen] == pytest.approx(expected, abs=1e-13)
 
 
 def test_the_interval_is_symmetric_in_the_logit() -> None:
