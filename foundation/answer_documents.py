@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from foundation.errors import UsageError
 from foundation.files import write_json
 from foundation.typed_files import CLOSED, read_typed
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 Outcome = Literal["mended", "broken", "otherwise"]
 
 _AGAIN = "Delete it and run `edgeproof validate` again."
+_MOST_IMAGES = 1 << 40
+"""In one cell of a matrix; no data set comes near it."""
 
 
 @dataclass(frozen=True)
@@ -257,8 +260,14 @@ def write_answers(path: Path, found: AnswersInDetail) -> None:
 
 
 def read_answers(path: Path) -> AnswersInDetail:
-    """Return what `write_answers` wrote."""
-    return read_typed(path, _answers(), "confusion matrices and curves", _AGAIN, (1,))
+    """Return what `write_answers` wrote; its matrices are all of one shape."""
+    found = read_typed(path, _answers(), "confusion matrices and curves", _AGAIN, (1,))
+    matrices = [matrix for one in found.confusions for matrix in (one.counts, one.minus_fp32) if matrix is not None]
+    shapes = {tuple(len(row) for row in matrix) for matrix in matrices}
+    largest = max((abs(count) for matrix in matrices for row in matrix for count in row), default=0)
+    if len(shapes) > 1 or any(len(set(shape)) > 1 for shape in shapes) or largest > _MOST_IMAGES:
+        raise UsageError(f"{path}: expected confusion matrices of one shape and of images, found others. {_AGAIN}")
+    return found
 
 
 def read_machine(path: Path) -> MachineNote:

@@ -139,7 +139,9 @@ def quantize(
     recovery: Annotated[str | None, of_model(RECOVERIES)] = None,
     limit: Annotated[int | None, of_model("at most so many images to calibrate on (default: 128)")] = None,
     bits: Annotated[int | None, of_model("of a weight, 8 or 4 (weight-only, static)")] = None,
-    target: Annotated[str | None, of_model("x86-vnni, x86-avx2 or arm64 (default: this machine)")] = None,
+    target: Annotated[
+        str | None, of_model("x86-vnni, x86-avx2, arm64, wasm, openvino or qnn-htp (default: this machine)")
+    ] = None,
     mean: Mean = None,
     std: Std = None,
     scale: Scale = None,
