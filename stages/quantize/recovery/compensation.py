@@ -28,7 +28,7 @@ from foundation.errors import UsageError
 from foundation.progress import Progress, no_progress
 from foundation.settings import Settings
 from onnx_files.graph import GraphIndex, attributes_of
-from onnx_files.probes import Batches, Feeds
+from onnx_files.probes import Batches, Feeds, Onward
 from stages.quantize.recovery.moments import Moments, moments, wanted_answers
 from stages.quantize.recovery.plain_layers import StoredWeight, is_plain, stored_weight
 from stages.quantize.recovery.rounding import defines_the_scale
@@ -110,6 +110,7 @@ def compensate(
             "found none. Leave recovery out."
         )
     few = _looked_at(batches, settings, width_axis)
+    onward = Onward(simulated, few)
     integers: dict[str, NDArray[np.generic]] = {}
     gains: list[float] = []
     turned = done = 0
@@ -117,7 +118,7 @@ def compensate(
         count, wanted = wanted_answers(proto, [node for node, _ in layers[done:]], few, settings.seed)
         for (node, stored), answers in zip(layers[done : done + count], wanted, strict=True):
             given, weight = graphs.written.nodes[node.name].input[0], graphs.weight(node)
-            found = moments(simulated, given, node, weight.shape, answers, few, settings.seed)
+            found = moments(onward.values(given), node, weight.shape, answers, settings.seed)
             old = graphs.floats.constant(node.input[2]) if len(node.input) > 2 else None
             chosen, bias, gain = _choose(node, weight, old, stored, found, settings)
             graphs.replace(node, stored, chosen, bias)
