@@ -3,10 +3,11 @@
     edgeproof export examples/mnist.yaml --run RUN
     python benchmarks/few_bits.py RUN [RUN ...]
 
-Each run's float file is rounded to weights of 8 or 4 bits and activations of 8 or 4, by the nearest integers, with
-corrected biases, and with compensated rounding; all are calibrated on the same training images with ranges of least
-squared error. Compared with the float file on test images: accuracy lost, agreement, the logits' SQNR, and how like
-its gradient maps theirs are. Lost power is the noise's beside that of the nearest integers: a third is the goal.
+Each run's float file is rounded to weights of 8 or 4 bits and activations of 8 or 4: by the nearest integers, with
+corrected biases, with compensated rounding, and with that and reconstruction. All are calibrated on the same training
+images with ranges of least squared error. Compared with the float file on test images: accuracy lost, agreement, the
+SQNR of the logits, and how like its gradient maps theirs are. Lost power is the noise beside that of the nearest
+integers: a third is the goal.
 
 Weights of 4 bits are those of `static` with `bits: 4`. No kernel takes activations of 4 bits, so they are simulated
 in all layers but the first: a step of a fifteenth of the range, and a Clip that keeps the integers within 0…15.
@@ -36,6 +37,7 @@ RECOVERY: dict[str, dict[str, Any]] = {
     "nearest": {},
     "bias": {"bias_correction": True},
     "rounding": {"compensated_rounding": {}},
+    "reconstruction": {"compensated_rounding": {}, "reconstruction": {}},
 }
 WIDTHS = ((8, 8), (4, 8), (4, 4))
 """Bits of weights and of activations."""

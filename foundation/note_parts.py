@@ -106,6 +106,21 @@ class LearnedRoundingNote(Settings):
     layer_error_fell_by_db: float
 
 
+class ReconstructionNote(Settings):
+    """What reconstruction did.
+
+    Attributes:
+        weights: how many were learned.
+        turned_weights: those among them whose integer is another one than before the step.
+        answers_error_fell_by_db: on the calibration images.
+    """
+
+    step: Literal["reconstruction"] = "reconstruction"
+    weights: int
+    turned_weights: int
+    answers_error_fell_by_db: float
+
+
 class CompensatedRoundingNote(Settings):
     """What compensated rounding did.
 
@@ -134,6 +149,7 @@ StepNote = (
     | KeptActivationsNote
     | CompensatedRoundingNote
     | LearnedRoundingNote
+    | ReconstructionNote
     | BiasCorrectionNote
 )
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
 
 _PIXELS_OF_A_BATCH = 2**18
+_MOST_BYTES_KEPT = 1_000_000_000
 
 Feeds = Mapping[str, NDArray[np.generic]]
 """One batch of images, by the name of the model's input."""
@@ -77,19 +78,22 @@ def sqnr_db(reference: NDArray[np.float64], other: NDArray[np.float64]) -> float
     return 10 * float(np.log10(signal / noise))
 
 
-def runner(proto: ModelProto, tensors: Sequence[str]) -> Callable[[Feeds], dict[str, NDArray[np.generic]]]:
+def runner(
+    proto: ModelProto, tensors: Sequence[str], known: Feeds | None = None
+) -> Callable[[Feeds], dict[str, NDArray[np.generic]]]:
     """Return what runs one batch through a graph and gives the chosen tensors by name; the rest is not computed.
 
     Args:
         proto: any graph.
         tensors: names of values in it; distinct.
+        known: values inside it that are fed as well, so that what makes them is not computed: of any batch.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # it warns of initializers that the shortened graph has no use for
     options.enable_cpu_mem_arena = False  # the arena keeps growing with every batch, and is little faster
-    content = upstream(proto, tensors).SerializeToString()
+    content = upstream(proto, tensors, known).SerializeToString()
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     inputs = [value.name for value in session.get_inputs()]
 
@@ -100,25 +104,83 @@ def runner(proto: ModelProto, tensors: Sequence[str]) -> Callable[[Feeds], dict[
     return run
 
 
-def upstream(proto: ModelProto, tensors: Iterable[str]) -> ModelProto:
-    """Return the part of a graph that computes some tensors, which become its outputs."""
+class Onward:
+    """A graph that is run on a set of images for one tensor after the other, from front to back.
+
+    What later nodes read is kept, as integers where the graph makes them of it, so that hardly a node runs twice.
+    The weights of nodes that have not run yet may change in between.
+    """
+
+    def __init__(self, proto: ModelProto, batches: Batches) -> None:
+        self._proto, self._batches = proto, batches
+        self._kept: list[dict[str, NDArray[np.generic]]] = [{} for _ in batches()]
+        self._ran: set[str] = set()
+
+    def values(self, tensor: str) -> Iterator[NDArray[np.generic]]:
+        """Return a tensor's values, batch by batch; each must be taken before the next tensor is asked for."""
+        known = self._kept[0]
+        # What follows integers is made anew from them, which is cheap, and they take a quarter of the room.
+        nodes = upstream(self._proto, [tensor], known).graph.node if tensor not in known else ()
+        ran = [node for node in nodes if node.op_type != "DequantizeLinear"]
+        self._ran.update(node.output[0] for node in ran)
+        index = GraphIndex.of(self._proto.graph)
+        made = [name for node in ran for name in node.output if name and self._is_read(name, index)]
+        live = {name for name in (*known, *made) if self._is_read(name, index)}
+        run = runner(self._proto, list(dict.fromkeys([tensor, *made])), known) if tensor not in known else None
+        size = 0
+        for number, feeds in enumerate(self._batches()):
+            values = dict(self._kept[number])
+            values |= run({**feeds, **values}) if run else {}
+            self._kept[number] = {
+                name: value for name, value in values.items() if name in live and isinstance(value, np.ndarray)
+            }
+            size += sum(value.nbytes for value in self._kept[number].values())
+            yield values[tensor]
+        if size > _MOST_BYTES_KEPT:  # the next one runs from the front
+            self._kept = [{} for _ in self._kept]
+
+    def _is_read(self, name: str, index: GraphIndex) -> bool:
+        """Return whether a node that has not run yet reads a tensor, by itself or made from integers."""
+        return any(
+            self._is_read(node.output[0], index)
+            if node.op_type == "DequantizeLinear"
+            else node.output[0] not in self._ran
+            for node in index.readers.get(name, [])
+        )
+
+
+def upstream(proto: ModelProto, tensors: Iterable[str], known: Feeds | None = None) -> ModelProto:
+    """Return the part of a graph that computes some tensors, which become its outputs.
+
+    Args:
+        proto: any graph.
+        tensors: names of values in it; distinct.
+        known: values that become inputs; only their types are looked at.
+    """
     import onnx
 
+    known = known or {}
     producers = GraphIndex.of(proto.graph).producers
     waiting, needed = list(tensors), set()
     while waiting:
         name = waiting.pop()
         if name and name not in needed:
             needed.add(name)
-            waiting += reads(producers[name]) if name in producers else []
+            waiting += reads(producers[name]) if name in producers and name not in known else []
     part = onnx.ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import, functions=proto.functions)
     part.graph.name = proto.graph.name
-    part.graph.node.extend(node for node in proto.graph.node if needed.intersection(node.output))
+    made = needed - known.keys()
+    part.graph.node.extend(node for node in proto.graph.node if made.intersection(node.output))
     part.graph.initializer.extend(value for value in proto.graph.initializer if value.name in needed)
     part.graph.sparse_initializer.extend(
         value for value in proto.graph.sparse_initializer if value.values.name in needed
     )
     part.graph.input.extend(value for value in proto.graph.input if value.name in needed)
+    part.graph.input.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(value.dtype), None)
+        for name, value in known.items()
+        if name in needed
+    )
     declared = {value.name: value for value in proto.graph.output}
     part.graph.output.extend(declared.get(name, onnx.ValueInfoProto(name=name)) for name in tensors)
     return part

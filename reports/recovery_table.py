@@ -9,6 +9,7 @@ from foundation.note_parts import (
     HalfRangeNote,
     KeptActivationsNote,
     LearnedRoundingNote,
+    ReconstructionNote,
     StepNote,
 )
 from foundation.notes import static_notes
@@ -49,6 +50,8 @@ def _told(did: StepNote) -> str:
             return f"{did.pairs:,} pairs of layers, {did.kept_channels:,} channels kept at a clip's bound"
         case LearnedRoundingNote() | CompensatedRoundingNote():
             return f"{did.turned_weights:,} weights not rounded to the nearest"
+        case ReconstructionNote():
+            return f"{did.turned_weights:,} weights with another integer than before"
         case BiasCorrectionNote():
             return f"{did.layers:,} layers"
         case HalfRangeNote():

@@ -66,3 +66,15 @@ def test_a_static_file_is_right_or_says_that_it_is_worse(path: Path, tmp_path: P
     found = compile_file(request, Silent())
     assert found.agreement is not None
     assert found.worse or all(db is None or db >= LEAST_DB for db in found.agreement.outputs_db.values())
+
+
+@pytest.mark.long
+def test_uneven_weights_of_four_bits_keep_what_blocks_of_32_with_a_zero_can(tmp_path: Path) -> None:
+    options = {
+        "images": CASES / "images", "mean": "0.485,0.456,0.406", "std": "0.229,0.224,0.225", "limit": 24,
+        "method": "weight-only", "bits": 4, "fit": "stretch", "output": tmp_path / "out.onnx",
+    }  # fmt: skip
+    request = request_for(CASES / "onnx" / "c24_big_matmul_transposed_weight.onnx", options)
+    found = compile_file(request, Silent())
+    assert found.agreement is not None
+    assert min(db for db in found.agreement.outputs_db.values() if db is not None) >= 14  # 12.9 without a zero

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,8 @@ class Candidates:
     reference: Reference
     path: Path
     timed_at: str | None = None
+    speedups: dict[str, Estimate] = field(default_factory=dict)
+    """By structure: of files that differ in numbers alone, one is timed."""
 
     def compile(self, static: StaticSettings, final: bool = False) -> OnnxModel:
         """Write a candidate's file; the final one is also checked for saturation."""
@@ -69,8 +72,7 @@ class Candidates:
         answers rule out gets neither twin nor timing, and what its maps rule out gets no timing: these take most of a
         trial's time, and would change no choice.
         """
-        from stages.search.at_place import speedup_at
-        from stages.search.score import part_of, score_answers, speedup, with_maps
+        from stages.search.score import part_of, score_answers, with_maps
 
         model = self.compile(static)
         with self._about(model):
@@ -85,14 +87,23 @@ class Candidates:
             found = with_maps(found, self.reference, model.path, self._twin(model))
         if not whole and is_ruled_out(found, self.settings, RULED_OUT_BY):
             return self._measured(model, found, None, f"its maps break a limit by more than {RULED_OUT_BY:g}")
-        image, rounds = self.data.validation.images[0], self.settings.latency_rounds
-        with self._about(model):
-            faster = (
-                speedup_at(self.timed_at, self.fp32.path, model.path, image)
-                if self.timed_at
-                else speedup(self.fp32.path, model.path, image, rounds)
-            )
-        return self._measured(model, found, *_if_telling(faster))
+        structure = structure_of(model.path)
+        faster, reason = self.speedups.get(structure), ""
+        if faster is None:
+            with self._about(model):
+                faster, reason = _if_telling(self._speedup(model))
+        if faster is not None:
+            self.speedups[structure] = faster
+        return self._measured(model, found, faster, reason)
+
+    def _speedup(self, model: OnnxModel) -> Estimate:
+        from stages.search.at_place import speedup_at
+        from stages.search.score import speedup
+
+        image = self.data.validation.images[0]
+        if self.timed_at:
+            return speedup_at(self.timed_at, self.fp32.path, model.path, image)
+        return speedup(self.fp32.path, model.path, image, self.settings.latency_rounds)
 
     def _twin(self, model: OnnxModel) -> Path | None:
         if self.reference.without_gradient:
@@ -119,6 +130,19 @@ class Candidates:
             raise
         except (UsageError, StageError) as error:  # of a file that is ours, under a name that goes into the record
             raise StageError(str(error).replace(str(model.path), f"a file of {self.variant}")) from error
+
+
+def structure_of(path: Path) -> str:
+    """Return a digest of a file of ours but for its weights and scales: the same operators on the same shapes."""
+    from onnx import TensorProto
+
+    model = read_model(path)
+    del model.metadata_props[:]
+    for tensor in model.graph.initializer:
+        if tensor.data_type != TensorProto.INT64:  # of shapes and axes
+            for content in ("raw_data", "float_data", "int32_data"):
+                tensor.ClearField(content)
+    return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
 
 
 def write_twin(path: Path, output: Path, data: PreparedData) -> Path:

@@ -1,5 +1,6 @@
 """What a search proposes next: what a user would try by hand, then what Optuna's sampler makes of the trials so far.
 
+The sampler proposes what compiles in seconds. Compensated rounding takes many times that and is for the best of it.
 A proposal depends on the trials before it alone: a search that was killed proposes what it would have proposed.
 """
 
@@ -8,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
-from foundation.note_parts import Calibration, CandidateNote
+from foundation.note_parts import Calibration, CandidateNote, TrialNote
+from stages.search.choice import next_to_round
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -19,24 +21,33 @@ _MOST_FLOAT_LAYERS_SHARE = 0.5
 """Beyond half of the layers in float, a file is no int8 file any more."""
 
 
-def ask(study: Study, told: int, layers: int, seed: int) -> tuple[Any, CandidateNote]:
-    """Return the trial after `told` others, and its candidate: the same whether or not a kill came in between.
+def ask(study: Study, trials: Sequence[TrialNote], layers: int, seed: int) -> tuple[Any, CandidateNote]:
+    """Return the trial after others, and its candidate: the same whether or not a kill came in between.
 
     Args:
         study: of the search.
-        told: how many trials have a result, repeated candidates among them.
+        trials: those that have a result, repeated candidates among them.
         layers: how many layers could stay in float.
         seed: of the proposals.
     """
     from optuna.trial import TrialState
 
-    starting_points = _starting_points(layers)
+    planned = _planned(trials, layers)
     waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))  # of a process killed before it asked
-    if told < len(starting_points) and not waiting:
-        study.enqueue_trial(starting_points[told].model_dump())
-    study.sampler = sampler(seed, told)
+    if planned is not None and not waiting:
+        study.enqueue_trial(planned.model_dump())
+    study.sampler = sampler(seed, len(trials))
     asked = study.ask()
     return asked, _propose(asked, layers)
+
+
+def _planned(trials: Sequence[TrialNote], layers: int) -> CandidateNote | None:
+    """Return what is tried next without asking the sampler; None where it is asked."""
+    starting_points = _starting_points(layers)
+    if len(trials) < len(starting_points):
+        return starting_points[len(trials)]
+    promoted = next_to_round(trials)
+    return None if promoted is None else promoted.candidate.model_copy(update={"compensated_rounding": True})
 
 
 def sampler(seed: int, told: int) -> Any:
@@ -51,12 +62,13 @@ def sampler(seed: int, told: int) -> Any:
 
     with warnings.catch_warnings():  # constraints are an experimental feature of Optuna's, and say so
         warnings.simplefilter("ignore")
-        return optuna.samplers.TPESampler(
+        free = optuna.samplers.TPESampler(
             seed=int(np.random.SeedSequence((seed, told)).generate_state(1)[0]),
             n_startup_trials=_STARTUP_TRIALS,
             multivariate=True,
             constraints_func=broken_limits,
         )
+        return optuna.samplers.PartialFixedSampler({"compensated_rounding": False}, free)
 
 
 def _starting_points(layers: int) -> tuple[CandidateNote, ...]:
@@ -64,7 +76,6 @@ def _starting_points(layers: int) -> tuple[CandidateNote, ...]:
     plain = CandidateNote(
         calibration="minmax", equalization=False, bias_correction=False, ranking="logits", float_layers=0
     )
-    rounded = plain.model_copy(update={"calibration": "mse", "compensated_rounding": True})
     repaired = plain.model_copy(update={"equalization": True, "bias_correction": True})
     mse = repaired.model_copy(update={"calibration": "mse"})
     in_float = {"ranking": "saliency", "float_layers": min(2, _most_float_layers(layers))}
@@ -72,7 +83,6 @@ def _starting_points(layers: int) -> tuple[CandidateNote, ...]:
         plain,
         repaired.model_copy(update={"calibration": "percentile"}),
         mse,
-        rounded,
         mse.model_copy(update=in_float),
     )
 

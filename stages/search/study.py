@@ -139,7 +139,7 @@ def search(
     repeated = _repeated_at_the_end(told)
     while len(known) < settings.trials and (not known or time.monotonic() < deadline):
         with _on_damage():
-            asked, candidate = ask(study, len(told), layers, settings.seed)
+            asked, candidate = ask(study, told, layers, settings.seed)
         repeated = repeated + 1 if candidate in known else 0
         if repeated == _MOST_REPEATS:
             break
@@ -170,31 +170,6 @@ def remember_layer(study: Study, found: SensitivityNote) -> None:
     """Write a layer's sensitivity into the study's journal."""
     entry = found.model_dump(mode="json")
     study.set_user_attr(found.layer, {**entry, DIGEST: digest_of(study, entry)})
-
-
-def best_trial(trials: Sequence[TrialNote]) -> TrialNote:
-    """Return the fastest trial that keeps every limit, or the one that comes nearest where none does.
-
-    Files whose measured speed lies within the fastest one's interval are as fast. Of these, or where no speed could
-    be measured, the one is taken that stays furthest inside its limits. Where none keeps them all, the nearest is the
-    one whose worst limit is broken by the least; what a few images showed to break one is taken only where that is so
-    of every file.
-
-    Raises:
-        StageError: none could be measured.
-    """
-    measured = [(trial, trial.measured) for trial in trials if trial.measured is not None]
-    measured = [(trial, found) for trial, found in measured if not found.at_best] or measured
-    within = [(trial, found) for trial, found in measured if found.within_limits]
-    timed = [(trial, found, found.speedup) for trial, found in within if found.speedup]
-    if timed:
-        fastest = max((speed for _, _, speed in timed), key=lambda speed: speed.value)
-        within = [(trial, found) for trial, found, speed in timed if speed.value >= fastest.least]
-    if within:
-        return max(within, key=lambda pair: min(pair[1].margins.values()))[0]
-    if not measured:
-        raise StageError(f"tuned: none of {len(trials)} files could be measured ({trials[0].error}).")
-    return max(measured, key=lambda pair: min(pair[1].margins.values()))[0]
 
 
 def tried(evaluate: Callable[[CandidateNote], MeasuredNote], candidate: CandidateNote) -> TrialNote:

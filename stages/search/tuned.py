@@ -21,8 +21,9 @@ from foundation.notes import StaticNotes, TunedNotes
 from foundation.progress import Progress
 from stages.saliency_twin.twin_file import twin_path
 from stages.search.candidates import Candidates, write_twin
+from stages.search.choice import best_trial
 from stages.search.limits import held_again
-from stages.search.study import TunedSettings, best_trial, known_layers, open_study, remember_layer, search, tried
+from stages.search.study import TunedSettings, known_layers, open_study, remember_layer, search, tried
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -6,8 +6,9 @@ import pytest
 from quantizable import float_proto, images, node_types
 from recovering import batches_of
 
+from onnx_files import probes
 from onnx_files.preprocessing import Preprocessing
-from onnx_files.probes import answers, channel_peaks, image_batches, runner, sqnr_db, upstream
+from onnx_files.probes import Feeds, Onward, answers, channel_peaks, image_batches, runner, sqnr_db, upstream
 
 
 def test_only_what_a_tensor_needs_is_computed() -> None:
@@ -65,3 +66,27 @@ def test_fixed_batches_are_filled_up_with_the_first_images() -> None:
     preprocessing = Preprocessing("uint8", (0.0,) * 3, (1.0,) * 3, 20)
     batches = image_batches(proto, stored, [5, 1, 0, 2, 3, 4], preprocessing, "image")
     assert [feeds["image"][:, 0, 0, 0].tolist() for feeds in batches()] == [[5, 1, 0, 2], [3, 4, 5, 1]]
+
+
+def test_running_onward_gives_what_running_from_the_front_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = """
+    <ir_version: 8, opset_import: ["" : 13]>
+    g (float[n, 4] image) => (float[n, 4] y)
+    <float s = {0.1}, uint8 z = {128}, float[4] one = {1, 2, 3, 4}>
+    { a = Mul (image, one)  q = QuantizeLinear (a, s, z)  d = DequantizeLinear (q, s, z)
+      b = Neg (d)  c = Add (b, d)  e = Add (c, a)  y = Neg (e) }
+    """
+    proto = onnx.parser.parse_model(text)
+    pixels = np.random.default_rng(0).normal(0, 3, (5, 4)).astype(np.float32)
+    asked: list[int] = []
+
+    def counted(graph: onnx.ModelProto, tensors: list[str], known: Feeds | None = None) -> object:
+        asked.append(len(upstream(graph, tensors, known).graph.node))
+        return runner(graph, tensors, known)
+
+    monkeypatch.setattr(probes, "runner", counted)
+    onward = Onward(proto, batches_of(pixels, 2))
+    for tensor in ("d", "b", "c", "e"):
+        found = np.concatenate(list(onward.values(tensor)))
+        assert np.array_equal(found, runner(proto, [tensor])({"image": pixels})[tensor])
+    assert asked == [3, 2, 2, 1]  # Mul, Quantize and Dequantize; then Dequantize again and one node each; then one

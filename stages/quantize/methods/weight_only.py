@@ -29,7 +29,7 @@ from onnx_files.loading import load
 from onnx_files.publishing import publish
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto
+    from onnx import ModelProto, NodeProto, TensorProto
 
 _INT4_OPSET = 21
 _INT4_IR_VERSION = 10
@@ -58,16 +58,23 @@ class WeightOnlySettings(Settings):
 
 @dataclass(frozen=True)
 class IntegerWeight:
-    """w ≈ scale·integers.
+    """w ≈ scale·(integers − zero).
 
     Attributes:
         integers: int8, the weight's shape, or [output channels, blocks, block size], or of a
             matrix with outputs last [blocks, block size, output channels].
-        scale: float32, in a form that multiplies the integers; at 4 bits it may be negative.
+        scale: float32, in a form that multiplies the integers.
+        zero: int8, of the scale's shape: the integer that stands for 0. None at 8 bits, where it is 0.
     """
 
     integers: NDArray[np.int8]
     scale: NDArray[np.float32]
+    zero: NDArray[np.int8] | None
+
+    def restored(self) -> NDArray[np.float32]:
+        """Return the weight that the integers stand for, in their shape, as the file computes it."""
+        steps = self.integers.astype(np.float32)
+        return (steps if self.zero is None else steps - self.zero.astype(np.float32)) * self.scale
 
 
 def quantize_weights_only(
@@ -134,7 +141,7 @@ def store_integer_weights(
     Returns:
         Power of each weight over the power of its error, in dB, by the weight's name; None where there is no error.
     """
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import numpy_helper
 
     initializers = GraphIndex.of(proto.graph).initializers
     stored: dict[str, str] = {}
@@ -145,22 +152,13 @@ def store_integer_weights(
         if name not in stored:
             weight = numpy_helper.to_array(initializers[name])
             quantized = quantize_weight(weight, _output_axis(node), settings)
-            restored = (quantized.integers * quantized.scale).reshape(weight.shape)
+            restored = quantized.restored().reshape(weight.shape)
             noise, power = np.sum((weight - restored) ** 2, dtype=np.float64), np.sum(weight**2, dtype=np.float64)
             errors[name] = 10 * float(np.log10(power / noise)) if noise > 0 else None
-            integer, scale, cast, product = (f"{name}_{part}" for part in ("integers", "scale", "cast", "product"))
             stored[name] = f"{name}_float"
-            blocks = quantized.integers.shape != weight.shape
-            nodes += [
-                helper.make_node("Cast", [integer], [cast], name=cast, to=TensorProto.FLOAT),
-                helper.make_node("Mul", [cast, scale], [product if blocks else stored[name]], name=product),
-            ]
-            if blocks:
-                shape = f"{name}_shape"
-                nodes.append(helper.make_node("Reshape", [product, shape], [stored[name]], name=stored[name]))
-                proto.graph.initializer.append(numpy_helper.from_array(np.array(weight.shape, dtype=np.int64), shape))
-            proto.graph.initializer.append(numpy_helper.from_array(quantized.scale, scale))
-            proto.graph.initializer.append(_tensor(integer, quantized.integers, settings.bits))
+            made, constants = _multiplied_out(name, quantized, weight.shape, settings.bits)
+            nodes += made
+            proto.graph.initializer.extend(constants)
         node.input[1] = stored[name]
     still_read = GraphIndex.of(proto.graph).readers
     for name in stored:
@@ -170,10 +168,37 @@ def store_integer_weights(
     return errors
 
 
+def _multiplied_out(
+    name: str, quantized: IntegerWeight, shape: tuple[int, ...], bits: int
+) -> tuple[list[NodeProto], list[TensorProto]]:
+    """Return the nodes and constants that give a weight as float, under its name and `_float`."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    blocks = quantized.integers.shape != shape
+    integer, scale, cast, product = (f"{name}_{part}" for part in ("integers", "scale", "cast", "product"))
+    nodes = [helper.make_node("Cast", [integer], [cast], name=cast, to=TensorProto.FLOAT)]
+    constants = [numpy_helper.from_array(quantized.scale, scale), _tensor(integer, quantized.integers, bits)]
+    steps = cast
+    if quantized.zero is not None:
+        zero, zero_cast, steps = (f"{name}_{part}" for part in ("zero", "zero_cast", "steps"))
+        nodes += [
+            helper.make_node("Cast", [zero], [zero_cast], name=zero_cast, to=TensorProto.FLOAT),
+            helper.make_node("Sub", [cast, zero_cast], [steps], name=steps),
+        ]
+        constants.append(_tensor(zero, quantized.zero, bits))
+    nodes.append(helper.make_node("Mul", [steps, scale], [product if blocks else f"{name}_float"], name=product))
+    if blocks:
+        wanted = f"{name}_shape"
+        nodes.append(helper.make_node("Reshape", [product, wanted], [f"{name}_float"], name=f"{name}_float"))
+        constants.append(numpy_helper.from_array(np.array(shape, dtype=np.int64), wanted))
+    return nodes, constants
+
+
 def quantize_weight(weight: NDArray[np.float32], output_axis: int, settings: WeightOnlySettings) -> IntegerWeight:
     """Round a weight to integers, zero to zero, with scales per output channel or block of it.
 
-    A scale of 4 bits may be negative; and what was rounded by it has next to no error in common.
+    At 4 bits the integers lie where the weights do: zero is any of them, and what was rounded has next to no error in
+    common.
 
     Args:
         weight: of two or more dimensions.
@@ -190,28 +215,59 @@ def quantize_weight(weight: NDArray[np.float32], output_axis: int, settings: Wei
         block = block_of(weight[0].size, settings.block_size)
         if block < weight[0].size:
             groups, axes = weight.reshape(len(weight), -1, block), (2,)
-    lowest, highest = _LIMITS[settings.bits]
+    shares = tuple(_GRID[::-1]) if settings.clipping == "mse" else (1.0,)
+    if settings.bits == 4:
+        return _of_four_bits(groups, axes, shares)
+    lowest, highest = _LIMITS[8]
     greatest = np.max(np.abs(groups), axis=axes, keepdims=True).astype(np.float64)
     # Weights whose scale float32 cannot hold are zeros.
     greatest = np.where(greatest > highest * np.finfo(np.float32).tiny, greatest, highest)
-    if settings.bits == 4:
-        # -8 has no counterpart: the sign of the scale gives it to the end of the range that reaches further.
-        reaches_up = np.max(groups, axis=axes, keepdims=True) > -np.min(groups, axis=axes, keepdims=True)
-        greatest = np.where(reaches_up, -greatest, greatest)
     best = np.full(greatest.shape, np.inf)
     scale = greatest / highest
-    for share in _GRID[::-1] if settings.clipping == "mse" else (1.0,):
+    for share in shares:
         candidate = (greatest * share / highest).astype(np.float32)
         rounded = np.clip(np.rint(groups / candidate), lowest, highest) * candidate
         error = np.sum((groups - rounded) ** 2, axis=axes, keepdims=True, dtype=np.float64)
         scale = np.where(error < best, candidate, scale)
         best = np.minimum(best, error)
     stored = scale.astype(np.float32)
-    exact = groups / stored
-    integers = np.clip(np.rint(exact), lowest, highest)
-    if settings.bits == 4:
-        integers = _without_common_error(exact, integers, axes, (lowest, highest))
-    return IntegerWeight(integers.astype(np.int8), stored)
+    return IntegerWeight(np.clip(np.rint(groups / stored), lowest, highest).astype(np.int8), stored, None)
+
+
+def _of_four_bits(groups: NDArray[np.float32], axes: tuple[int, ...], shares: tuple[float, ...]) -> IntegerWeight:
+    """Return the integers whose scale and zero lose the least squares in each group.
+
+    Args:
+        groups: the weight, cut into what shares a scale.
+        axes: along which it shares one.
+        shares: of the range from the least to the greatest weight, 0 among them; tried as what the scale spans.
+    """
+    lowest, highest = _LIMITS[4]
+    least = np.minimum(groups.min(axis=axes, keepdims=True), 0).astype(np.float64)
+    greatest = np.maximum(groups.max(axis=axes, keepdims=True), 0).astype(np.float64)
+    width, middle = greatest - least, (greatest + least) / 2
+    width = np.where(width > (highest - lowest) * np.finfo(np.float32).tiny, width, highest - lowest)
+    best = np.full(width.shape, np.inf)
+    scale, zero = width.astype(np.float32), np.zeros(width.shape, np.float32)
+    for share in shares:
+        candidate = (width * share / (highest - lowest)).astype(np.float32)
+        exact = groups / candidate
+        # Halfway between two integers lies the range's middle; zero is one of them, so it lies a little to one side.
+        between = (lowest + highest) / 2 - middle / candidate
+        for side in (np.floor(between), np.ceil(between)):
+            shift = np.clip(side, lowest, highest).astype(np.float32)
+            lost = exact + shift - np.clip(np.rint(exact + shift), lowest, highest)
+            error = np.sum(lost**2, axis=axes, keepdims=True, dtype=np.float64) * candidate.astype(np.float64) ** 2
+            better = error < best
+            scale, zero, best = (
+                np.where(better, candidate, scale),
+                np.where(better, shift, zero),
+                np.minimum(best, error),
+            )
+    exact = groups / scale + zero
+    nearest = np.clip(np.rint(exact), lowest, highest)
+    integers = _without_common_error(exact, nearest, axes, (lowest, highest))
+    return IntegerWeight(integers.astype(np.int8), scale, zero.astype(np.int8))
 
 
 def _without_common_error(
@@ -223,7 +279,7 @@ def _without_common_error(
     hardly show. As many weights as it takes are rounded the other way, those first that lie nearest to the middle.
 
     Args:
-        exact: the weight in steps of its scale.
+        exact: the weight in steps of its scale, from its zero.
         integers: nearest to it, of the same shape.
         axes: of what shares a scale.
         limits: the lowest and the highest integer.
@@ -262,7 +318,7 @@ def _output_axis(node: NodeProto) -> int:
     return 1
 
 
-def _tensor(name: str, integers: NDArray[np.int8], bits: int) -> object:
+def _tensor(name: str, integers: NDArray[np.int8], bits: int) -> TensorProto:
     from onnx import TensorProto, helper, numpy_helper
 
     if bits == 8:

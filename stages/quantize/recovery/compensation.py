@@ -27,10 +27,10 @@ from pydantic import Field
 from foundation.errors import UsageError
 from foundation.progress import Progress, no_progress
 from foundation.settings import Settings
-from onnx_files.graph import GraphIndex, attributes_of
-from onnx_files.probes import Batches, Feeds
+from onnx_files.graph import attributes_of
+from onnx_files.probes import Batches, Feeds, Onward
 from stages.quantize.recovery.moments import Moments, moments, wanted_answers
-from stages.quantize.recovery.plain_layers import StoredWeight, is_plain, stored_weight
+from stages.quantize.recovery.plain_layers import LayerGraphs, StoredWeight
 from stages.quantize.recovery.rounding import defines_the_scale
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 _COLUMNS_AT_A_TIME = 128
 _PULLS = (0.03, 0.3, 3.0)
 """Tried towards the float weights, as a share of the mean square of what a layer reads."""
-_INT32 = (-(2**31), 2**31 - 1)
 _LEAST_DIAGONAL = 1e-12  # where a layer reads nothing but zeros
 
 
@@ -102,7 +101,7 @@ def compensate(
     result, simulated = onnx.ModelProto(), onnx.ModelProto()
     result.CopyFrom(proto)
     simulated.CopyFrom(quantized)
-    graphs = _Graphs(result, simulated, GraphIndex.of(result.graph), GraphIndex.of(simulated.graph))
+    graphs = LayerGraphs.of(result, simulated)
     layers = [(node, stored) for node, stored in graphs.stored_layers(proto)]
     if not layers:
         raise UsageError(
@@ -110,6 +109,7 @@ def compensate(
             "found none. Leave recovery out."
         )
     few = _looked_at(batches, settings, width_axis)
+    onward = Onward(simulated, few)
     integers: dict[str, NDArray[np.generic]] = {}
     gains: list[float] = []
     turned = done = 0
@@ -117,7 +117,7 @@ def compensate(
         count, wanted = wanted_answers(proto, [node for node, _ in layers[done:]], few, settings.seed)
         for (node, stored), answers in zip(layers[done : done + count], wanted, strict=True):
             given, weight = graphs.written.nodes[node.name].input[0], graphs.weight(node)
-            found = moments(simulated, given, node, weight.shape, answers, few, settings.seed)
+            found = moments(onward.values(given), node, weight.shape, answers, settings.seed)
             old = graphs.floats.constant(node.input[2]) if len(node.input) > 2 else None
             chosen, bias, gain = _choose(node, weight, old, stored, found, settings)
             graphs.replace(node, stored, chosen, bias)
@@ -127,73 +127,7 @@ def compensate(
             done += 1
             progress(done, len(layers))
     weights = sum(value.size for value in integers.values())
-    return CompensatedRounding(_without_unread(result, proto), integers, turned, weights, float(np.mean(gains)))
-
-
-@dataclass(frozen=True)
-class _Graphs:
-    """The float graph that is being changed and the quantized one beside it."""
-
-    result: ModelProto
-    simulated: ModelProto
-    floats: GraphIndex
-    written: GraphIndex
-
-    def stored_layers(self, proto: ModelProto) -> list[tuple[NodeProto, StoredWeight]]:
-        layers = []
-        for node in proto.graph.node:
-            twin = self.written.nodes.get(node.name)
-            if twin is not None and is_plain(node, self.floats):
-                stored = stored_weight(self.written, twin)
-                if stored is not None:
-                    layers.append((node, stored))
-        return layers
-
-    def weight(self, node: NodeProto) -> NDArray[np.float32]:
-        from onnx import numpy_helper
-
-        return np.asarray(numpy_helper.to_array(self.floats.initializers[node.input[1]]), np.float32)
-
-    def replace(
-        self, node: NodeProto, stored: StoredWeight, integers: NDArray[np.generic], bias: NDArray[np.float32] | None
-    ) -> None:
-        """Put integers and a bias into both graphs."""
-        from onnx import numpy_helper
-
-        self.floats.initializers[node.input[1]].CopyFrom(
-            numpy_helper.from_array(stored.on_grid(integers), node.input[1])
-        )
-        self.written.initializers[stored.initializer].CopyFrom(
-            numpy_helper.from_array(np.ascontiguousarray(integers), stored.initializer)
-        )
-        if bias is None:
-            return
-        name = f"{node.name}/fitted_bias"
-        self.result.graph.initializer.append(numpy_helper.from_array(bias, name))
-        _read_bias(self.floats.nodes[node.name], name)
-        twin = self.written.nodes[node.name]
-        maker = self.written.producers.get(twin.input[2]) if len(twin.input) > 2 else None
-        if maker is not None and maker.op_type == "DequantizeLinear" and self.written.only_reader(maker.output[0]):
-            scale = numpy_helper.to_array(self.written.initializers[maker.input[1]])
-            steps = np.clip(np.rint(bias / scale.astype(np.float64)), *_INT32).astype(np.int32)
-            self.written.initializers[maker.input[0]].CopyFrom(numpy_helper.from_array(steps, maker.input[0]))
-        else:
-            self.simulated.graph.initializer.append(numpy_helper.from_array(bias, name))
-            _read_bias(twin, name)
-
-
-def _read_bias(layer: NodeProto, name: str) -> None:
-    del layer.input[2:]
-    layer.input.append(name)
-
-
-def _without_unread(proto: ModelProto, before: ModelProto) -> ModelProto:
-    """Return a graph without the biases that were read before and no longer are."""
-    biases = {node.input[2] for node in before.graph.node if node.op_type in ("Conv", "Gemm") and len(node.input) > 2}
-    readers = GraphIndex.of(proto.graph).readers
-    for tensor in [t for t in proto.graph.initializer if t.name in biases and t.name not in readers]:
-        proto.graph.initializer.remove(tensor)
-    return proto
+    return CompensatedRounding(graphs.without_unread(proto), integers, turned, weights, float(np.mean(gains)))
 
 
 def _choose(

@@ -6,7 +6,7 @@ nearly the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -120,23 +120,19 @@ def wanted_answers(
 
 
 def moments(
-    graph: ModelProto,
-    given: str,
+    given: Iterable[NDArray[np.generic]],
     node: NodeProto,
     shape: Sequence[int],
     wanted: Sequence[NDArray[np.float32]],
-    batches: Batches,
     seed: int,
 ) -> tuple[Moments, Moments]:
-    """Return the moments of what a layer reads in a graph, against the answers that it ought to give.
+    """Return the moments of what a layer reads, against the answers that it ought to give.
 
     Args:
-        graph: any graph in which the layer's input is made, such as one quantized so far.
-        given: name of that input there.
+        given: what it reads, batch by batch, such as in a graph that is quantized so far.
         node: the layer.
         shape: of its weights.
         wanted: from `wanted_answers`, of the same images and seed.
-        batches: the images.
         seed: of the choice of positions.
 
     Returns:
@@ -144,10 +140,10 @@ def moments(
     """
     import torch
 
-    run, groups = runner(graph, [given]), attributes_of(node).get("group", 1)
+    groups = attributes_of(node).get("group", 1)
     halves: list[Moments | None] = [None, None]
-    for number, (feeds, answers) in enumerate(zip(batches(), wanted, strict=True)):
-        read = torch.from_numpy(np.array(run(feeds)[given], dtype=np.float32))
+    for number, (values, answers) in enumerate(zip(given, wanted, strict=True)):
+        read = torch.from_numpy(np.array(values, dtype=np.float32))
         x = _patches(node, read, shape[2:], seed, number)
         y = torch.from_numpy(answers).reshape(len(answers), groups, -1).permute(1, 0, 2)
         middle = len(answers) // len(read) * (len(read) // 2 if len(read) > 1 else number % 2)

@@ -21,6 +21,7 @@ from foundation.note_parts import (
     HalfRangeNote,
     KeptActivationsNote,
     LearnedRoundingNote,
+    ReconstructionNote,
     RecoveryStepNote,
     StepNote,
 )
@@ -31,6 +32,7 @@ from onnx_files.probes import Batches, answers, sqnr_db
 from stages.quantize.recovery.bias_correction import correct_biases
 from stages.quantize.recovery.compensation import CompensatedRoundingSettings, compensate
 from stages.quantize.recovery.equalization import equalize
+from stages.quantize.recovery.reconstruction import Reconstruction, ReconstructionSettings, reconstruct
 from stages.quantize.recovery.rounding import LearnedRoundingSettings, learn_rounding, unlike_integers
 
 if TYPE_CHECKING:
@@ -70,6 +72,12 @@ class RecoverySettings(Settings):
         "arXiv 2210.17323); sets the biases too, and takes seconds",
     )
 
+    reconstruction: ReconstructionSettings | None = Field(
+        None,
+        description="learn integers, biases and the activations' steps for the answers of the whole network, after "
+        "another rounding or alone; minutes, for small networks",
+    )
+
     @model_validator(mode="after")
     def _one_rounding(self) -> Self:
         if self.learned_rounding and self.compensated_rounding:
@@ -83,7 +91,7 @@ class RecoverySettings(Settings):
 
 
 STEPS = ("equalization", "first_layer_half_range", "keep_activations", "compensated_rounding", "learned_rounding",
-         "bias_correction")  # fmt: skip
+         "reconstruction", "bias_correction")  # fmt: skip
 
 
 class Write(Protocol):
@@ -160,7 +168,7 @@ def recover(
         return None if reference is None else sqnr_db(reference, answers(graph, batches))
 
     options: dict[str, Any] = {}
-    integers: Mapping[str, NDArray[np.generic]] = {}
+    integers: dict[str, NDArray[np.generic]] = {}
     notes: list[RecoveryStepNote] = []
     model, written = proto, write(proto, ranges, options)
     before = decibels(written)
@@ -176,7 +184,12 @@ def recover(
                 float_sqnr_db=decibels(model),
             )
         elif step in ("compensated_rounding", "learned_rounding"):
-            model, integers, did = _with_integers(model, written, settings, batches, progress, width_axis)
+            model, chosen, did = _with_integers(model, written, settings, batches, progress, width_axis)
+            integers |= chosen
+        elif step == "reconstruction":
+            learned = reconstruct(model, written, ranges, batches, settings.reconstruction, progress, width_axis)
+            model, ranges, did = learned.model, learned.ranges, _told(learned)
+            integers |= learned.integers
         elif step == "bias_correction":
             corrected = correct_biases(model, written, batches)
             model = corrected.model
@@ -220,6 +233,12 @@ def _with_integers(
         weights=learned.weights, turned_weights=learned.turned, layer_error_fell_by_db=learned.error_db
     )
     return learned.model, learned.integers, did
+
+
+def _told(learned: Reconstruction) -> ReconstructionNote:
+    return ReconstructionNote(
+        weights=learned.weights, turned_weights=learned.turned, answers_error_fell_by_db=learned.error_db
+    )
 
 
 def first_layer(proto: ModelProto) -> NodeProto:

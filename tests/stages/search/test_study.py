@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from foundation.errors import StageError, UsageError
 from foundation.note_parts import CandidateNote, Estimate, MeasuredNote, ScoreNote, SensitivityNote, TrialNote
-from stages.search.study import TunedSettings, best_trial, known_layers, open_study, remember_layer, search
+from stages.search.choice import best_trial, next_to_round
+from stages.search.study import TunedSettings, known_layers, open_study, remember_layer, search
 from stages.search.tuned import chosen
 
 LAYERS = 20
@@ -249,6 +250,41 @@ def test_what_was_left_out_of_a_trial_changes_no_choice_and_survives_the_journal
          "saliency_spearman": 0.4 - 0.02 * best.candidate.float_layers}
     )  # fmt: skip
     assert len(trials) == 12
+
+
+def test_one_file_in_six_has_its_rounding_chosen_anew_the_best_so_far_first(tmp_path):
+    def evaluate(candidate):
+        note = measured(candidate)
+        if not candidate.compensated_rounding:
+            return note
+        return note.model_copy(update={"margins": {"saliency_spearman": note.margins["saliency_spearman"] + 0.3}})
+
+    trials = run(tmp_path, 28, evaluate)
+    dear = [place for place, one in enumerate(trials) if one.candidate.compensated_rounding]
+    assert len(dear) == 4
+    assert dear[0] == 6
+    for place in dear:
+        without = trials[place].candidate.model_copy(update={"compensated_rounding": False})
+        before = trials[:place]
+        assert next_to_round(before).candidate == without
+        assert next_to_round([*before, trials[place]]) is None
+    # A rounding gains 0.3, so files in integers alone keep the limit, at 2 ×.
+    assert best_trial(trials).candidate.compensated_rounding
+    assert best_trial(trials).measured.speedup.value == pytest.approx(2.0)
+
+
+def test_what_is_rounded_next_would_be_faster_than_what_keeps_the_limits():
+    trials = [
+        trial(found(1.5, 1.49, agreement=0.02), float_layers=9),
+        trial(found(1.9, 1.89, agreement=-0.02), float_layers=2),
+        trial(found(2.0, 1.99, agreement=-0.2)),
+        *(trial(found(1.2, 1.19, agreement=0.1), float_layers=10 + more) for more in range(3)),
+    ]
+    assert next_to_round(trials[:5]) is None
+    assert next_to_round(trials).candidate.float_layers == 2
+    assert next_to_round([*trials[:1], *trials[3:], trial(None, "it broke"), trials[3]]) is None  # five and a repeat
+    kept = [*trials[:1], *trials[3:], *(trial(None, "it broke", calibration="mse", float_layers=n) for n in (0, 1))]
+    assert next_to_round(kept).candidate.float_layers == 9
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from recovering import batches_of, minmax_calibration, qdq_writer
 
 from foundation.errors import UsageError
 from onnx_files.loading import name_nodes
-from onnx_files.probes import answers, runner, sqnr_db
+from onnx_files.probes import Onward, answers, runner, sqnr_db
 from stages.quantize.recovery.compensation import CompensatedRounding, CompensatedRoundingSettings, compensate
 from stages.quantize.recovery.moments import moments, wanted_answers
 from stages.quantize.recovery.rounding import unlike_integers
@@ -157,7 +157,7 @@ def test_moments_are_those_of_torchs_own_patches(float_graph: onnx.ModelProto) -
     node = next(node for node in float_graph.graph.node if node.output[0] == "c6")
     batches = batches_of(images(12, 4), 5)
     count, wanted = wanted_answers(float_graph, [node], batches, 0)
-    first, second = moments(float_graph, "a5", node, (96, 48, 3, 3), wanted[0], batches, 0)
+    first, second = moments(Onward(float_graph, batches).values("a5"), node, (96, 48, 3, 3), wanted[0], 0)
     found = first + second
     run = runner(float_graph, ["a5", "c6"])
     values = [run(feeds) for feeds in batches()]
