@@ -65,6 +65,11 @@ def work_folder(run: RunFolder) -> Path:
     return run.root / _FOLDER
 
 
+def is_delivery(name: str) -> bool:
+    """Return whether a path relative to a run folder is a delivery's, which is written after its outputs."""
+    return name.startswith(f"{_FOLDER}/delivered/")
+
+
 def remove_work(run: RunFolder) -> None:
     """Delete what is needed only while a run is under way."""
     shutil.rmtree(work_folder(run), ignore_errors=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,13 +14,13 @@ from foundation.errors import DiskError, StageError, UsageError
 from foundation.files import write_json
 from foundation.host_lock import alone_on_host
 from foundation.image_by_image import ImageByImage, write_image_by_image
-from foundation.measurements import Measurement, read_measurements, write_measurements
+from foundation.measurements import Measurement, write_measurements
 from foundation.metrics import METRICS
-from foundation.progress import Observer, Progress
+from foundation.progress import Observer
 from foundation.versions import commit_of
 from pipeline.configuration import Configuration
-from pipeline.run.deliveries import Performer
-from pipeline.run.ledger import Ledger, stage_of_answers
+from pipeline.run.answers import measure_answers
+from pipeline.run.ledger import Ledger
 from pipeline.run.operating import measure_operating_points
 from pipeline.run.robustness import measure_under_change
 from pipeline.run.saliency import Explaining, explain_model
@@ -79,61 +78,6 @@ def validate_models(
     _write_image_by_image(configuration, ledger, data, measurements)
     ledger.write()  # what was written last belongs to no stage
     return measurements
-
-
-def measure_answers(
-    configuration: Configuration,
-    performer: Performer,
-    data: PreparedData,
-    fp32: OnnxModel,
-    model: OnnxModel,
-    progress: Progress,
-) -> Sequence[Measurement]:
-    """Answer the test images with a file and measure its size and its answers.
-
-    Raises:
-        StageError: a logit is not finite.
-    """
-    from stages.validate.accuracy import measure_accuracy, measure_size, predict_variant
-    from stages.validate.answers import Predictions
-    from stages.validate.subgroups import subgroups_of
-
-    run, settings = performer.run, configuration.validation.accuracy
-    is_baseline = model.variant == fp32.variant
-    path = run.root / "validate" / "measured" / f"{model.variant}.json"
-    predictions_path = run.predictions(model.variant)
-
-    def compute() -> Sequence[Measurement]:
-        predictions = predict_variant(model, data.test, settings, predictions_path, progress)
-        fp32s = predictions if is_baseline else Predictions.read("fp32", run.predictions("fp32"))
-        found = [
-            *measure_size(model, fp32),
-            *measure_accuracy(
-                model.variant,
-                predictions.logits,
-                predictions.labels,
-                data.classes,
-                None if is_baseline else fp32s.logits,
-                data.test.groups,
-                subgroups_of(data.test),
-                settings,
-                present_only=configuration.model.train is None,
-                unscored=frozenset(one.variant for one in (predictions, fp32s) if not one.scored),
-            ),
-        ]
-        write_measurements(path, found)
-        return found
-
-    stage = stage_of_answers(
-        "validate",
-        performer,
-        data,
-        (fp32, model),
-        {"accuracy": settings.model_dump(mode="json")},
-        ("stages.validate.accuracy",),
-        (path, predictions_path),
-    )
-    return performer.perform(stage, compute, partial(read_measurements, path))
 
 
 def _timed(

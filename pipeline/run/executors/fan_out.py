@@ -47,7 +47,7 @@ def fan_out(
     Raises:
         DiskError: a worker's write was refused.
     """
-    units = units_of(configuration)
+    units = units_of(configuration, len(data.test.labels))
     order = TopologicalSorter(units)
     order.prepare()
     fanned = _Fanned(configuration, ledger, data, start, executor, observer)

@@ -18,6 +18,7 @@ from foundation.errors import DiskError, UsageError
 from foundation.files import atomic_path, sha256_of_file
 from foundation.run_files import files_below
 from foundation.run_folder import RunFolder
+from pipeline.run.deliveries import is_delivery, work_folder
 
 if TYPE_CHECKING:
     from pipeline.run.executors.task import Task
@@ -99,14 +100,19 @@ class Share:
 
 
 def put_run(share: Share, run: RunFolder) -> dict[str, str]:
-    """Hand over every file of a run and its record; return path relative to the folder → sha256."""
-    names = (*(name for name in files_below(run.root) if not name.startswith("report/")), run.record.name)
+    """Hand over every file of a run, what is under way and its record; return path in the folder → sha256."""
+    under_way = sorted(path for path in work_folder(run).rglob("*") if path.is_file())
+    names = (
+        *(name for name in files_below(run.root) if not name.startswith("report/")),
+        *(path.relative_to(run.root).as_posix() for path in under_way),
+        run.record.name,
+    )
     return {name: share.put(run.root / name) for name in names}
 
 
 def take_run(share: Share, run: RunFolder, files: Mapping[str, str]) -> None:
     """Write what a worker handed over into the run folder, deliveries last."""
-    for name in sorted(files, key=lambda name: name.startswith(".")):
+    for name in sorted(files, key=is_delivery):
         path = run.root / name
         if not path.resolve().is_relative_to(run.root.resolve()):
             raise UsageError(f"a worker handed over {name!r}, which lies outside the run folder. It is not taken.")

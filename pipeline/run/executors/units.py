@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 from foundation.artifacts import OnnxModel
 from foundation.progress import Silent, no_progress
 from pipeline.configuration import Configuration
+from pipeline.run.answers import answer_one_shard, measure_answers, shards_of
 from pipeline.run.deliveries import Performer
-from pipeline.run.measurements import measure_answers
 from pipeline.run.model import Model
 from pipeline.run.operating import measure_operating_points
 from pipeline.run.robustness import measure_under_change
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _TIMED_AS_THEY_ARE_MADE = ("tuned",)
 """Methods whose search takes times: no worker may compute beside it, so the run's own flow does it."""
 
-Step = Literal["compile", "answers", "maps"]
+Step = Literal["compile", "shard", "answers", "maps"]
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Unit:
     """One task of a worker.
 
     Attributes:
-        step: what it does: makes a file, asks it about the images, or explains it.
+        step: what it does: makes a file, asks it about a shard of the images or about all, or explains it.
         variant: the file.
-        part: of the step: the method of the maps; None where the step is whole.
+        part: of the step: the shard, as "2 of 14", or the method of the maps; None where the step is whole.
     """
 
     step: Step
@@ -43,39 +43,58 @@ class Unit:
     @property
     def title(self) -> str:
         """The unit as one reads it."""
+        if self.step == "shard":
+            return f"answers of {self.variant}, part {self.part}"
         named = {"compile": "compile", "answers": "answers of", "maps": "maps of"}[self.step]
         return f"{named} {self.variant}" + (f" by {self.part}" if self.part else "")
 
     @property
     def stages(self) -> tuple[str, ...]:
         """The names of the stages that it may perform, in their order."""
-        kinds = {
+        kinds: tuple[str, ...] = {
             "compile": ("quantize",),
+            "shard": (),
             "answers": ("validate", "operating", "robustness"),
             "maps": ("twin", "grad_cam_twin", str(self.part)),
         }[self.step]
         return tuple(f"{kind}/{self.variant}" for kind in kinds)
 
 
-def units_of(configuration: Configuration) -> Mapping[Unit, frozenset[Unit]]:
-    """Return the units of a run whose images and float file are there, each with those that it waits for."""
-    return dict(_units(configuration))
+def units_of(configuration: Configuration, images: int) -> Mapping[Unit, frozenset[Unit]]:
+    """Return the units of a run whose images and float file are there, each with those that it waits for.
+
+    Args:
+        configuration: of the run.
+        images: how many are tested on.
+    """
+    return dict(_units(configuration, shards_of(images)))
 
 
-def _units(configuration: Configuration) -> Iterator[tuple[Unit, frozenset[Unit]]]:
+def _units(configuration: Configuration, shards: int) -> Iterator[tuple[Unit, frozenset[Unit]]]:
     methods = configuration.validation.saliency.methods
     variants = [name for name, one in configuration.variants.items() if one.method not in _TIMED_AS_THEY_ARE_MADE]
     of_fp32 = Unit("answers", "fp32")
-    yield of_fp32, frozenset()
+    shards_of_fp32 = _shards("fp32", shards)
+    for shard in shards_of_fp32:
+        yield shard, frozenset()
+    yield of_fp32, shards_of_fp32
     for variant in variants:
         yield Unit("compile", variant), frozenset()
+        for shard in _shards(variant, shards):
+            yield shard, frozenset({Unit("compile", variant)})
     for method in methods:
         yield Unit("maps", "fp32", method), frozenset({of_fp32})
     for variant in variants:
         made = frozenset({Unit("compile", variant), of_fp32})
-        yield Unit("answers", variant), made
+        yield Unit("answers", variant), made | _shards(variant, shards)
         for method in methods:
             yield Unit("maps", variant, method), made | {Unit("maps", "fp32", method)}
+
+
+def _shards(variant: str, shards: int) -> frozenset[Unit]:
+    if shards == 1:
+        return frozenset()
+    return frozenset(Unit("shard", variant, f"{number + 1} of {shards}") for number in range(shards))
 
 
 def do_unit(unit: Unit, configuration: Configuration, performer: Performer, data: PreparedData, start: Model) -> None:
@@ -97,8 +116,13 @@ def do_unit(unit: Unit, configuration: Configuration, performer: Performer, data
         return
     fp32 = start.float_file
     model = fp32 if unit.variant == fp32.variant else OnnxModel.read(performer.run.model(unit.variant))
+    if unit.step == "shard":
+        assert unit.part is not None
+        number = int(unit.part.split()[0]) - 1
+        answer_one_shard(configuration, performer, data, model, number)
+        return
     if unit.step == "answers":
-        measure_answers(configuration, performer, data, fp32, model)
+        measure_answers(configuration, performer, data, fp32, model, no_progress)
         measure_operating_points(configuration, performer, data, fp32, model)
         measure_under_change(configuration, performer, data, fp32, model, no_progress)
         return

@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from foundation.cache_folder import cache_folder
@@ -256,12 +257,35 @@ def test_a_damaged_delivery_is_computed_again(plain, folder):
 
 
 def test_units_wait_for_what_they_read():
-    units = units_of(configuration())
+    units = units_of(configuration(), images=8_192)
     maps = units[Unit("maps", "fp16", "gradient")]
     assert maps == {Unit("compile", "fp16"), Unit("answers", "fp32"), Unit("maps", "fp32", "gradient")}
     assert len(units) == TASKS
     searched = {**VALUES, "variants": {**VALUES["variants"], "tuned": {"method": "tuned"}}}
-    assert units_of(parse_configuration(searched, "tiny", ROOT)) == units  # its search takes times
+    assert units_of(parse_configuration(searched, "tiny", ROOT), images=1) == units  # its search takes times
+
+
+def test_shards_of_workers_join_to_the_bytes_of_the_whole(folder, tmp_path, monkeypatch):
+    accuracy = {"resamples": 1000, "batch_size": 1}
+    one_by_one = parse_configuration(
+        {**VALUES, "validation": {**VALUES["validation"], "accuracy": accuracy}}, "tiny", ROOT
+    )
+    alone = RunFolder(Path(shutil.copytree(folder, tmp_path / "alone")))
+    compile_and_validate(one_by_one, alone, Silent())
+    monkeypatch.setattr("pipeline.run.answers.SHARD_IMAGES", 2)
+    share = f"file://{tmp_path / 'share'}"
+    executor = Here(share=share)
+    outcome = compile_and_validate(one_by_one, RunFolder(folder), Silent(), executor)
+    assert digests(outcome.run) == digests(alone)
+    images = len(np.load(folder / "data" / "test.labels.npy"))
+    assert sum("part" in title for title in executor.done) == 3 * -(-images // 2) >= 6
+
+
+def test_units_of_a_large_test_set_are_shards_that_its_answers_wait_for():
+    units = units_of(configuration(), images=2 * 8_192 + 1)
+    shards = {Unit("shard", "fp16", f"{number} of 3") for number in (1, 2, 3)}
+    assert units[Unit("answers", "fp16")] == shards | {Unit("compile", "fp16"), Unit("answers", "fp32")}
+    assert len(units) == TASKS + 9
 
 
 @pytest.mark.parametrize(
