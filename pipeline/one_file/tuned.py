@@ -19,7 +19,7 @@ from foundation.errors import UsageError
 from foundation.files import sha256_of_file, sha256_of_json
 from foundation.progress import Progress
 from onnx_files.preprocessing import Preprocessing
-from pipeline.run.ledger import Stage
+from pipeline.run.stage import Stage
 from stages.compilers import COMPILERS
 from stages.search.study import LEAST_SCORED_IMAGES, TunedSettings
 from stages.search.tuned import tune

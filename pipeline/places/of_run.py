@@ -19,7 +19,8 @@ from foundation.run_folder import RunFolder
 from pipeline.configuration import Configuration
 from pipeline.places.asked import AskedFile, Inquiry, ask_places
 from pipeline.places.keep import keep_places
-from pipeline.run.ledger import Ledger, Stage
+from pipeline.run.ledger import Ledger
+from pipeline.run.stage import Stage
 from reports import REPORT_FILES
 from stages.validate.accuracy import AccuracySettings
 from stages.validate.explained import explained_classes, images_to_explain

@@ -13,7 +13,8 @@ from foundation.measurements import Measurement, read_measurements, write_measur
 from foundation.progress import Progress
 from pipeline.configuration import Configuration
 from pipeline.run.deliveries import Performer, find_delivery, work_folder
-from pipeline.run.ledger import Stage, stage_of_answers
+from pipeline.run.ledger import stage_of_answers
+from pipeline.run.stage import Stage
 
 if TYPE_CHECKING:
     from calibration_data.prepared import PreparedData

@@ -19,10 +19,10 @@ from foundation.files import JSON, sha256_of_file
 from foundation.host_lock import computing
 from foundation.record import RunRecord
 from foundation.sealed_files import seal_fault, write_sealed
+from pipeline.run.stage import Stage
 
 if TYPE_CHECKING:
     from foundation.run_folder import RunFolder
-    from pipeline.run.ledger import Stage
 
 _FOLDER = ".work"
 T = TypeVar("T")

@@ -10,7 +10,8 @@ from foundation.errors import UsageError
 from foundation.progress import Observer
 from foundation.settings import without_paths
 from pipeline.configuration import Configuration
-from pipeline.run.ledger import Ledger, Stage
+from pipeline.run.ledger import Ledger
+from pipeline.run.stage import Stage
 
 if TYPE_CHECKING:
     from calibration_data.dataset import Dataset

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from foundation.artifacts import OnnxModel
 from foundation.errors import DiskError, ExitCode, NotMeasuredError, StageError, UsageError
-from foundation.files import JSON, sha256_of_json
+from foundation.files import JSON
 from foundation.host_lock import computing
 from foundation.record import (
     FORMAT_VERSION,
@@ -29,63 +29,17 @@ from foundation.record import (
     VariantRecord,
     Verdict,
     read_record,
-    stage_name,
     write_record,
 )
 from foundation.run_files import Stamp, record_of_file, stamps_below
 from foundation.run_folder import RunFolder
-from foundation.versions import versions_of
 from pipeline.run.deliveries import Performer, are_as_written, find_delivery
-from pipeline.run.sources import sources_sha256
+from pipeline.run.stage import Stage
 
 if TYPE_CHECKING:
     from calibration_data.prepared import PreparedData
 
-COMPUTING_PACKAGES = (
-    "torch", "onnx", "onnxruntime", "onnxscript", "onnx-ir", "numpy", "scipy", "scikit-learn", "pillow",
-    "safetensors", "pydicom", "python-gdcm", "pylibjpeg-openjpeg",
-)  # fmt: skip
-
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What identifies a stage's result.
-
-    Attributes:
-        kind: what the stage does; unique in the run, together with the subject.
-        inputs: name → sha256 of everything that comes from earlier stages or from outside.
-        settings: what the configuration says about it.
-        modules: of ours that compute it; what they import belongs to them.
-        outputs: the files it leaves.
-        subject: the variant that it is about; None where there is one such stage in a run.
-    """
-
-    kind: str
-    inputs: Mapping[str, str]
-    settings: JSON
-    modules: tuple[str, ...]
-    outputs: tuple[Path, ...]
-    subject: str | None = None
-
-    @property
-    def name(self) -> str:
-        """Kind and subject in one word."""
-        return stage_name(self.kind, self.subject)
-
-    @property
-    def key(self) -> str:
-        """The stage's identity."""
-        return sha256_of_json(
-            {
-                "name": self.name,
-                "inputs": dict(self.inputs),
-                "settings": self.settings,
-                "source": sources_sha256(*self.modules),
-                "versions": versions_of(COMPUTING_PACKAGES),
-            }
-        )
 
 
 def stage_of_answers(

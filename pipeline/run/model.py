@@ -16,7 +16,8 @@ from foundation.run_folder import RunFolder
 from foundation.settings import without_paths
 from pipeline.configuration import Configuration, given_paths
 from pipeline.run.images import names_of_outputs
-from pipeline.run.ledger import Ledger, Stage
+from pipeline.run.ledger import Ledger
+from pipeline.run.stage import Stage
 from stages.network import NETWORKS
 
 if TYPE_CHECKING:

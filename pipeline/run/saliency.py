@@ -22,7 +22,7 @@ from foundation.measurements import (
 )
 from foundation.progress import Observer, Progress
 from pipeline.run.deliveries import Performer, work_folder
-from pipeline.run.ledger import Stage
+from pipeline.run.stage import Stage
 
 if TYPE_CHECKING:
     import numpy as np

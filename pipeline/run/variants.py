@@ -13,8 +13,9 @@ from foundation.run_folder import RunFolder
 from foundation.settings import without_paths
 from pipeline.configuration import Configuration, given_paths
 from pipeline.run.deliveries import Performer
-from pipeline.run.ledger import Ledger, Stage
+from pipeline.run.ledger import Ledger
 from pipeline.run.model import Model, own_network_source
+from pipeline.run.stage import Stage
 from stages.compilers import COMPILERS, CompileTask
 
 if TYPE_CHECKING:

@@ -24,9 +24,9 @@ from pipeline.run.deliveries import Delivering, NeededStage, OtherKeyError
 from pipeline.run.executors.share import folder_of
 from pipeline.run.executors.task import Outcome, Task
 from pipeline.run.executors.units import do_unit
-from pipeline.run.ledger import COMPUTING_PACKAGES
 from pipeline.run.model import Model
 from pipeline.run.sources import sources_sha256
+from pipeline.run.stage import COMPUTING_PACKAGES
 
 SOURCES = "edgeproof's own sources"
 

@@ -11,7 +11,8 @@ from foundation.record import read_record, write_record
 from foundation.run_files import check_files
 from foundation.run_folder import RunFolder
 from foundation.versions import versions_of
-from pipeline.run.ledger import Ledger, Stage
+from pipeline.run.ledger import Ledger
+from pipeline.run.stage import Stage
 
 RECORD = small_record()
 
@@ -162,7 +163,7 @@ def test_the_key_is_a_whole_sha256_with_the_versions_in_it(run, monkeypatch):
     key = stage(run).key
     assert len(key) == 64
     assert stage(run).key == key
-    monkeypatch.setattr("pipeline.run.ledger.versions_of", lambda packages: dict.fromkeys(packages, "0"))
+    monkeypatch.setattr("pipeline.run.stage.versions_of", lambda packages: dict.fromkeys(packages, "0"))
     assert stage(run).key != key
     assert versions_of(("no-such-package",)) == {"no-such-package": None}
 
