@@ -280,7 +280,9 @@ def image_by_image(folder: Path) -> Numbers:
 # --- the parent ---
 
 
-def begin(arguments: list[str], environment: dict[str, str]) -> tuple[dict[str, float], str]:
+def begin(
+    arguments: list[str], environment: dict[str, str], allowed: tuple[int, ...] = (0,)
+) -> tuple[dict[str, float], str]:
     """Run a child to its end; return peak memory in MiB, processor and wall seconds, and what it printed."""
     wall = time.perf_counter()
     with subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, text=True) as child:
@@ -288,7 +290,7 @@ def begin(arguments: list[str], environment: dict[str, str]) -> tuple[dict[str, 
         text = child.stdout.read()
         _, status, used = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode not in (0, 1, 3):
+    if child.returncode not in allowed:
         raise SystemExit(f"{' '.join(arguments)}: exit code {child.returncode}")
     took = {"mib": used.ru_maxrss / 1024, "cpu": used.ru_utime + used.ru_stime, "wall": time.perf_counter() - wall}
     return took, text
@@ -309,7 +311,7 @@ def measure(stage: str, folder: Path, images: int, task: str) -> dict[str, float
         recipe = folder.with_name(f"{folder.name}.yaml")
         recipe.write_text(json.dumps(configuration(images, task, model)), encoding="utf-8")
         given = [str(folder)] if stage == "report" else [str(recipe), "--run", str(folder)]
-        return begin([sys.executable, "-m", "pipeline", COMMANDS[stage], *given], environment)[0]
+        return begin([sys.executable, "-m", "pipeline", COMMANDS[stage], *given], environment, (0, 1, 3))[0]
     own = [sys.executable, __file__, "--stage", stage, "--folder", str(folder), "--images", str(images)]
     took, text = begin([*own, "--task", task], environment)
     return {**took, **json.loads(text.splitlines()[-1])}
