@@ -1,7 +1,7 @@
 """Run one configuration in other places: folder, locale, time zone, hash seed, umask, and the machine's threads.
 
-Every file is compared byte for byte, but those that hold times or latencies: `run.json`, the measurements, and the
-report made of them.
+Every file is compared byte for byte, but those that hold times or latencies: `run.json`, the measurements, the
+answers in detail, which name the files that no other beats, and the report made of them.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ WITH_TIMES = (
     "validate/measurements.json",
     "validate/machine.json",
     "validate/placement.json",
+    "validate/answers.json",
     "report/",
     ".lock",
 )

@@ -28,7 +28,10 @@ from whole_process import command_line, descendants, environment, start
 _WORKER = "pipeline.run.executors.worker"
 _STRIKES = 10
 _WITHIN_S = 300.0
-_HOLDS_TIMES = ("report/", "validate/measurements.json", "validate/machine.json", "validate/placement.json")
+_HOLDS_TIMES = (
+    "report/", "validate/measurements.json", "validate/machine.json", "validate/placement.json",
+    "validate/answers.json",  # names the files that no other beats, in speed as well
+)  # fmt: skip
 _COMMAND = ("run", "tiny.json", "--quiet", "--run", "run")
 
 

@@ -238,7 +238,7 @@ HOSTILE = st.one_of(
             "日本語 😀",
         ]
     ),
-    st.text(min_size=1),
+    st.text(min_size=1).filter(str.strip),  # what is blank counts as not stated, and the page says so
 )
 
 

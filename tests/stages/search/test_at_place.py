@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from quantizable import float_proto, prepared_data, write_float_model
 from small_models import build_model
 
 from foundation.errors import StageError
-from stages.search import at_place
+from stages.search import at_place, candidates
 from stages.search.at_place import place_for, speedup_at
 from stages.search.study import TunedSettings
 from stages.search.tuned import tune
@@ -58,6 +59,7 @@ def test_a_search_says_where_it_timed_and_begins_anew_where_that_changes(
     here_as_openvino: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(turns, "PROCESSES", 2)
+    monkeypatch.setattr(candidates, "MOST_SPREAD", math.inf)  # two processes tell little of a speed
     fp32 = write_float_model(tmp_path / "fp32.onnx", float_proto())
     settings = TunedSettings(
         accuracy_drop=1.0, agreement=0.0, saliency_spearman=-1.0, trials=1, images=16, scored_images=20,
