@@ -7,8 +7,8 @@ Every tool gets the same float file and the same calibration images (`peer_worke
 virtual environment for each, `NAME/bin/python` or `*-NAME/bin/python`. A file that lies in `--keep` is not made anew;
 `--make-only` ends there, so that files are made at any time and timed on a quiet machine. All files answer the same
 images that none was calibrated on, and are timed in one run: fresh processes of each file take turns, one thread, on
-ONNX Runtime's CPU provider and on OpenVINO. That computes a float file in bfloat16 where the processor can: the float
-file's SQNR there, against the CPU provider's answers, tells.
+ONNX Runtime's CPU provider and on OpenVINO in float32. For that on a processor that is not Intel's, run this in an
+environment with `onnxruntime-openvino` in place of `onnxruntime`.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 OURS = {
     "edgeproof static": {"method": "static"},
     "edgeproof static, mse": {"method": "static", "calibration": "mse"},
+    "edgeproof static, mse, rounding": {"method": "static", "calibration": "mse", "recovery": "rounding"},
     "edgeproof mixed": {"method": "mixed"},
     "edgeproof dynamic": {"method": "dynamic"},
 }
