@@ -40,7 +40,7 @@ def why_otherwise(
         told += _saturates(question)
     told += _fallbacks(placement)
     time, fp32s_time = _value(measured, "latency_p50_ms"), _value(fp32s, "latency_p50_ms")
-    if time is not None and fp32s_time is not None and time > fp32s_time:
+    if time is not None and fp32s_time is not None and _is_slower(measured, time, fp32s_time):
         told.append(f"slower there than fp32: {time:.3g} ms to {fp32s_time:.3g}{_unsuited(place, question)}")
     return tuple(told)
 
@@ -98,6 +98,12 @@ def _activation_type(question: Question) -> str | None:
             if zero is not None:
                 return str(zero.dtype)
     return None
+
+
+def _is_slower(measured: Sequence[Measurement], time: float, fp32s_time: float) -> bool:
+    """Return whether the interval of the speed-up says so; of a place that gives none, whether the medians do."""
+    interval = next((row.ci95 for row in measured if row.metric == "latency_speedup"), None)
+    return time > fp32s_time if interval is None else interval[1] < 1
 
 
 def _value(rows: Sequence[Measurement], metric: str) -> float | None:

@@ -183,6 +183,19 @@ def test_nodes_that_fell_back_are_counted_and_named(tmp_path: Path) -> None:
     assert why_otherwise("arm64", question, {"CPUExecutionProvider": {"Gemm": 1}}, [], []) == ()
 
 
+@pytest.mark.parametrize(
+    ("interval", "is_told"), [((0.97, 1.01), False), ((0.9, 0.99), True), ((1.1, 1.2), False), (None, True)]
+)
+def test_a_file_is_slower_where_the_interval_of_its_speed_says_so(
+    tmp_path: Path, interval: tuple[float, float] | None, is_told: bool
+) -> None:
+    question = Question("int8", build_model(tmp_path / "small.onnx").path, {}, (), 1)
+    times = [Measurement("latency_p50_ms", value, "ms", name) for name, value in (("int8", 0.326), ("fp32", 0.325))]
+    speed = [] if interval is None else [Measurement("latency_speedup", 0.98, "×", "int8", ci95=interval)]
+    told = why_otherwise("openvino", question, None, [times[0], *speed], [times[1]])
+    assert any("slower there" in one for one in told) == is_told
+
+
 @pytest.mark.parametrize("text", ["", "arm65", "arm64,,x86"])
 def test_an_unknown_place_is_refused_by_name(text: str) -> None:
     with pytest.raises(UsageError, match="--on: expected some of x86-avx2, arm64"):
