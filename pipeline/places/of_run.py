@@ -187,7 +187,9 @@ def verify_file(model: Path, images: Path, settings: PlacesSettings, observer: O
         read = read_image_folder(images, form, settings.images, 0, 0, Path(scratch), advance).calibration
         pixels = np.array(read.pixels)
     twin = twin_path(model)
-    targets = predict(session, pixels[: settings.maps], 1).argmax(axis=1).astype(np.int64)
+    targets = np.zeros(0, np.int64)
+    if settings.maps:
+        targets = predict(session, pixels[: settings.maps], 1).argmax(axis=1).astype(np.int64)
     file = AskedFile(model.stem, model, sha256_of_file(model), twin if twin.is_file() else None)
     known = AskedImages(None, (), tuple(read.image_ids))
     inquiry = Inquiry((file,), pixels, known, targets, None, AccuracySettings(), settings.stall_s)

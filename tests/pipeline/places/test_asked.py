@@ -151,13 +151,14 @@ def test_a_run_that_was_edited_takes_no_place(tmp_path: Path) -> None:
         keep_places(run, [PlaceRecord("arm64", "emulated", "ARM", None, {}, {}, ())])
 
 
-def test_one_file_and_a_folder_of_images_need_no_run(tmp_path: Path, places: dict[str, Place]) -> None:
+@pytest.mark.parametrize("maps", [0, 2])
+def test_one_file_and_a_folder_of_images_need_no_run(tmp_path: Path, places: dict[str, Place], maps: int) -> None:
     model = build_model(tmp_path / "small.onnx", size=16)
     (tmp_path / "images").mkdir()
     for index, pixels in enumerate(np.random.default_rng(1).integers(0, 256, (4, 16, 16)).astype(np.uint8)):
         Image.fromarray(pixels).save(tmp_path / "images" / f"{index}.png")
     (found,) = of_run.verify_file(
-        model.path, tmp_path / "images", PlacesSettings.model_construct(at=("mirror",), images=4, maps=2), Silent()
+        model.path, tmp_path / "images", PlacesSettings.model_construct(at=("mirror",), images=4, maps=maps), Silent()
     )
     assert values(found)["place_bit_equal"] == 1.0
     assert "accuracy" not in values(found)
