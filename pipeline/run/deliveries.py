@@ -168,13 +168,11 @@ class Delivering:
         run: the run folder.
         record: of the run under way.
         needed: the first stage that is asked for, and the key that it must have.
-        delivered: names of the stages that were delivered.
     """
 
     run: RunFolder
     record: RunRecord
     needed: NeededStage
-    delivered: list[str]
 
     def perform(self, stage: Stage, compute: Callable[[], T], read: Callable[[], T]) -> T:
         """Return a stage's result, computed and delivered where it was not there.
@@ -191,7 +189,6 @@ class Delivering:
             started = time.perf_counter()
             result = compute()
             deliver(self.run, stage, key, time.perf_counter() - started)
-        self.delivered.append(stage.name)
         return result
 
 

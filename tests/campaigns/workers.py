@@ -22,16 +22,14 @@ from pathlib import Path
 from random import Random
 
 from campaign import Tally, tell
+from places import without_the_fastest
 from small_commands import CONFIGURATION
 from whole_process import command_line, descendants, environment, start
 
 _WORKER = "pipeline.run.executors.worker"
 _STRIKES = 10
 _WITHIN_S = 300.0
-_HOLDS_TIMES = (
-    "report/", "validate/measurements.json", "validate/machine.json", "validate/placement.json",
-    "validate/answers.json",  # names the files that no other beats, in speed as well
-)  # fmt: skip
+_HOLDS_TIMES = ("report/", "validate/measurements.json", "validate/machine.json", "validate/placement.json")
 _COMMAND = ("run", "tiny.json", "--quiet", "--run", "run")
 
 
@@ -150,7 +148,9 @@ def _digests(root: Path) -> dict[str, str]:
     files = (path for path in sorted(root.rglob("*")) if path.is_file())
     found = {path.relative_to(root).as_posix(): path for path in files}
     digests = {
-        name: sha256(path.read_bytes()).hexdigest()
+        name: sha256(
+            without_the_fastest(path.read_bytes()) if name == "validate/answers.json" else path.read_bytes()
+        ).hexdigest()
         for name, path in found.items()
         if not name.startswith((*_HOLDS_TIMES, ".lock")) and name != "run.json"
     }

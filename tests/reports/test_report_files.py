@@ -248,6 +248,10 @@ def test_no_text_of_a_run_becomes_markup(text: str) -> None:
     assert Outline(html.render(hostile_facts(text))).tags == harmless_tags()
 
 
+def test_a_text_of_blanks_counts_as_not_stated_whichever_they_are() -> None:
+    assert Outline(html.render(hostile_facts("\r"))).tags == Outline(html.render(hostile_facts(" "))).tags
+
+
 @functools.cache
 def harmless_tags() -> list[tuple[str, tuple[str, ...]]]:
     return Outline(html.render(hostile_facts("x"))).tags

@@ -67,14 +67,12 @@ class Outcome:
             refused; died: its process died each time.
         said: why it was not done.
         host: where it ran; "" where nobody knows.
-        delivered: names of the stages that it delivered.
         files: path relative to the run folder → sha256 of what it handed over through a share.
     """
 
     status: Literal["done", "refused", "failed", "disk", "died"]
     said: str = ""
     host: str = ""
-    delivered: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
 
     def as_text(self) -> str:
@@ -84,8 +82,7 @@ class Outcome:
     @classmethod
     def of_text(cls, text: str) -> Outcome:
         """Return the outcome that a text holds."""
-        values = json.loads(text)
-        return cls(**{**values, "delivered": tuple(values["delivered"])})
+        return cls(**json.loads(text))
 
 
 class WorkerDiedError(Exception):

@@ -50,10 +50,10 @@ class Unit:
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The names of the stages that it may perform, in their order."""
+        """The names of the recorded stages that it may perform, or is a part of, in their order."""
         kinds: tuple[str, ...] = {
             "compile": ("quantize",),
-            "shard": (),
+            "shard": ("validate",),  # of which it is a part
             "answers": ("validate", "operating", "robustness"),
             "maps": ("twin", "grad_cam_twin", str(self.part)),
         }[self.step]

@@ -48,12 +48,11 @@ def do_task(task: Task) -> Outcome:
     why_not = _why_other(task)
     if why_not is not None:
         return Outcome("refused", f"worker on {host} {why_not}", host)
-    delivered: list[str] = []
     written: dict[str, str] = {}
     try:
         with folder_of(task, written) as run:
             configuration = parse_configuration(task.configuration, "the task's configuration", Path("/"))
-            performer = Delivering(run, read_record(run), NeededStage(task.stage, task.key), delivered)
+            performer = Delivering(run, read_record(run), NeededStage(task.stage, task.key))
             from calibration_data.prepared_folder import read_prepared
 
             do_unit(task.unit, configuration, performer, read_prepared(run.data), _start(configuration, run))
@@ -65,7 +64,7 @@ def do_task(task: Task) -> Outcome:
         return Outcome("failed", str(error), host)
     except Exception as error:  # whatever a library raised: the run's own flow tells it better
         return Outcome("failed", f"an unexpected {type(error).__name__}: {error}", host)
-    return Outcome("done", "", host, tuple(delivered), written)
+    return Outcome("done", "", host, written)
 
 
 def _why_other(task: Task) -> str | None:
