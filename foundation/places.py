@@ -33,8 +33,9 @@ PLACE_NAME = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
 """How a place may be called: it is part of the path of its file."""
 
 PlaceName = Annotated[str, Field(pattern=PLACE_NAME)]
-PlaceKind = Literal["real", "emulated"]
-"""real: the processor itself, whose times count; emulated: evidence of the answers, never of a time."""
+PlaceKind = Literal["real", "emulated", "yardstick"]
+"""real: the processor itself, whose times count; emulated: evidence of the answers, never of a time; yardstick: this
+machine computing otherwise, what a difference is held against."""
 
 _MEND = "Delete it and ask the place again."
 

@@ -15,7 +15,11 @@ from reports.tables import Cell, Column, Row, Table, absent, cell
 _AGREEMENT, _EQUAL, _SQNR = "place_agreement", "place_bit_equal", "place_logits_sqnr_db"
 _BESIDE = ("accuracy", "latency_p50_ms", "latency_speedup")
 _NOBODY_ASKED = "the place was not asked about this file"
-_KINDS = {"real": "real: its times count", "emulated": "emulated: its answers, no times"}
+_KINDS = {
+    "real": "real: its times count",
+    "emulated": "emulated: its answers, no times",
+    "yardstick": "a yardstick for the others",
+}
 
 
 @dataclass(frozen=True)

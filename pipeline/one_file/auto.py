@@ -2,9 +2,9 @@
 
 Which one is the best depends on the model and on the processor: static integers win on most convolutional networks,
 with some regions in float (mixed) on others, dynamic ones on transformers, and on what is small or already fast
-nothing but the size is won. So it is measured, and
-since times decide, another measurement may choose another of two files that are about as good. Each file by itself is
-byte for byte the one that its method makes when it is asked for by name.
+nothing but the size is won. So it is measured, and since times decide, another measurement may choose another of two
+files that are about as good. Each file by itself is byte for byte the one that its method makes when it is asked for
+by name.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from foundation.errors import DiskError, StageError, UsageError
 from foundation.note_parts import Estimate, MethodNote
 from foundation.notes import AutoNotes, DynamicNotes, StaticNotes, WeightOnlyNotes
 from pipeline.one_file.agreement import Agreement
-from pipeline.one_file.choice import Candidate, Choice, choose
+from pipeline.one_file.choice import Candidate, Choice, choose, worth_rounding
 from pipeline.one_file.options import CompileRequest
 from pipeline.one_file.speed import Speed
 
@@ -33,7 +33,7 @@ class Measures:
     """
 
     make: Callable[[CompileRequest], OnnxModel]
-    agree: Callable[[OnnxModel], Agreement]
+    agree: Callable[[CompileRequest, OnnxModel], Agreement]
     time: Callable[[Sequence[OnnxModel]], tuple[Speed, ...]]
 
 
@@ -53,7 +53,8 @@ def best_method(
 ) -> tuple[OnnxModel, Speed]:
     """Make a file by every method, measure all, and return the one to keep, with its speed.
 
-    Its notes hold what all of them came to.
+    Its notes hold what all of them came to. Where a file of static or mixed would be the fastest but for its answers,
+    and nobody said which recovery to take, its weights are rounded anew for them.
 
     Args:
         requests: one for each method, of different names.
@@ -66,14 +67,18 @@ def best_method(
     """
     made: dict[str, tuple[OnnxModel, Agreement]] = {}
     failed: dict[str, UsageError | StageError] = {}
-    for one in requests:
+
+    def make(one: CompileRequest) -> None:
         try:
             model = measures.make(one)
-            made[one.method] = model, measures.agree(model)
+            made[one.title] = model, measures.agree(one, model)
         except DiskError:
             raise
         except (UsageError, StageError) as error:
-            failed[one.method] = error
+            failed[one.title] = error
+
+    for one in requests:
+        make(one)
     if not made:
         raise _nothing_made(failed)
     speeds = measures.time([model for model, _ in made.values()])
@@ -82,13 +87,22 @@ def best_method(
         for (method, (model, agreement)), speed in zip(made.items(), speeds, strict=True)
     ]
     choice = choose(candidates, source_bytes, least_agreement)
+    worth = worth_rounding(candidates, choice)
+    rounded = [replace(one, recovery="rounding") for one in requests if one.title == worth and one.recovery is None]
+    for one in rounded:
+        make(one)
+        if one.title in made:
+            model, agreement = made[one.title]
+            (as_fast,) = (found.speed for found in candidates if found.method == worth)  # numbers alone differ
+            candidates.append(Candidate(one.title, model.size_bytes, as_fast, agreement))
+            choice = choose(candidates, source_bytes, least_agreement)
     (chosen,) = (one for one in candidates if one.method == choice.chosen)
     model, _ = made[choice.chosen]
     assert isinstance(model.notes, DynamicNotes | StaticNotes | WeightOnlyNotes)
     notes = AutoNotes(
         file=model.notes,
         why=choice.why,
-        methods=tuple(_note(one.method, candidates, failed, choice) for one in requests),
+        methods=tuple(_note(one.title, candidates, failed, choice) for one in (*requests, *rounded)),
         misses=choice.misses[choice.chosen],
         agreement_limit=least_agreement,
     )

@@ -84,6 +84,25 @@ def choose(candidates: Sequence[Candidate], source_bytes: int, least_agreement: 
     return Choice(chosen.method, why, misses, why_not)
 
 
+def worth_rounding(candidates: Sequence[Candidate], choice: Choice) -> str | None:
+    """Return the method whose file would be the fastest if it only answered better; None where none would.
+
+    Only a file of integer activations loses its answers to how weights are rounded: one of static or mixed.
+    """
+    (chosen,) = (one for one in candidates if one.method == choice.chosen)
+    fits = not choice.misses[choice.chosen]
+    lost = [
+        one
+        for one in candidates
+        if one.method in ("static", "mixed")
+        and one.speed.is_faster
+        and choice.misses[one.method]
+        and choice.misses[one.method].keys() <= {"agreement", "outputs_db"}
+        and not (fits and not one.speed.is_faster_than(chosen.speed))
+    ]
+    return min(lost, key=_slowness).method if lost else None
+
+
 def _fastest(candidates: Sequence[Candidate]) -> tuple[list[Candidate], str] | None:
     """Return the fastest and those not distinguishable from it; None where none is faster than the float file."""
     faster = sorted((one for one in candidates if one.speed.is_faster), key=_slowness)

@@ -29,7 +29,7 @@ from onnx_files.preprocessing import Preprocessing
 from pipeline.one_file.agreement import Agreement, measure_agreement
 from pipeline.one_file.auto import Measures, best_method, requests_of
 from pipeline.one_file.job import Job, read_job
-from pipeline.one_file.options import AutoSettings, CompileRequest, needs_images, settings_for, spelled_method
+from pipeline.one_file.options import AutoSettings, CompileRequest, needs_images, settings_for
 from pipeline.one_file.result import CompiledFile
 from pipeline.one_file.speed import Speed, measure_speed
 from pipeline.one_file.tuned import journal_beside, search_file
@@ -111,8 +111,8 @@ def _best(job: Job, settings: AutoSettings, output: Path) -> tuple[OnnxModel, Sp
     def make(request: CompileRequest) -> OnnxModel:
         return _compiled(job, request, settings_for(request, len(job.shown)), output)
 
-    def agree(model: OnnxModel) -> Agreement:
-        with job.observer.stage(f"compare {spelled_method(model.path.parent.name)} with the float file"):
+    def agree(request: CompileRequest, model: OnnxModel) -> Agreement:
+        with job.observer.stage(f"compare {request.title} with the float file"):
             found = _agreement(job, model, job.scored)
         assert found is not None
         return found
@@ -123,8 +123,8 @@ def _best(job: Job, settings: AutoSettings, output: Path) -> tuple[OnnxModel, Sp
 
 def _compiled(job: Job, request: CompileRequest, settings: Settings, output: Path) -> OnnxModel:
     """Return the file of one method, in a folder of its own."""
-    path = job.scratch / request.quantizer / output.name
-    stage = job.observer.stage(f"compile {request.method}")
+    path = job.scratch / request.title / output.name
+    stage = job.observer.stage(f"compile {request.title}")
     with computing(), stage as advance, _about(request.model, job.source.path):
         if isinstance(settings, TunedSettings):
             return _searched(job, settings, path, output, advance)

@@ -66,7 +66,8 @@ class CompileRequest:
         images: a folder of images, without labels.
         method: a key of `METHODS`, with - or _.
         calibration: how ranges are chosen, of a method that chooses any.
-        recovery: a key of `RECOVERIES`, of static and of auto, which tries it as a part of static.
+        recovery: a key of `RECOVERIES`, of static and of auto, which tries it as a part of static and, where it is
+            None, rounding where nothing else saves the answers of a fast file.
         limit: at most so many calibration images.
         bits: of a weight, of a method that offers a choice.
         target: processor to compile for; None for this machine's.
@@ -124,6 +125,11 @@ class CompileRequest:
         if key not in METHODS:
             raise UsageError(f"--method: expected one of {', '.join(METHODS)}, found {self.method!r}.")
         return key
+
+    @property
+    def title(self) -> str:
+        """The method as its file is told of beside others, with the recovery that is part of it."""
+        return self.method if self.recovery in (None, "none") else f"{self.method}, {self.recovery}"
 
     @property
     def compiler(self) -> str:

@@ -189,8 +189,10 @@ def quantize_static(
         measured=check_saturation,
         width_axis=3 if shown.preprocessing.layout == "NCHW" else 2,
     )
-    quantized = write_integers(recovered.model, settings, types, recovered.ranges, recovered.options, kept)
-    recovered.check(quantized)
+    quantized = recovered.written
+    if quantized is None or settings.format != "QDQ":
+        quantized = write_integers(recovered.model, settings, types, recovered.ranges, recovered.options, kept)
+        recovered.check(quantized)
     notes = StaticNotes(
         activation_type=types.activation,
         weight_type=types.weight,

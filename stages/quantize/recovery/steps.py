@@ -92,6 +92,8 @@ class RecoverySettings(Settings):
 
 STEPS = ("equalization", "first_layer_half_range", "keep_activations", "compensated_rounding", "learned_rounding",
          "reconstruction", "bias_correction")  # fmt: skip
+_READ_INTEGERS = frozenset({"compensated_rounding", "learned_rounding", "reconstruction", "bias_correction"})
+"""Steps that look at what the graph became in integers; writing it takes as long as some steps."""
 
 
 class Write(Protocol):
@@ -106,6 +108,7 @@ class Recovered:
     """What the final file is to be written from.
 
     Attributes:
+        written: that file in QDQ form; None where no step was taken.
         model: the float graph.
         ranges: of its activations.
         options: for ONNX Runtime's writer, beside the usual ones.
@@ -113,6 +116,7 @@ class Recovered:
         notes: one for each step, in their order.
     """
 
+    written: ModelProto | None
     model: ModelProto
     ranges: Any
     options: Mapping[str, Any]
@@ -161,7 +165,7 @@ def recover(
     """
     ranges = calibrate(proto)
     if not settings.steps:
-        return Recovered(proto, ranges, {}, {}, ())
+        return Recovered(None, proto, ranges, {}, {}, ())
     reference = answers(proto, batches) if measured else None
 
     def decibels(graph: ModelProto) -> float | None:
@@ -170,9 +174,11 @@ def recover(
     options: dict[str, Any] = {}
     integers: dict[str, NDArray[np.generic]] = {}
     notes: list[RecoveryStepNote] = []
-    model, written = proto, write(proto, ranges, options)
+    model, written = proto, proto
+    if measured or settings.steps[0] in _READ_INTEGERS:
+        written = write(proto, ranges, options)
     before = decibels(written)
-    for step in settings.steps:
+    for step, following in zip(settings.steps, (*settings.steps[1:], None), strict=True):
         did: StepNote
         if step == "equalization":
             equalized = equalize(model, settings.clips, batches)
@@ -200,11 +206,12 @@ def recover(
         else:
             options |= {"QDQKeepRemovableActivations": True}
             did = KeptActivationsNote()
-        written = write(model, ranges, options)
+        if measured or following is None or following in _READ_INTEGERS:
+            written = write(model, ranges, options)
         after = decibels(written)
         notes.append(RecoveryStepNote(did=did, logits_sqnr_db_before=before, logits_sqnr_db_after=after))
         before = after
-    recovered = Recovered(model, ranges, options, integers, tuple(notes))
+    recovered = Recovered(written, model, ranges, options, integers, tuple(notes))
     recovered.check(written)
     return recovered
 

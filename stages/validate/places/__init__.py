@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
-from stages.validate.places import arm64, node, openvino, qnn_htp, wasm, x86_avx2
+from stages.validate.places import arm64, node, openvino, qnn_htp, unfused, wasm, x86_avx2
 from stages.validate.places.place import Place
 
 PLACES: Mapping[str, Place] = {
@@ -19,6 +19,7 @@ PLACES: Mapping[str, Place] = {
     "openvino": openvino.PLACE,
     "openvino-bf16": openvino.PLACE_BF16,
     "qnn-htp": qnn_htp.PLACE,
+    "unfused": unfused.PLACE,
 }
 
 if TYPE_CHECKING:

@@ -39,7 +39,7 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def plant(**ratios: float) -> None:
         def measured(reference: OnnxModel, compiled: Sequence[OnnxModel], *asked: object) -> tuple[Speed, ...]:
-            found = [ratios.get(model.path.parent.name, 1.0) for model in compiled]
+            found = [ratios.get(model.path.parent.name.replace("-", "_"), 1.0) for model in compiled]
             return tuple(speed_of(np.log([0.99 * ratio, ratio, 1.01 * ratio])) for ratio in found)
 
         monkeypatch.setattr(compile_file_module, "measure_speed", measured)
@@ -105,13 +105,47 @@ def test_a_faster_method_that_answers_otherwise_is_passed_over(
 ) -> None:
     planted(static=3.0, dynamic=1.1, weight_only=1.2)
     monkeypatch.setattr(compile_file_module, "measure_agreement", worse_for_static)
-    found = compiled(classifier(), images, tmp_path)
+    found = compiled(classifier(), images, tmp_path, recovery="none")
     assert notes_of(found).file.method == "weight_only"
     static = notes_of(found).methods[0]
     assert static.misses == {"agreement": pytest.approx(0.95 - 0.9)}
     assert static.why_not == "answers otherwise"
     loosened = compiled(classifier(), images, tmp_path, agreement=0.9)
     assert notes_of(loosened).file.method == "static"
+    assert [one.method for one in notes_of(loosened).methods] == ["static", "mixed", "dynamic", "weight-only"]
+
+
+def test_a_file_that_would_be_the_fastest_but_for_its_answers_is_rounded_for_them(
+    images: Path, tmp_path: Path, planted: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted(static=3.0, mixed=2.0, dynamic=1.1, weight_only=1.2)
+    monkeypatch.setattr(compile_file_module, "measure_agreement", worse_for_static)
+    found = compiled(classifier(), images, tmp_path)
+    assert notes_of(found).chosen == "static, rounding"
+    assert [(one.method, one.why_not) for one in notes_of(found).methods] == [
+        ("static", "answers otherwise"),
+        ("mixed", "answers otherwise"),
+        ("dynamic", "not as fast"),
+        ("weight-only", "not as fast"),
+        ("static, rounding", ""),
+    ]
+    assert found.speed.ratio == pytest.approx(3.0, abs=1e-3)
+    (tmp_path / "named").mkdir()
+    output = tmp_path / "named" / "theirs.auto.onnx"
+    by_name = compiled(classifier(), images, tmp_path, method="static", recovery="rounding", output=output)
+    assert by_name.compiled.sha256 == found.compiled.sha256
+    assert "static, rounding: the fastest" in shown(found)
+
+
+def test_nothing_is_rounded_anew_where_it_would_make_no_file_faster(
+    images: Path, tmp_path: Path, planted: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compile_file_module, "measure_agreement", worse_for_static)
+    for ratios in ({"static": 0.9, "dynamic": 1.1}, {"static": 1.5, "mixed": 1.5, "dynamic": 1.6}):
+        planted(**ratios)
+        found = compiled(classifier(), images, tmp_path)
+        assert notes_of(found).chosen == "dynamic"
+        assert len(notes_of(found).methods) == 4
 
 
 def worse_for_static(reference: Path, compiled: Path, *asked: object) -> object:

@@ -36,6 +36,8 @@ def session_of(path: Path, job: dict) -> onnxruntime.InferenceSession:  # type: 
     options.intra_op_num_threads = job["threads"]
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    if not job.get("optimized", True):
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     for key, value in job.get("session", {}).items():
         options.add_session_config_entry(key, value)

@@ -105,7 +105,7 @@ def test_other_integers_than_the_learned_ones_are_an_error(small: onnx.ModelProt
     with pytest.raises(
         StageError, match="expected the learned integers in the written file, found 6912 others in `w2`"
     ):
-        Recovered(small, None, {}, integers, ()).check(written)
+        Recovered(written, small, None, {}, integers, ()).check(written)
 
 
 @pytest.mark.parametrize("per_channel", [True, False])

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 from small_models import build_model
 
 from foundation.errors import NotMeasuredError, StageError
@@ -55,6 +56,30 @@ def test_a_twin_draws_there_what_it_draws_here(name: str, tmp_path: Path) -> Non
     there, here = (ask(one, place, [asked.question]) for one, place in ((name, PLACES[name]), ("here", HERE)))
     maps = [asked.maps(one.outputs["small.saliency"]) for one in (there, here)]
     assert np.abs(maps[0] - maps[1]).max() <= 1e-6 * np.abs(maps[1]).max() + 1e-9
+
+
+def test_unfused_leaves_a_batch_normalization_beside_its_convolution(tmp_path: Path) -> None:
+    small = build_model(tmp_path / "small.onnx")
+    model = onnx.load(small.path)
+    number, convolution = next((at, node) for at, node in enumerate(model.graph.node) if node.op_type == "Conv")
+    output, channels = convolution.output[0], len(numpy_helper.to_array(weights_of(model)[convolution.input[1]]))
+    convolution.output[0] = "before"
+    statistics = np.random.default_rng(1).uniform(0.5, 2, (4, channels)).astype(np.float32)
+    names = ["gain", "offset", "mean", "variance"]
+    model.graph.initializer.extend(map(numpy_helper.from_array, statistics, names))
+    normalization = onnx.helper.make_node("BatchNormalization", ["before", *names], [output])
+    model.graph.node.insert(number + 1, normalization)
+    onnx.save(model, small.path)
+    asked = ask_model("small", small.path, IMAGES, 1)
+    unfused, here = (
+        asked.logits(ask(name, place, [asked.question]).outputs["small"])
+        for name, place in (("unfused", PLACES["unfused"]), ("here", HERE))
+    )
+    assert 0 < np.abs(unfused - here).max() <= 1e-5 * np.abs(here).max()  # folded into the weights here, by rounding
+
+
+def weights_of(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    return {tensor.name: tensor for tensor in model.graph.initializer}
 
 
 def test_openvino_computes_in_what_its_place_says_and_names_an_operator_that_it_has_no_rule_for(
