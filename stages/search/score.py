@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -23,8 +26,9 @@ from stages.validate.intervals.groups import too_few, unit_count, units_of
 from stages.validate.intervals.paired import paired_shares
 from stages.validate.intervals.proportions import Decisions
 from stages.validate.intervals.resampling import bootstrap_t_interval, resampled
-from stages.validate.maps.gradients import gradient_maps_of_file
+from stages.validate.maps.gradients import gradient_maps
 from stages.validate.maps.methods import ExplainedFiles, open_method
+from stages.validate.maps.queries import Twin
 from stages.validate.maps.settings import MapSettings
 
 if TYPE_CHECKING:
@@ -148,7 +152,8 @@ def score_answers(reference: Reference, path: Path) -> ScoreNote:
     Raises:
         StageError: a logit is not finite.
     """
-    logits = predict(open_session(path, "cpu", 1), reference.images, _BATCH_SIZE)
+    session = open_session(path, "cpu", 1)
+    logits = _on_all_cores(len(reference.images), lambda rows: predict(session, reference.images[rows], _BATCH_SIZE))
     answers, expected = decided(logits, reference.task), decided(reference.logits, reference.task)
     same = _right(answers, expected)
     evidence = {AGREEMENT: _paired(same, np.ones(len(same)), reference.units)}
@@ -215,8 +220,16 @@ def _maps(
     path: Path, twin: Path | None, images: NDArray[np.uint8], targets: Indices, task: Task
 ) -> NDArray[np.float32]:
     if twin is not None:
-        return gradient_maps_of_file(twin, images, targets, _BATCH_SIZE)
+        opened = Twin(open_session(twin, "cpu", 1), _BATCH_SIZE)
+        return _on_all_cores(len(images), lambda rows: gradient_maps(opened, images[rows], targets[rows]))
     return open_method("occlusion", ExplainedFiles(path), task, MapSettings(batch_size=_BATCH_SIZE))(images, targets)
+
+
+def _on_all_cores(count: int, answer: Callable[[Indices], NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Return what one image after the other is answered with, several at once; each by one thread, as on a device."""
+    parts = np.array_split(np.arange(count), max(1, min(count, os.cpu_count() or 1)))
+    with ThreadPoolExecutor(len(parts)) as threads:
+        return np.concatenate(list(threads.map(answer, parts)))
 
 
 def _paired(first: Floats, second: Floats, units: Indices) -> PairedDifference:

@@ -7,12 +7,10 @@ Gradient × input and integrated gradients say how much a pixel gave to the logi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_files.sessions import open_session
 from stages.validate.maps.bilinear import bilinear
 from stages.validate.maps.queries import Twin
 
@@ -20,15 +18,6 @@ Images = NDArray[np.uint8]
 Maps = NDArray[np.float32]
 Indices = NDArray[np.int64]
 Floats = NDArray[np.float32]
-
-
-def gradient_maps_of_file(twin: Path, images: Images, targets: Indices, batch_size: int = 16) -> Maps:
-    """Return the gradient maps of a twin's file on the CPU provider, see `gradient_maps`.
-
-    Raises:
-        UsageError: the file is no ONNX model, or carries no preprocessing.
-    """
-    return gradient_maps(Twin(open_session(twin, "cpu", 1), batch_size), images, targets)
 
 
 def gradient_maps(twin: Twin, images: Images, targets: Indices) -> Maps:

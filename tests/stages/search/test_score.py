@@ -15,7 +15,8 @@ from onnx_files.sessions import open_session, session_preprocessing
 from stages.saliency_twin.twin_file import make_twin
 from stages.search.score import part_of, reference_answers, score, speedup
 from stages.validate import metrics
-from stages.validate.maps.gradients import gradient_maps_of_file
+from stages.validate.maps.gradients import gradient_maps
+from stages.validate.maps.queries import Twin
 
 
 def logits_of(path, images):
@@ -54,7 +55,7 @@ def test_another_network_scores_what_scipy_and_numpy_say(pair):
         10 * np.log10(np.square(a).sum() / np.square(a - b).sum()), rel=1e-5
     )
     chosen, targets = reference.explained, a.argmax(1)[reference.explained]
-    maps = [gradient_maps_of_file(twin, split.images[chosen], targets) for twin in twins]
+    maps = [gradient_maps(Twin(open_session(twin, "cpu", 1), 16), split.images[chosen], targets) for twin in twins]
     expected = [spearmanr(x.ravel(), y.ravel()).statistic for x, y in zip(*maps, strict=True)]
     assert found.saliency_spearman.value == pytest.approx(np.mean(expected), abs=1e-6)
     low, high = found.saliency_spearman.ci95

@@ -29,7 +29,8 @@ def test_the_gradient_is_per_gray_value_or_per_unit_of_the_input(classifier, inp
     found = gradients.gradient_maps(twin_of(files), IMAGES, TARGETS)
     expected = np.abs(reference.gradient(reference.normal(IMAGES), TARGETS)).mean(axis=1)
     assert found == pytest.approx(expected * (GRAY if input_type == "uint8" else 1), rel=1e-4, abs=1e-9)
-    assert gradients.gradient_maps_of_file(files.twin, IMAGES, TARGETS, 2) == pytest.approx(found, rel=1e-6)
+    in_twos = gradients.gradient_maps(twin_of(files, 2), IMAGES, TARGETS)
+    assert in_twos == pytest.approx(found, rel=1e-6)
 
 
 @both_inputs

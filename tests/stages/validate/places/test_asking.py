@@ -17,7 +17,8 @@ from foundation.artifacts import OnnxModel
 from foundation.errors import NotMeasuredError, StageError
 from onnx_files.sessions import open_session, predict
 from stages.saliency_twin.twin_file import make_twin
-from stages.validate.maps.gradients import gradient_maps_of_file
+from stages.validate.maps.gradients import gradient_maps
+from stages.validate.maps.queries import Twin
 from stages.validate.places.asking import ask
 from stages.validate.places.here import HERE
 from stages.validate.places.place import Place
@@ -61,7 +62,8 @@ def test_a_twin_draws_the_same_maps_there(model: OnnxModel) -> None:
     asked = ask_twin("small", twin, IMAGES, TARGETS, 1)
     found = ask("here", HERE, [asked.question])
     assert np.array_equal(
-        asked.maps(found.outputs["small.saliency"]), gradient_maps_of_file(twin, IMAGES, TARGETS, 1)
+        asked.maps(found.outputs["small.saliency"]),
+        gradient_maps(Twin(open_session(twin, "cpu", 1), 1), IMAGES, TARGETS),
     )
 
 
