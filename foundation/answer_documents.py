@@ -205,18 +205,16 @@ class AnswersInDetail:
     """`answers.json`: what stands behind the shares.
 
     Attributes:
-        format_version: of the file.
+        format_version: of the file; 1 also told which files no other beats, and so held times.
         confusions: one per file.
         curves: by class and file; none of a file that gives no scores.
-        front: the files that no other beats in the deciding metric, size and speed together.
         doubts: reasons to doubt that fp32 was run as it was meant to be, as sentences.
         classes_got_worse: variant → the classes whose sensitivity's interval against fp32 lies below 0.
     """
 
-    format_version: Literal[1]
+    format_version: Literal[2]
     confusions: tuple[Confusion, ...]
     curves: tuple[Curves, ...]
-    front: tuple[str, ...]
     doubts: tuple[str, ...]
     classes_got_worse: Mapping[str, tuple[str, ...]]
 
@@ -261,7 +259,7 @@ def write_answers(path: Path, found: AnswersInDetail) -> None:
 
 def read_answers(path: Path) -> AnswersInDetail:
     """Return what `write_answers` wrote; its matrices are all of one shape."""
-    found = read_typed(path, _answers(), "confusion matrices and curves", _AGAIN, (1,))
+    found = read_typed(path, _answers(), "confusion matrices and curves", _AGAIN, (2,))
     matrices = [matrix for one in found.confusions for matrix in (one.counts, one.minus_fp32) if matrix is not None]
     shapes = {tuple(len(row) for row in matrix) for matrix in matrices}
     largest = max((abs(count) for matrix in matrices for row in matrix for count in row), default=0)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from foundation.measurements import Measurement
+from foundation.measurements import UNINFORMED, Measurement
 from foundation.metrics import METRICS
 from reports import formats
 from reports.facts import BASELINE, Facts
@@ -93,8 +93,28 @@ def multiples(facts: Facts) -> Multiples:
     )
     made = {one.variant: one.method for one in facts.record.variants}
     variants = tuple((name, _made(name, made)) for name in facts.variant_names)
-    front = frozenset(facts.answers.front) if facts.answers else frozenset()
-    return Multiples(variants, panels, front)
+    return Multiples(variants, panels, frozenset(front(facts.measurements, deciding.metric)))
+
+
+def front(measurements: Sequence[Measurement], deciding: str) -> tuple[str, ...]:
+    """Return the files that no other one beats: at least as good in answers, size and speed, and better in one.
+
+    Speed is the latency that was measured first; a file without one of the three is not compared.
+    """
+    values: dict[str, dict[str, float]] = {}
+    for one in measurements:
+        row = one.metric in (deciding, "size_bytes", "latency_p50_ms")
+        whole = one.where.subgroup is None and one.where.change is None and one.where.per is None
+        if row and whole and one.value is not None and one.variant not in UNINFORMED:
+            sign = 1.0 if METRICS[one.metric].higher_is_better else -1.0
+            values.setdefault(one.variant, {}).setdefault(one.metric, sign * one.value)
+    full = {name: [of[key] for key in sorted(of)] for name, of in values.items() if len(of) == 3}
+    return tuple(name for name, mine in full.items() if not any(_beats(other, mine) for other in full.values()))
+
+
+def _beats(other: Sequence[float], mine: Sequence[float]) -> bool:
+    pairs = list(zip(other, mine, strict=True))
+    return all(his >= ours for his, ours in pairs) and any(his > ours for his, ours in pairs)
 
 
 def _made(name: str, made: dict[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""What stands behind the shares: confusion matrices, ROC and precision-recall curves, and what no file beats."""
+"""What stands behind the shares: confusion matrices, ROC and precision-recall curves."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foundation.answer_documents import AnswersInDetail, Confusion, Curves, OperatingDot
-from foundation.measurements import UNINFORMED, Measurement
-from foundation.metrics import DECIDING_METRICS, METRICS
+from foundation.measurements import Measurement
 from stages.validate.answers import Answers, decided
 from stages.validate.suspicion import suspicions_of
 
@@ -34,10 +33,9 @@ def answers_in_detail(answers: Sequence[Answers], measurements: Sequence[Measure
         counts = confusion(one)
         confusions.append(Confusion(one.variant, _rows(counts), _rows(counts - fp32)))
     return AnswersInDetail(
-        1,
+        2,
         tuple(confusions),
         tuple(curve for one in answers if one.variant not in one.unscored for curve in _curves(one)),
-        front(measurements, DECIDING_METRICS[answers[0].task]),
         tuple(suspicions_of(answers[0], measurements)),
         got_worse(measurements),
     )
@@ -55,22 +53,6 @@ def confusion(answers: Answers) -> NDArray[np.int64]:
     return np.stack([cell.sum(axis=0) for cell in cells], axis=1).astype(np.int64)
 
 
-def front(measurements: Sequence[Measurement], deciding: str) -> tuple[str, ...]:
-    """Return the files that no other one beats: at least as good in answers, size and speed, and better in one.
-
-    Speed is the speed-up over fp32 where it was timed first; a file without one of the three is not compared.
-    """
-    values: dict[str, dict[str, float]] = {}
-    for one in measurements:
-        row = one.metric in (deciding, "size_bytes", "latency_p50_ms")
-        whole = one.where.subgroup is None and one.where.change is None and one.where.per is None
-        if row and whole and one.value is not None and one.variant not in UNINFORMED:
-            sign = 1.0 if METRICS[one.metric].higher_is_better else -1.0
-            values.setdefault(one.variant, {}).setdefault(one.metric, sign * one.value)
-    full = {name: np.array([of[key] for key in sorted(of)]) for name, of in values.items() if len(of) == 3}
-    return tuple(name for name, mine in full.items() if not any(_beats(other, mine) for other in full.values()))
-
-
 def got_worse(measurements: Sequence[Measurement]) -> Mapping[str, tuple[str, ...]]:
     """Return the classes of each variant whose sensitivity's interval against fp32 lies below 0."""
     found: dict[str, tuple[str, ...]] = {}
@@ -80,10 +62,6 @@ def got_worse(measurements: Sequence[Measurement]) -> Mapping[str, tuple[str, ..
         if family == "sensitivity" and one.where.subgroup is None and interval is not None and interval[1] < 0:
             found[one.variant] = (*found.get(one.variant, ()), of_class)
     return found
-
-
-def _beats(other: Floats, mine: Floats) -> bool:
-    return bool((other >= mine).all() and (other > mine).any())
 
 
 def _curves(answers: Answers) -> list[Curves]:

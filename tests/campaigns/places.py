@@ -1,7 +1,7 @@
 """Run one configuration in other places: folder, locale, time zone, hash seed, umask, and the machine's threads.
 
 Every file is compared byte for byte, but those that hold times or latencies: `run.json`, the measurements, and the
-report made of them; of the answers in detail, only which files no other beats is left out.
+report made of them.
 """
 
 from __future__ import annotations
@@ -86,10 +86,4 @@ def _run(scratch: Path, place: Place) -> dict[str, bytes]:
     files = files_of(folder / "runs" / "tiny")
     modes = {path: (folder / "runs" / "tiny" / path).stat().st_mode & 0o777 for path in files}
     assert all(os.access(folder / "runs" / "tiny" / path, os.R_OK) for path in modes)
-    files["validate/answers.json"] = without_the_fastest(files["validate/answers.json"])
     return {path: content for path, content in files.items() if not path.startswith(WITH_TIMES)}
-
-
-def without_the_fastest(answers: bytes) -> bytes:
-    """Return answers in detail without the files that no other beats, in speed as well."""
-    return json.dumps({key: value for key, value in json.loads(answers).items() if key != "front"}).encode()

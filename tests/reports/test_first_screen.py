@@ -118,7 +118,7 @@ def test_everything_to_watch_out_for_is_told_with_its_place() -> None:
         base,
         record=replace(base.record, synthetic=True, stages=(stage,)),
         measurements=(*MEASURED, young, few),
-        answers=AnswersInDetail(1, (), (), ("int8",), ("it answers all images with 'a'.",), {"int8": ("rare",)}),
+        answers=AnswersInDetail(2, (), (), ("it answers all images with 'a'.",), {"int8": ("rare",)}),
         machine=MachineNote("The machine was busy: 45 %.", 0.45),
         unreadable=("history.json could not be used",),
     )

@@ -217,7 +217,7 @@ def hostile_facts(text: str) -> Facts:
         measurements=measurements,
         changes=ChangesDocument(1, (), (row,)),
         reliability=ReliabilityDocument(1, 15, {name: (Bin(0.0, 0.1, 3, 0.05, 0.3, (0.1, 0.5)),)}),
-        answers=AnswersInDetail(1, (fp32, other), (curves,), (name,), (text,), {name: (text,)}),
+        answers=AnswersInDetail(2, (fp32, other), (curves,), (text,), {name: (text,)}),
         machine=MachineNote(text, 0.5, text, text),
         image_by_image=ImageByImage(ChangedAnswers((Changes(name, 2, 1, 0, 0),), 1, ()), None),
         history=({text: 0.5, "train_loss": 1.0}, {text: 0.4, "train_loss": 0.5}),

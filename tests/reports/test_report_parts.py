@@ -18,7 +18,7 @@ from reports.glossary import SOURCES, glossary, term_id
 from reports.html import quoted, ticked
 from reports.ledger import MOST_CLASSES, confusions, ledger
 from reports.lineage import lineage
-from reports.multiples import multiples
+from reports.multiples import front, multiples
 from reports.not_covered import gaps
 from reports.statements import claim, sanity_sentences, statements
 
@@ -196,3 +196,15 @@ def test_a_damaged_document_is_left_out_and_told(run: RunFolder) -> None:
     facts = read_facts(run)
     assert (facts.answers, facts.reliability, facts.changes, facts.machine) == (None, None, None, None)
     assert len(facts.unreadable) == 4
+
+
+def test_the_front_holds_what_no_other_file_beats() -> None:
+    def of(variant: str, accuracy: float, size: float, ms: float | None) -> list[Measurement]:
+        return [
+            Measurement("balanced_accuracy", accuracy, "share", variant),
+            Measurement("size_bytes", size, "bytes", variant),
+            Measurement("latency_p50_ms", ms, "ms", variant, Where("cpu", threads=1)),
+        ]
+
+    rows = [*of("fp32", 0.9, 100, 4), *of("fp16", 0.9, 50, 4), *of("int8", 0.8, 25, 2), *of("odd", 0.9, 10, None)]
+    assert front(rows, "balanced_accuracy") == ("fp16", "int8")

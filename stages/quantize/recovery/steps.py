@@ -31,7 +31,7 @@ from onnx_files.graph import LAYER_TYPES, GraphIndex, attributes_of
 from onnx_files.probes import Batches, answers, sqnr_db
 from stages.quantize.recovery.bias_correction import correct_biases
 from stages.quantize.recovery.compensation import CompensatedRoundingSettings, compensate
-from stages.quantize.recovery.equalization import equalize
+from stages.quantize.recovery.equalization import Equalized, equalize
 from stages.quantize.recovery.reconstruction import Reconstruction, ReconstructionSettings, reconstruct
 from stages.quantize.recovery.rounding import LearnedRoundingSettings, learn_rounding, unlike_integers
 
@@ -183,12 +183,7 @@ def recover(
         if step == "equalization":
             equalized = equalize(model, settings.clips, batches)
             model, ranges = equalized.model, calibrate(equalized.model)
-            did = EqualizationNote(
-                pairs=len(equalized.pairs),
-                kept_channels=equalized.kept_channels,
-                largest_factor=equalized.largest_factor,
-                float_sqnr_db=decibels(model),
-            )
+            did = _balanced(equalized, decibels(model))
         elif step in ("compensated_rounding", "learned_rounding"):
             model, chosen, did = _with_integers(model, written, settings, batches, progress, width_axis)
             integers |= chosen
@@ -240,6 +235,15 @@ def _with_integers(
         weights=learned.weights, turned_weights=learned.turned, layer_error_fell_by_db=learned.error_db
     )
     return learned.model, learned.integers, did
+
+
+def _balanced(equalized: Equalized, float_sqnr_db: float | None) -> EqualizationNote:
+    return EqualizationNote(
+        pairs=len(equalized.pairs),
+        kept_channels=equalized.kept_channels,
+        largest_factor=equalized.largest_factor,
+        float_sqnr_db=float_sqnr_db,
+    )
 
 
 def _told(learned: Reconstruction) -> ReconstructionNote:

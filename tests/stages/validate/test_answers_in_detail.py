@@ -8,7 +8,7 @@ import pytest
 from foundation.answer_documents import read_answers, write_answers
 from foundation.measurements import Measurement, PairedDifference, Where
 from stages.validate.answers import Answers, Predictions
-from stages.validate.answers_in_detail import MOST_POINTS, answers_in_detail, confusion, front, got_worse
+from stages.validate.answers_in_detail import MOST_POINTS, answers_in_detail, confusion, got_worse
 
 CLASSES = ("a", "b", "c")
 
@@ -64,18 +64,6 @@ def test_a_long_curve_keeps_its_ends_and_its_area() -> None:
 def test_a_file_that_gives_no_scores_has_no_curves() -> None:
     silent = answers("int8", [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0]], [0, 1, 2, 0], scored=False)
     assert {one.variant for one in answers_in_detail([FP32, silent], ()).curves} == {"fp32"}
-
-
-def test_the_front_holds_what_no_other_file_beats() -> None:
-    def of(variant: str, accuracy: float, size: float, ms: float | None) -> list[Measurement]:
-        return [
-            Measurement("balanced_accuracy", accuracy, "share", variant),
-            Measurement("size_bytes", size, "bytes", variant),
-            Measurement("latency_p50_ms", ms, "ms", variant, Where("cpu", threads=1)),
-        ]
-
-    rows = [*of("fp32", 0.9, 100, 4), *of("fp16", 0.9, 50, 4), *of("int8", 0.8, 25, 2), *of("odd", 0.9, 10, None)]
-    assert front(rows, "balanced_accuracy") == ("fp16", "int8")
 
 
 def test_a_class_got_worse_where_its_interval_says_so() -> None:
