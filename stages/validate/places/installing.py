@@ -35,7 +35,7 @@ def install(name: str, place: Place, log: Callable[[str], None]) -> None:
         for step in steps:
             log(" ".join(step))
             _run(name, step)
-        write_text(folder / MARKER, marker_of(steps))
+        write_text(folder / MARKER, marker_of(steps, folder))
     why_not = place.why_not()
     if why_not is not None:
         raise NotMeasuredError(why_not)

@@ -61,24 +61,24 @@ def folder_of(name: str) -> Path:
 
 
 MARKER = "installed.txt"
-"""Written last into a place's folder, with the commands that made it: a folder without it is half made, and one with
-other commands was made for other versions."""
+"""Written last into a place's folder, with the commands that made it and how many files they left: a folder without
+it is half made, one with other commands was made for other versions, and one with other files lost some since."""
 
 
-def marker_of(steps: list[list[str]]) -> str:
+def marker_of(steps: list[list[str]], folder: Path) -> str:
     """Return what the marker of an installation holds, wherever it, this Python and we lie."""
-    return "".join(
-        " ".join("python" if word == sys.executable else Path(word).name for word in step) + "\n" for step in steps
-    )
+    commands = [" ".join("python" if word == sys.executable else Path(word).name for word in step) for step in steps]
+    files = sum(1 for path in folder.rglob("*") if path.is_file() and path.name != MARKER and path.suffix != ".pyc")
+    return "".join(f"{line}\n" for line in (*commands, f"{files} files"))
 
 
 def why_not_installed(name: str, steps: Callable[[Path], list[list[str]]]) -> str | None:
     """Return the sentence that says why a place's folder cannot be used; None where it can."""
     folder = folder_of(name)
     marker = folder / MARKER
-    if marker.is_file() and marker.read_text(encoding="utf-8") == marker_of(steps(folder)):
+    if marker.is_file() and marker.read_text(encoding="utf-8") == marker_of(steps(folder), folder):
         return None
-    state = "one that is half made or made for other versions" if folder.exists() else "nothing"
+    state = "one that is half made, lost files or was made for other versions" if folder.exists() else "nothing"
     return (
         f"{name}: expected its packages in `edgeproof/places/{name}` of the cache folder, found {state}. Install "
         f"them with `edgeproof places --install {name}`."

@@ -44,4 +44,4 @@ def _install(package: Path, folder: Path) -> None:
             if Path(member.name).suffix in (".mjs", ".wasm"):
                 member.name = member.name.removeprefix("package/")
                 archive.extract(member, web, filter="data")
-    (folder / MARKER).write_text(marker_of(PLACES["wasm"].steps(folder)), encoding="utf-8")
+    (folder / MARKER).write_text(marker_of(PLACES["wasm"].steps(folder), folder), encoding="utf-8")

@@ -188,7 +188,13 @@ def test_a_half_made_installation_is_none(tmp_path: Path, monkeypatch: pytest.Mo
     folder = folder_of("node")
     folder.mkdir(parents=True)
     assert "half made" in str(why_not_installed("node", steps))
-    (folder / MARKER).write_text(marker_of(steps(folder)).replace("1.30.0", "1.29.0"))
+    (folder / MARKER).write_text(marker_of(steps(folder), folder).replace("1.30.0", "1.29.0"))
     assert "other versions" in str(why_not_installed("node", steps))
-    (folder / MARKER).write_text(marker_of(steps(folder)))
+    (folder / "package").mkdir()
+    (folder / "package" / "index.js").write_text("")
+    (folder / MARKER).write_text(marker_of(steps(folder), folder))
     assert why_not_installed("node", steps) is None
+    (folder / "package" / "index.pyc").write_text("")  # what running it leaves
+    assert why_not_installed("node", steps) is None
+    (folder / "package" / "index.js").unlink()
+    assert "lost files" in str(why_not_installed("node", steps))
