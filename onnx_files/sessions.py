@@ -263,7 +263,9 @@ def _attach_openvino(options: SessionOptions, threads: int) -> Sequence[str | tu
     # nobody measured. `num_of_threads` is ignored by the plug-in; the device's own property is what counts.
     properties = {"CPU": {"INFERENCE_NUM_THREADS": str(threads), "INFERENCE_PRECISION_HINT": "f32"}}
     given = {"load_config": json.dumps(properties)}
-    if _OPENVINO in onnxruntime.get_available_providers():  # of onnxruntime-openvino, in place of onnxruntime
+    registered = {device.ep_name for device in onnxruntime.get_ep_devices()}  # the plug-in, by an earlier session
+    if _OPENVINO in onnxruntime.get_available_providers() and _OPENVINO not in registered:
+        # The provider of onnxruntime-openvino, in place of onnxruntime.
         return [(_OPENVINO, {"device_type": "CPU", **given}), "CPUExecutionProvider"]
     devices = _openvino_cpu_devices()
     if not devices:

@@ -4,6 +4,7 @@ import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -123,6 +124,7 @@ def test_openvino_in_place_of_onnxruntime_needs_no_plug_in_and_computes_in_float
     import onnxruntime
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["OpenVINOExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "get_ep_devices", lambda: [])
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime_ep_openvino", None)
     attached = sessions.PROVIDERS["openvino"].attach(onnxruntime.SessionOptions(), 2)
     assert attached is not None
@@ -130,6 +132,19 @@ def test_openvino_in_place_of_onnxruntime_needs_no_plug_in_and_computes_in_float
     assert (name, fallback, options["device_type"]) == ("OpenVINOExecutionProvider", "CPUExecutionProvider", "CPU")
     properties = json.loads(options["load_config"])["CPU"]
     assert properties == {"INFERENCE_NUM_THREADS": "2", "INFERENCE_PRECISION_HINT": "f32"}
+
+
+def test_a_plug_in_that_an_earlier_session_registered_is_not_taken_for_a_provider_of_this_onnxruntime(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import onnxruntime
+
+    openvino = SimpleNamespace(ep_name="OpenVINOExecutionProvider")
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [openvino.ep_name])
+    monkeypatch.setattr(onnxruntime, "get_ep_devices", lambda: [openvino])
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime_ep_openvino", None)
+    with pytest.raises(NotMeasuredError, match="expected the package onnxruntime-ep-openvino"):  # it asks the plug-in
+        sessions.PROVIDERS["openvino"].attach(onnxruntime.SessionOptions(), 1)
 
 
 def quantized(model: OnnxModel, static: bool) -> Path:
