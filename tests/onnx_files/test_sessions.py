@@ -124,7 +124,7 @@ def test_openvino_in_place_of_onnxruntime_needs_no_plug_in_and_computes_in_float
     import onnxruntime
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["OpenVINOExecutionProvider"])
-    monkeypatch.setattr(onnxruntime, "get_ep_devices", lambda: [])
+    monkeypatch.setattr(onnxruntime, "get_ep_devices", list)
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime_ep_openvino", None)
     attached = sessions.PROVIDERS["openvino"].attach(onnxruntime.SessionOptions(), 2)
     assert attached is not None
