@@ -15,6 +15,7 @@ from foundation.files import write_bytes
 from foundation.note_parts import Estimate, MeasuredNote, ScoreNote
 from onnx_files.image_input import preprocessing_of
 from onnx_files.judged_output import explained_tensor
+from onnx_files.probes import Memory
 from onnx_files.reading import read_model
 from stages.saliency_twin.twin_file import twin_path
 from stages.search.limits import is_ruled_out, margins
@@ -51,12 +52,16 @@ class Candidates:
     timed_at: str | None = None
     speedups: dict[str, Estimate] = field(default_factory=dict)
     """By structure: of files that differ in numbers alone, one is timed."""
+    memory: Memory = field(default_factory=dict)
+    """What float graphs gave on the calibration images: many candidates start from the same one."""
 
     def compile(self, static: StaticSettings, final: bool = False) -> OnnxModel:
         """Write a candidate's file; the final one is also checked for saturation."""
         from stages.quantize.methods.static import quantize_static
 
-        return quantize_static(self.fp32, self.variant, static, self.data, self.path, check_saturation=final)
+        return quantize_static(
+            self.fp32, self.variant, static, self.data, self.path, check_saturation=final, memory=self.memory
+        )
 
     def score(self, model: OnnxModel) -> ScoreNote:
         """Return what a file keeps of the float file's answers and maps, on few images."""

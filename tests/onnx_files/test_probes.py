@@ -8,7 +8,18 @@ from recovering import batches_of
 
 from onnx_files import probes
 from onnx_files.preprocessing import Preprocessing
-from onnx_files.probes import Feeds, Onward, answers, channel_peaks, image_batches, runner, sqnr_db, upstream
+from onnx_files.probes import (
+    Feeds,
+    Memory,
+    Onward,
+    answers,
+    channel_peaks,
+    image_batches,
+    recalling,
+    runner,
+    sqnr_db,
+    upstream,
+)
 
 
 def test_only_what_a_tensor_needs_is_computed() -> None:
@@ -66,6 +77,19 @@ def test_fixed_batches_are_filled_up_with_the_first_images() -> None:
     preprocessing = Preprocessing("uint8", (0.0,) * 3, (1.0,) * 3, 20)
     batches = image_batches(proto, stored, [5, 1, 0, 2, 3, 4], preprocessing, "image")
     assert [feeds["image"][:, 0, 0, 0].tolist() for feeds in batches()] == [[5, 1, 0, 2], [3, 4, 5, 1]]
+
+
+def test_a_graph_that_is_remembered_is_run_once_for_each_batch_and_another_graph_is_not_taken_for_it() -> None:
+    proto, memory = float_proto(), Memory()
+    (feeds,) = batches_of(images(2, 1), 2)()
+    first = recalling(proto, ["c1"], memory)(0, feeds)["c1"]
+    assert recalling(proto, ["c1"], memory)(0, {})["c1"] is first
+    assert np.array_equal(first, runner(proto, ["c1"])(feeds)["c1"])
+    other = onnx.ModelProto()
+    other.CopyFrom(proto)
+    other.graph.node[0].name = "another"
+    with pytest.raises(KeyError):  # it has to run, and is fed nothing
+        recalling(other, ["c1"], memory)(0, {})
 
 
 def test_running_onward_gives_what_running_from_the_front_gives(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,14 +28,14 @@ from onnx_files.graph import answer_nodes, float_layers, layers, normalisation_n
 from onnx_files.image_input import input_name_of, preprocessing_of
 from onnx_files.loading import load
 from onnx_files.preprocessing import Preprocessing
-from onnx_files.probes import Batches, image_batches
+from onnx_files.probes import Batches, Memory, image_batches
 from onnx_files.publishing import publish
 from onnx_files.shapes import with_shapes
 from stages.quantize.calibration.ranges import Calibration, CalibrationMethod, as_tensors_data, find_ranges
 from stages.quantize.float_regions import nodes_faster_float
 from stages.quantize.four_bits import cut_to_steps, four_bit_overrides, pack_four_bits, refuse_opset_without_four_bits
 from stages.quantize.kept_float import nodes_kept_float
-from stages.quantize.recovery.steps import RecoverySettings, first_layer, recover
+from stages.quantize.recovery.steps import Recovered, RecoverySettings, first_layer, recover
 from stages.quantize.rewrites.depthwise import with_depthwise_convolutions
 from stages.quantize.rewrites.global_average_pool import with_global_average_pool
 from stages.quantize.rewrites.integer_elementwise import with_integer_elementwise
@@ -133,6 +133,7 @@ def quantize_static(
     progress: Progress = no_progress,
     *,
     check_saturation: bool = True,
+    memory: Memory | None = None,
 ) -> OnnxModel:
     """Quantize weights and activations; the normalisation before the first layer stays in float.
 
@@ -149,6 +150,7 @@ def quantize_static(
             the layers.
         check_saturation: whether to look for layers that would go wrong, and to say what each recovery step does; a
             search leaves both to the file it chooses.
+        memory: what float graphs gave before, on the same calibration images; grows.
 
     Raises:
         UsageError: no ONNX model, nothing to quantize in it, fewer training images than asked, a layer that stays in
@@ -188,11 +190,9 @@ def quantize_static(
         progress=progress,
         measured=check_saturation,
         width_axis=3 if shown.preprocessing.layout == "NCHW" else 2,
+        memory=memory,
     )
-    quantized = recovered.written
-    if quantized is None or settings.format != "QDQ":
-        quantized = write_integers(recovered.model, settings, types, recovered.ranges, recovered.options, kept)
-        recovered.check(quantized)
+    quantized = _in_its_format(recovered, settings, types, kept)
     notes = StaticNotes(
         activation_type=types.activation,
         weight_type=types.weight,
@@ -207,6 +207,16 @@ def quantize_static(
     if settings.bits == 4:
         pack_four_bits(quantized)
     return publish(quantized, model, variant, settings, notes, path)
+
+
+def _in_its_format(
+    recovered: Recovered, settings: StaticSettings, types: IntegerTypes, kept: Sequence[str]
+) -> ModelProto:
+    if recovered.written is not None and settings.format == "QDQ":
+        return recovered.written
+    quantized = write_integers(recovered.model, settings, types, recovered.ranges, recovered.options, kept)
+    recovered.check(quantized)
+    return quantized
 
 
 def _float_regions(proto: ModelProto, model: OnnxModel, settings: StaticSettings) -> tuple[str, ...]:

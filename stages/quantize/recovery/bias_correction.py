@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_files.graph import GraphIndex, attributes_of
-from onnx_files.probes import Batches, reduction, runner
+from onnx_files.probes import Batches, Memory, recalling, reduction, runner
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -40,7 +40,9 @@ class CorrectedBiases:
     shifts: dict[str, NDArray[np.float64]]
 
 
-def correct_biases(proto: ModelProto, quantized: ModelProto, batches: Batches) -> CorrectedBiases:
+def correct_biases(
+    proto: ModelProto, quantized: ModelProto, batches: Batches, memory: Memory | None = None
+) -> CorrectedBiases:
     """Subtract from each layer's bias the shift of its output's mean, quantized against float.
 
     Args:
@@ -48,6 +50,7 @@ def correct_biases(proto: ModelProto, quantized: ModelProto, batches: Batches) -
             with constant weights; one without a bias gets one.
         quantized: the same graph in QDQ form, its layers under the same names.
         batches: calibration images.
+        memory: what float graphs gave before, on the same images.
 
     Returns:
         The corrected float graph, to be quantized anew with the same ranges.
@@ -60,13 +63,13 @@ def correct_biases(proto: ModelProto, quantized: ModelProto, batches: Batches) -
     if not names:
         return CorrectedBiases(result, {})
     means = {name: _mean_name(name) for name in names}
-    run_float = runner(_with_means(proto, names), list(means.values()))
+    recall = recalling(_with_means(proto, names), list(means.values()), memory)
     run_quantized = runner(_with_moved_means(quantized, names), list(means.values()))
     sums: dict[str, NDArray[np.float64]] = {name: np.zeros(1) for name in names}
     images = 0
-    for feeds in batches():
+    for number, feeds in enumerate(batches()):
         n = len(next(iter(feeds.values())))
-        expected = run_float(feeds)
+        expected = recall(number, feeds)
         found = run_quantized({**feeds, **{_expected_name(name): expected[mean] for name, mean in means.items()}})
         for name, mean in means.items():
             shift = found[mean].astype(np.float64) - expected[mean].astype(np.float64)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_files.graph import GraphIndex, attributes_of, bounds_of
-from onnx_files.probes import Batches, channel_peaks
+from onnx_files.probes import Batches, Memory, channel_peaks
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
@@ -74,13 +74,14 @@ class Equalized:
     largest_factor: float
 
 
-def equalize(proto: ModelProto, clips: Clips, batches: Batches) -> Equalized:
+def equalize(proto: ModelProto, clips: Clips, batches: Batches, memory: Memory | None = None) -> Equalized:
     """Balance the weights' ranges between all pairs of layers, round after round until they settle.
 
     Args:
         proto: a float graph with names on its nodes; left as it is.
         clips: what to do with a Clip from zero to a bound between two layers; see the module.
         batches: calibration images; read once, and only where a Clip is kept.
+        memory: what graphs gave before, on the same images.
 
     Returns:
         The equalized graph. With `keep` its answers on the calibration images are the old ones up to float32's
@@ -97,7 +98,8 @@ def equalize(proto: ModelProto, clips: Clips, batches: Batches) -> Equalized:
         pairs = find_pairs(result.graph)
     index = GraphIndex.of(result.graph)
     nodes, initializers = index.nodes, index.initializers
-    peaks = channel_peaks(result, [nodes[pair.first].output[0] for pair in pairs if pair.clip], batches)
+    clipped = [nodes[pair.first].output[0] for pair in pairs if pair.clip]
+    peaks = channel_peaks(result, clipped, batches, memory)
     weights = {
         name: numpy_helper.to_array(initializers[nodes[name].input[1]]).astype(np.float64)
         for pair in pairs

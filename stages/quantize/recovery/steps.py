@@ -28,7 +28,7 @@ from foundation.note_parts import (
 from foundation.progress import Progress, no_progress
 from foundation.settings import Settings
 from onnx_files.graph import LAYER_TYPES, GraphIndex, attributes_of
-from onnx_files.probes import Batches, answers, sqnr_db
+from onnx_files.probes import Batches, Memory, answers, sqnr_db
 from stages.quantize.recovery.bias_correction import correct_biases
 from stages.quantize.recovery.compensation import CompensatedRoundingSettings, compensate
 from stages.quantize.recovery.equalization import Equalized, equalize
@@ -149,6 +149,7 @@ def recover(
     progress: Progress = no_progress,
     measured: bool = True,
     width_axis: int = 3,
+    memory: Memory | None = None,
 ) -> Recovered:
     """Take the chosen steps and measure each.
 
@@ -162,6 +163,7 @@ def recover(
         progress: called while the rounding is chosen, the one slow step, with the layers that are done and all.
         measured: whether to say what each step does, which takes all images twice a step and changes no file.
         width_axis: axis of the images from left to right, as the model takes them.
+        memory: what float graphs gave before, on the same images; a search asks for the same again and again.
     """
     ranges = calibrate(proto)
     if not settings.steps:
@@ -181,7 +183,7 @@ def recover(
     for step, following in zip(settings.steps, (*settings.steps[1:], None), strict=True):
         did: StepNote
         if step == "equalization":
-            equalized = equalize(model, settings.clips, batches)
+            equalized = equalize(model, settings.clips, batches, memory)
             model, ranges = equalized.model, calibrate(equalized.model)
             did = _balanced(equalized, decibels(model))
         elif step in ("compensated_rounding", "learned_rounding"):
@@ -192,7 +194,7 @@ def recover(
             model, ranges, did = learned.model, learned.ranges, _told(learned)
             integers |= learned.integers
         elif step == "bias_correction":
-            corrected = correct_biases(model, written, batches)
+            corrected = correct_biases(model, written, batches, memory)
             model = corrected.model
             did = BiasCorrectionNote(layers=len(corrected.shifts))
         elif step == "first_layer_half_range":
