@@ -111,6 +111,14 @@ def test_padding_counts_as_the_zero_point() -> None:
         assert layer.saturated_sums == share
 
 
+def test_of_a_large_layer_few_positions_are_counted_and_not_one_column_of_them() -> None:
+    stripes = np.zeros((1, 2, 64, 64), np.uint8)
+    stripes[..., ::2] = 255
+    (layer,) = saturating_layers(convolution(np.full((1, 2, 1, 1), 100, np.int8)), [{"x": stripes}])
+    assert layer.saturated_sums * 64 == int(layer.saturated_sums * 64)
+    assert 0.3 < layer.saturated_sums < 0.7
+
+
 def test_a_safe_file_is_not_run() -> None:
     def never() -> object:
         raise AssertionError("run for nothing")
