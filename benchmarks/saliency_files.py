@@ -5,7 +5,7 @@
 Both are ordinary ONNX files; each answers the same image on one thread, in rounds of one query each (medians of the
 rounds' ratios of processor time, which other work touches less than the clock; 95 % by bootstrap). Beside the cost
 stand the files' sizes over the float file's, and by how much the two gradients differ; where `vit.npy` lies beside
-the file, torch's gradient of class 1 at the same image (normal noise of seed 0), also how far the twin's is from that.
+the file, torch's gradient of class 1 at the same image (normal noise of seed 0), also how far the twin is from that.
 `pip install onnx-ad`; without it the twin stands alone.
 """
 
