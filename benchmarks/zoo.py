@@ -57,8 +57,8 @@ def shape_of(model: onnx.ModelProto) -> tuple[int, ...]:
     return (max(sizes[0], 1), *(size if size > 0 else _SIZE for size in sizes[1:]))
 
 
-def explained(path: Path, model: onnx.ModelProto, folder: Path) -> str:
-    """Return the verdict on a file's twin."""
+def explained(path: Path, model: onnx.ModelProto, folder: Path, lines: int, points: int) -> str:
+    """Return the verdict on a file's twin, along lines of so many points."""
     from foundation.errors import EdgeproofError
     from stages.saliency_twin.twin_file import make_twin
 
@@ -71,11 +71,16 @@ def explained(path: Path, model: onnx.ModelProto, folder: Path) -> str:
         return f"refused: {error}"
     if any("QuantizeLinear" in node.op_type or "Integer" in node.op_type for node in model.graph.node):
         return "right: made; rounding has no slope"
-    return judged(open_file(twin), open_file(path), inputs_of(model)[0].name, shape_of(model))
+    return judged(open_file(twin), open_file(path), inputs_of(model)[0].name, shape_of(model), lines, points)
 
 
 def judged(
-    twin: onnxruntime.InferenceSession, file: onnxruntime.InferenceSession, entry: str, shape: tuple[int, ...]
+    twin: onnxruntime.InferenceSession,
+    file: onnxruntime.InferenceSession,
+    entry: str,
+    shape: tuple[int, ...],
+    lines: int,
+    points: int,
 ) -> str:
     """Compare a twin's gradients with how the file's answer changes, and its answers with the file's."""
     rng = np.random.default_rng(0)
@@ -96,8 +101,8 @@ def judged(
 
     # The directions have length 1, so that no slope is steeper than the gradient is long.
     worst, steepest = 0.0, max(float(np.linalg.norm(gradient)), 1e-6)
-    middles = (np.arange(_POINTS) + 0.5) / _POINTS * 2 - 1
-    for number in range(_LINES):
+    middles = (np.arange(points) + 0.5) / points * 2 - 1
+    for number in range(lines):
         noise = rng.normal(0, 1, shape) if number else 0
         direction = noise + gradient / max(float(np.abs(gradient).max()), 1e-9)
         direction = direction / max(float(np.linalg.norm(direction)), 1e-30)
@@ -164,6 +169,8 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=24)
     parser.add_argument("--methods", nargs="*", default=METHODS)
     parser.add_argument("--only", default="*", help="a pattern of file names")
+    parser.add_argument("--lines", type=int, default=_LINES, help="along which a twin is held against its file")
+    parser.add_argument("--points", type=int, default=_POINTS, help="of each line")
     parser.add_argument("--untimed", action="store_true", help="without a look at speed")
     given = parser.parse_args()
     if given.untimed:
@@ -176,7 +183,7 @@ def main() -> None:
             for method in given.methods:
                 try:
                     if method == "twin":
-                        verdict = explained(path, model, Path(scratch))
+                        verdict = explained(path, model, Path(scratch), given.lines, given.points)
                     else:
                         verdict = compiled(path, model, method, options, Path(scratch))
                 except Exception as error:

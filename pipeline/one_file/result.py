@@ -21,6 +21,14 @@ LEAST_AGREEMENT = 0.95
 """Share of the float file's classes below which a file counts as worse, beyond chance."""
 LEAST_DB = 10.0
 """Energy of an output over its deviation's below which the same."""
+_COMPUTED_IN_FLOAT = frozenset(("auto", "fp16", "weight_only"))
+"""After these `weight-only` is no advice: they are it, tried it, or round less."""
+_NEARER = {
+    "auto": "Try --method fp16, which rounds no activation.",
+    "weight_only": "Try --method fp16, which makes no integers.",
+    "fp16": "Keep the float file.",
+}
+"""What a file of a method that answers otherwise is told."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,7 @@ class CompiledFile:
     def worse(self) -> tuple[str, ...]:
         """Return in what the file is worse than the one it was made from, a sentence each."""
         told = self._missed_limits()
-        others_were_tried = isinstance(self.compiled.notes, AutoNotes)
+        method = self.compiled.notes.method
         if self.compiled.size_bytes > self.source_bytes:
             told.append(
                 f"It is larger than the float file: {self.compiled.size_bytes:,} bytes after {self.source_bytes:,}. "
@@ -67,21 +75,21 @@ class CompiledFile:
             told.append(
                 f"It is slower than the float file: {with_unit(self.speed.ratio, '×')} as fast "
                 f"({interval(*self.speed.ci95, '×')}). Integers do not pay here; keep the float file"
-                + ("." if others_were_tried else ", or try --method weight-only, which computes in float.")
+                + ("." if method in _COMPUTED_IN_FLOAT else ", or try --method weight-only, which computes in float.")
             )
-        nearer = "--method fp16" if others_were_tried else "--method weight-only or fp16"
+        nearer = _NEARER.get(method, "Try --method weight-only or fp16, which round no activation.")
         found = self.agreement
         if found and found.same_class_ci95 and found.same_class_ci95[1] < LEAST_AGREEMENT:
             told.append(
                 f"It gives the float file's class for {found.same_class:.1%} of {found.images} images, less than "
-                f"{LEAST_AGREEMENT:.0%}. Try {nearer}, which round{'s' if others_were_tried else ''} no activation."
+                f"{LEAST_AGREEMENT:.0%}. {nearer}"
             )
         outputs_db = found.outputs_db if found else {}
         broken = [name for name, decibels in outputs_db.items() if decibels is not None and decibels < LEAST_DB]
         if broken:
             told.append(
                 f"{', '.join(broken)}: less than {LEAST_DB:g} dB lie between the float file's answers and the "
-                f"deviation from them. Try {nearer}."
+                f"deviation from them. {nearer}"
             )
         return tuple(told)
 

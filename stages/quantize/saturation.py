@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 _LOWEST, _HIGHEST = -(2**15), 2**15 - 1
 _LARGEST_ACTIVATION = 255
+_MOST_POSITIONS = 64
+"""At which the sums of one image are counted: of a large layer all of them take longer than compiling it."""
+_PAIRS_AT_ONCE = 2**14
 
 # Of each integer operator: where its activations, their zero point and its weights stand among its inputs.
 _OPERANDS = {
@@ -53,7 +56,8 @@ def saturating_layers(
         batches: inputs by name, the first axis counting images; taken one after another.
 
     Returns:
-        One entry for each layer with a weight pair at risk; empty where the file is safe everywhere.
+        One entry for each layer with a weight pair at risk; empty where the file is safe everywhere. Shares of sums
+        and outputs are counted at 64 positions of each image, drawn once, where a layer has more.
     """
     fused = _fused(model)
     layers = [layer for layer in _integer_layers(fused) if layer.at_risk.any()]
@@ -62,7 +66,7 @@ def saturating_layers(
     tallies = {layer.name: _Tally() for layer in layers}
     images = 0
     for tensors in _activations(fused, {layer.activation for layer in layers}, batches):
-        images += len(tensors[layers[0].activation])
+        images += len(next(iter(tensors.values())))  # the batch comes first
         for layer in layers:
             _count(layer, tensors[layer.activation], tallies[layer.name])
     return tuple(_result(layer, tallies[layer.name], images) for layer in layers)
@@ -175,24 +179,33 @@ def _activations(
 def _count(layer: _Layer, activation: NDArray[np.uint8], tally: _Tally) -> None:
     _, pairs, _, outputs = layer.weight.shape
     at_risk = layer.at_risk
-    for image in range(len(activation)):  # one at a time: a convolution's rows repeat each pixel many times
-        for group, steps in enumerate(_steps(layer, activation[image : image + 1])):
+    # One image at a time where a convolution's rows repeat each pixel. A linear layer's first axis may count the
+    # parts of an image, hundreds of them.
+    one = 1 if layer.node.op_type == "QLinearConv" else len(activation)
+    for image in range(0, len(activation), one):
+        for group, rows in enumerate(_steps(layer, activation[image : image + one])):
+            steps, weight = _few_of(rows), layer.weight[group].astype(np.int32)
             changed = np.zeros((outputs, steps.shape[1]), dtype=np.bool_)
-            for pair in np.flatnonzero(at_risk[group].any(axis=1)):
-                risky = np.flatnonzero(at_risk[group, pair])
-                weight = layer.weight[group, pair][:, risky].astype(np.int32)
-                # A pair at risk has two weights, of at most 128 each: 128·(a₁ + a₂) must exceed 2¹⁵.
-                neighbours = steps[2 * pair : 2 * pair + 2]
-                bright = np.flatnonzero(neighbours.sum(axis=0, dtype=np.int16) > 256)
-                if len(bright) == 0:
-                    continue
-                sums = weight.T @ neighbours[:, bright].astype(np.int32)
+            risky_outputs, risky_pairs = np.nonzero(at_risk[group].T)
+            for start in range(0, len(risky_pairs), _PAIRS_AT_ONCE):
+                output, pair = (found[start : start + _PAIRS_AT_ONCE] for found in (risky_outputs, risky_pairs))
+                sums = weight[pair, 0, output][:, None] * steps[2 * pair]
+                sums += weight[pair, 1, output][:, None] * steps[2 * pair + 1]
                 saturated = (sums > _HIGHEST) | (sums < _LOWEST)
                 tally.saturated += int(np.count_nonzero(saturated))
-                changed[np.ix_(risky, bright)] |= saturated
+                firsts = np.flatnonzero(np.diff(output, prepend=-1))
+                changed[output[firsts]] |= np.logical_or.reduceat(saturated, firsts, axis=0)
             tally.changed += int(np.count_nonzero(changed))
             tally.outputs += changed.size
             tally.sums += changed.size * pairs
+
+
+def _few_of(steps: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return some positions, the same ones each time; drawn, because even steps may all meet one column."""
+    positions = steps.shape[1]
+    if positions <= _MOST_POSITIONS:
+        return steps
+    return steps[:, np.random.default_rng(0).choice(positions, _MOST_POSITIONS, replace=False)]
 
 
 def _steps(layer: _Layer, activation: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:

@@ -41,7 +41,7 @@ def propagate(graph: Backward, nodes: Iterable[NodeProto], arrived: dict[str, li
                 there = f"`{names[missed[0]]}`, which follows the image"
                 raise refusal(node, "a constant in each input but the data", there)
             for position, gradient in sorted(found.items()):
-                if position in wanted:
+                if position in wanted and gradient:
                     arrived.setdefault(names[position], []).append(gradient)
     found_there = {name: gathered(graph, gradients) for name, gradients in arrived.items()}
     return {name: gradient for name, gradient in found_there.items() if gradient is not None}

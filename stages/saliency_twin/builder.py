@@ -65,7 +65,8 @@ class Step:
 
 
 Gradients = Mapping[int, str]
-"""From an input's position, as in `forward_graph.inputs_of`, to the name of its gradient."""
+"""From an input's position, as in `forward_graph.inputs_of`, to the name of its gradient, empty where another's holds
+it."""
 
 Rule = Callable[["Backward", Step], Gradients]
 """Appends what computes the gradients of a node's wanted inputs and returns their names by position."""

@@ -152,8 +152,8 @@ class ForwardGraph:
         """
         if name not in self.shapes:
             raise UsageError(
-                f"expected a tensor whose shape can be inferred, found `{name}`{self._made_by(name)}. Export the "
-                "model with fixed image sizes, or explain it by occlusion, which needs no gradient."
+                f"expected a tensor whose shape can be inferred, found `{name}`{self._made_by(name)}. "
+                f"{self._way_out()}"
             )
         return self.shapes[name]
 
@@ -167,9 +167,17 @@ class ForwardGraph:
         if not isinstance(found, int):
             raise UsageError(
                 f"expected axis {axis} of `{name}`{self._made_by(name)} to have a fixed length, found {found!r}. "
-                "Export the model with fixed image sizes; only the batch may be dynamic."
+                f"{self._way_out()}"
             )
         return found
+
+    def _way_out(self) -> str:
+        if all(isinstance(size, int) for size in self.shapes.get(self.image, (None, None))[1:]):
+            return "The image's own sizes are fixed; explain it by occlusion, which needs no gradient."
+        return (
+            "Export the model with fixed image sizes (only the batch may be dynamic), or explain it by occlusion, "
+            "which needs no gradient."
+        )
 
     def _made_by(self, name: str) -> str:
         node = self.index.producers.get(name)

@@ -18,7 +18,9 @@ def subtract(graph: Backward, step: Step) -> Gradients:
 
 
 def multiply(graph: Backward, step: Step) -> Gradients:
-    """y = a·b: da = g·b, db = g·a."""
+    """y = a·b: da = g·b, db = g·a; x·σ(x), SiLU as exporters write it, at once."""
+    if (found := _silu(graph, step)) is not None:
+        return found
     gradients = {}
     for position in step.wanted:
         other = step.node.input[1 - position]
@@ -29,6 +31,24 @@ def multiply(graph: Backward, step: Step) -> Gradients:
             gradient = graph.op("Mul", [step.gradient, graph.value(other)])
         gradients[position] = graph.summed_to(gradient, step.y, step.node.input[position])
     return gradients
+
+
+def _silu(graph: Backward, step: Step) -> Gradients | None:
+    """y = x·s, s = σ(x): dx = g·s·(1 + x·(1 − s)) where x stands, nothing at s; None for another product.
+
+    One pass over memory less than by both rules and their sum, and in two of the others a number is one factor.
+    """
+    for at, gate in ((0, 1), (1, 0)):
+        x, s = step.node.input[at], step.node.input[gate]
+        maker = graph.forward.index.producers.get(s)
+        if maker is None or maker.op_type != "Sigmoid" or maker.input[0] != x or step.wanted != {0, 1}:
+            continue
+        open_share = graph.value(s)
+        bend = graph.op("Mul", [graph.value(x), graph.op("Sub", [graph.scalar(1), open_share])])
+        slope = graph.op("Mul", [open_share, graph.op("Add", [bend, graph.scalar(1)])])
+        gradient, factor = graph.peeled(step.gradient)
+        return {at: graph.times(graph.op("Mul", [gradient, slope]), factor), gate: ""}
+    return None
 
 
 def divide(graph: Backward, step: Step) -> Gradients:

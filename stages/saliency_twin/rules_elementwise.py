@@ -92,7 +92,9 @@ def sigmoid(graph: Backward, step: Step) -> Gradients:
 
 def swish(graph: Backward, step: Step) -> Gradients:
     """y = x·σ(αx): dx = g·(σ + αx·σ·(1 − σ))."""
-    scaled = graph.op("Mul", [graph.value(step.x), graph.scalar(step.attribute("alpha", 1.0))])
+    scaled, alpha = graph.value(step.x), step.attribute("alpha", 1.0)
+    if alpha != 1:
+        scaled = graph.op("Mul", [scaled, graph.scalar(alpha)])
     gate = graph.op("Sigmoid", [scaled])
     bend = graph.op("Mul", [scaled, graph.op("Sub", [graph.scalar(1), gate])])
     return _product(graph, step, gate, graph.op("Add", [graph.scalar(1), bend]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -119,3 +120,17 @@ def test_labels_have_no_decibels_and_probabilities_beside_them_stay_float(images
     readers = {name for node in onnx.load_model(found.compiled.path).graph.node for name in node.input
                if node.op_type == "QuantizeLinear"}  # fmt: skip
     assert "probabilities" not in readers
+
+
+@pytest.mark.parametrize(
+    ("method", "advice"),
+    [("weight-only", "Try --method fp16, which makes no integers."), ("fp16", "Keep the float file.")],
+)
+def test_nobody_is_sent_to_the_method_that_made_the_file(
+    images: Path, tmp_path: Path, method: str, advice: str
+) -> None:
+    found = compiled(classifier(), images, tmp_path, method=method)
+    assert found.agreement is not None
+    told = replace(found, agreement=replace(found.agreement, outputs_db={"answers": 3.0})).worse
+    assert len(told) == 1
+    assert told[0].endswith(advice)

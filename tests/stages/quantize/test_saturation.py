@@ -111,6 +111,27 @@ def test_padding_counts_as_the_zero_point() -> None:
         assert layer.saturated_sums == share
 
 
+def test_of_a_large_layer_few_positions_are_counted_and_not_one_column_of_them() -> None:
+    stripes = np.zeros((1, 2, 64, 64), np.uint8)
+    stripes[..., ::2] = 255
+    (layer,) = saturating_layers(convolution(np.full((1, 2, 1, 1), 100, np.int8)), [{"x": stripes}])
+    assert layer.saturated_sums * 64 == int(layer.saturated_sums * 64)
+    assert 0.3 < layer.saturated_sums < 0.7
+
+
+def test_a_linear_layer_of_an_images_parts_counts_images() -> None:
+    # Three parts of one image: one bright, two dark.
+    weight = np.array([[100, 100]], np.int8)
+    inputs = ["parts", "xs", "xz", "w", "ws", "wz", "", "ys", "yz"]
+    node = helper.make_node("QGemm", inputs, ["y"], name="linear", domain="com.microsoft", transB=1)
+    model = graph(node, ["n", 3, 2], {**integers(weight, 0, 1e-5), "shape": np.array([-1, 2])})
+    model.graph.node.insert(0, helper.make_node("Reshape", ["x", "shape"], ["parts"]))
+    parts = np.array([[[200, 200], [0, 0], [0, 0]]], np.uint8)
+    (layer,) = saturating_layers(model, [{"x": parts}, {"x": parts}])
+    assert layer.images == 2
+    assert layer.saturated_sums == 1 / 3
+
+
 def test_a_safe_file_is_not_run() -> None:
     def never() -> object:
         raise AssertionError("run for nothing")

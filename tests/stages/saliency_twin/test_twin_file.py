@@ -88,3 +88,22 @@ def test_a_chain_of_three_thousand_activations_has_its_twin(model):
     onnx.save(proto, model)
     twin = onnx.load(make_twin(model, None, None, None))
     assert len(twin.graph.node) > 6000
+
+
+def test_shapes_that_a_run_shows_need_no_memory_for_all_activations(tmp_path):
+    # Padding computed by way of floats, as of TensorFlow's "same": inference gives up there, and a run follows. All
+    # activations together are 1.7 GB, a child for so small a file has 2.
+    chain = "\n".join(f"x{i + 1} = Neg(x{i})" for i in range(24))
+    proto = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 17]> g (float[1, 1, 512, 512] image) => (float[1, 64] logits)'
+        " <float[1] none = {0}> {\n sizes = Shape(image)\n real = Cast <to = 1> (sizes)\n nothing = Mul(real, none)"
+        "\n margin = Cast <to = 7> (nothing)\n pads = Concat <axis = 0> (margin, margin)"
+        f"\n padded = Pad(image, pads)\n x0 = Conv(padded, w)\n{chain}\n pooled = GlobalAveragePool(x24)"
+        "\n logits = Flatten(pooled) }"
+    )
+    weight = np.linspace(-1, 1, 64, dtype=np.float32).reshape(64, 1, 1, 1)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    path = tmp_path / "fp32.onnx"
+    onnx.save_model(proto, path)
+    graph = onnx.load(make_twin(path, None, None, None)).graph
+    assert [d.dim_value for d in graph.output[1].type.tensor_type.shape.dim] == [1, 1, 512, 512]
