@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from foundation import files
 from foundation.cache_folder import cache_folder
 from foundation.errors import DiskError, ExitCode, UsageError
 from foundation.files import sha256_of_file
@@ -30,7 +31,7 @@ from pipeline.custody.check import check_run
 from pipeline.flow import compile_and_validate, run_until
 from pipeline.run.executors.local import local_workers
 from pipeline.run.executors.opening import Asked, opened_executor
-from pipeline.run.executors.share import Share
+from pipeline.run.executors.share import Share, put_run
 from pipeline.run.executors.task import ExecutorLostError, Outcome, Task
 from pipeline.run.executors.units import Unit, units_of
 from pipeline.run.executors.worker import do_task, processor, software
@@ -173,6 +174,29 @@ def test_files_travel_through_a_share(plain, folder, tmp_path):
     outcome, _ = ran(folder, executor)
     assert digests(outcome.run) == plain
     assert len(executor.done) == TASKS
+
+
+def test_only_what_changed_is_read_and_handed_over_again(folder, tmp_path, monkeypatch):
+    pytest.importorskip("fsspec")
+    monkeypatch.setattr("foundation.files._SETTLED_SECONDS", 0.0)
+    read, run, share = [], RunFolder(folder), Share(f"file://{tmp_path / 'share'}")
+    whole = files._read_sha256
+    monkeypatch.setattr("foundation.files._read_sha256", lambda path: read.append(path.name) or whole(path))
+    first = put_run(share, run)
+    assert sorted(read) == sorted(Path(name).name for name in first)
+    asked = []
+    monkeypatch.setattr(share._files, "exists", lambda path: asked.append(path) or False)
+    read.clear()
+    assert put_run(share, run) == first
+    assert (read, asked) == ([], [])
+    labels = run.data / "test.labels.npy"
+    stamp, content = labels.stat(), labels.read_bytes()
+    labels.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(labels, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))  # of the same size and time: the inode's change tells
+    second = put_run(share, run)
+    assert (read, len(asked)) == (["test.labels.npy"], 1)
+    assert {name for name in first if first[name] != second[name]} == {"data/test.labels.npy"}
+    assert sha256_of_file(tmp_path / "share" / second["data/test.labels.npy"]) == second["data/test.labels.npy"]
 
 
 def test_a_share_whose_file_was_changed_costs_only_time(plain, folder, tmp_path):
