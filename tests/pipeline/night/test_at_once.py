@@ -11,14 +11,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tiny_run import VALUES, digests
 
 from foundation.cache_folder import cache_folder
 from foundation.errors import ExitCode, UsageError
-from foundation.files import sha256_of_file
 from foundation.host_lock import alone_on_host
 from foundation.progress import Silent
 from foundation.record import read_record
-from foundation.run_files import files_below
 from foundation.run_folder import RunFolder
 from pipeline.flow import run_one_night
 from pipeline.night.at_once import members_at_once, named_lines
@@ -28,28 +27,16 @@ from pipeline.run.executors.opening import Asked, nights_at_once
 from pipeline.run.executors.task import ExecutorLostError, Outcome, Task
 from pipeline.run.executors.units import Unit
 
-HOLDS_TIMES = ("report/", "validate/measurements.json", "validate/machine.json", "validate/placement.json")
-TINY = {
-    "data": {
-        "source": {"name": "endoscopy", "frames_per_class": 6, "frame_size": 32},
-        "image_size": 16,
-        "workers": 0,
-    },
-    "variants": {"fp16": {"method": "fp16", "images": 2}},
-    "validation": {
-        "accuracy": {"resamples": 1000},
-        "saliency": {"images": 2, "resamples": 1000, "methods": ["gradient"], "sanity_draws": 1},
-        "latency": {"rounds": 5, "queries_per_round": 1, "warmup_queries": 0, "time_budget_s": 0.0},
-    },
-    "nightly": {"quiet_wait_minutes": 0.0},
-}
-
 
 def members_of(folder, *names):
     """Return members whose networks begin differently."""
     for seed, name in enumerate(names):
-        train = {"network": "cnn-small", "epochs": 1, "batch_size": 16, "threads": 1, "augment": {"flip": "none"}}
-        values = {"name": name, **TINY, "train": {**train, "seed": seed}}
+        values = {
+            **VALUES,
+            "name": name,
+            "train": {**VALUES["train"], "seed": seed},
+            "nightly": {"quiet_wait_minutes": 0.0},
+        }
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(values))
     return read_members([folder / f"{name}.yaml" for name in names], folder / "nights")
 
@@ -208,13 +195,6 @@ def test_nights_at_once_without_workers_are_refused():
         nights_at_once(Asked(), 2, 5)
 
 
-def digests(run):
-    """Return path → sha256 of what holds no times, and stage → key and outputs."""
-    files = {path for path in files_below(run.root) if not path.startswith(HOLDS_TIMES)}
-    stages = {one.name: (one.key, dict(one.outputs)) for one in read_record(run).stages}
-    return {path: sha256_of_file(run.root / path) for path in files} | stages
-
-
 @pytest.mark.long
 def test_nights_at_once_leave_the_bytes_of_one_after_the_other(tmp_path):
     for name in ("at-once", "in-turn"):
@@ -229,7 +209,7 @@ def test_nights_at_once_leave_the_bytes_of_one_after_the_other(tmp_path):
         found, expected = digests(RunFolder(night.run)), digests(RunFolder(in_turn(member).run))
         assert found == expected
         assert len(found) > 30
-    assert sum("✓ 2 workers: 5 tasks" in line for line in said) == 2
+    assert sum("✓ 2 workers: 8 tasks" in line for line in said) == 2
 
 
 @pytest.mark.long

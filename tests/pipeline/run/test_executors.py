@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_run import VALUES, Heard, configuration, digests, without_times_and_report
 
 from foundation import files
 from foundation.cache_folder import cache_folder
@@ -24,7 +25,6 @@ from foundation.files import sha256_of_file
 from foundation.host_lock import alone_on_host, computing
 from foundation.progress import Silent
 from foundation.record import read_record
-from foundation.run_files import files_below
 from foundation.run_folder import RunFolder
 from pipeline.configuration_file import parse_configuration
 from pipeline.custody.check import check_run
@@ -37,31 +37,7 @@ from pipeline.run.executors.units import Unit, units_of
 from pipeline.run.executors.worker import do_task, processor, software
 
 ROOT = Path(__file__).resolve().parents[3]
-VALUES = {
-    "name": "tiny",
-    "data": {
-        "source": {"name": "endoscopy", "frames_per_class": 6, "frame_size": 32},
-        "image_size": 16,
-        "workers": 0,
-    },
-    "train": {"network": "cnn-small", "epochs": 1, "batch_size": 16, "threads": 1, "augment": {"flip": "none"}},
-    "variants": {
-        "fp16": {"method": "fp16", "images": 2},
-        "static-int8": {"method": "static", "images": 4, "target": "x86-vnni"},
-    },
-    "validation": {
-        "accuracy": {"resamples": 1000},
-        "operating_points": {},
-        "saliency": {"images": 2, "resamples": 1000, "methods": ["gradient"], "sanity_draws": 1},
-        "latency": {"rounds": 5, "queries_per_round": 1, "warmup_queries": 0, "time_budget_s": 0.0},
-    },
-}
-HOLDS_TIMES = ("report/", "validate/measurements.json", "validate/machine.json", "validate/placement.json")
 TASKS = 8  # two files to make, three to ask and to explain
-
-
-def configuration():
-    return parse_configuration(VALUES, "tiny", ROOT)
 
 
 class Here:
@@ -85,20 +61,6 @@ class Here:
         else:
             future.set_result(ended or do_task(Task.of_text(task.as_text())))
         return future
-
-
-class Heard(Silent):
-    def __init__(self):
-        self.lines = []
-
-    def say(self, text):
-        self.lines.append(text)
-
-
-def without_times_and_report(patch):
-    """Leave out what workers have no part in."""
-    patch.setattr("stages.validate.latency.measure_latency", lambda *anything: [])
-    patch.setattr("reports.write_report", lambda run: run.report / "index.html")
 
 
 @pytest.fixture(autouse=True)
@@ -136,16 +98,6 @@ def plain(begun, tmp_path_factory):
         outcome = compile_and_validate(configuration(), run, Silent())
     assert outcome.exit_code == ExitCode.PASSED
     return digests(run)
-
-
-def digests(run):
-    """Return path → sha256 of what holds no times, and what the record says of each stage but its seconds."""
-    files = {path for path in files_below(run.root) if not path.startswith(HOLDS_TIMES)}
-    stages = {
-        one.name: dataclasses.replace(one, seconds=None, status="done" if one.succeeded else one.status)
-        for one in read_record(run).stages
-    }
-    return {path: sha256_of_file(run.root / path) for path in files} | stages
 
 
 def ran(folder, executor):
