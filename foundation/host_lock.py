@@ -32,8 +32,8 @@ def computing() -> Iterator[None]:
 
     with ExitStack() as held:
         try:
-            with _locked("gate", fcntl.LOCK_SH, _nobody):
-                held.enter_context(_locked("work", fcntl.LOCK_SH, _nobody))
+            with _locked("gate", fcntl.LOCK_SH, nobody):
+                held.enter_context(_locked("work", fcntl.LOCK_SH, nobody))
         except OSError:
             held.close()
         yield
@@ -61,7 +61,7 @@ def alone_on_host(say: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
-def _nobody(text: str) -> None:
+def nobody(text: str) -> None:
     """Hear nothing: a stage's own bar goes on."""
 
 

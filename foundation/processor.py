@@ -122,6 +122,11 @@ def detect_cpu() -> Cpu:
     return parse_cpu(platform.machine(), _description(), os.cpu_count() or 1)
 
 
+def usable_cores() -> int:
+    """Return how many logical cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def cpu_of(target: Literal["auto"] | CpuTarget) -> Cpu:
     """Return a processor to compile for: the one at hand for "auto", else one of which nothing else is known."""
     return detect_cpu() if target == "auto" else Cpu(target, 0, (), target)

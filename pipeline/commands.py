@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from pipeline.configuration import Configuration
+    from pipeline.night.fleet import Member, MemberNight
     from pipeline.run.executors.opening import Asked
     from pipeline.run.executors.task import Executor
 
@@ -109,20 +112,29 @@ def run_night(config: Path, root: Path | None, as_json: bool, quiet: bool, asked
 
 
 def run_several_nights(
-    configs: list[Path], root: Path, minutes: float | None, as_json: bool, quiet: bool, asked: Asked
+    configs: list[Path],
+    root: Path,
+    minutes: float | None,
+    at_once: int | None,
+    as_json: bool,
+    quiet: bool,
+    asked: Asked,
 ) -> None:
     """Do the night of each configuration, bring the page over all nights up to date, and end with the worst code."""
     from pipeline.flow import run_one_night
-    from pipeline.night.fleet import fleet_exit_code, read_members, run_fleet
+    from pipeline.night.at_once import members_at_once
+    from pipeline.night.fleet import fleet_exit_code, one_night, read_members, run_fleet
+    from pipeline.run.executors.opening import nights_at_once
 
     observer = observer_of(quiet)
-    with _executor(asked) as executor:
-        nights = run_fleet(
-            read_members(configs, root),
-            lambda configuration, folder: run_one_night(configuration, folder, observer, executor),
-            minutes,
-            observer.say,
-        )
+    together = nights_at_once(asked, at_once, len(configs))
+    with _executor(asked) as executor, ExitStack() as held:
+        if executor is None or together == 1:
+            run_one = partial(run_one_night, observer=observer, executor=executor)
+            night_of: Callable[[Member], MemberNight] = partial(one_night, run_one=run_one)
+        else:
+            night_of = held.enter_context(members_at_once(executor, observer.say)).night_of
+        nights = run_fleet(read_members(configs, root), night_of, minutes, observer.say, at_once=together)
     page = _tell_all_nights(root)
     show_fleet(nights, page, as_json)
     raise typer.Exit(fleet_exit_code(nights))

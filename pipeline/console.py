@@ -90,13 +90,7 @@ def show_fleet(nights: Sequence[MemberNight], page: Path | None, as_json: bool) 
         print_result(
             {
                 "nights": [
-                    {
-                        "name": night.member.name,
-                        "configuration": str(night.member.path),
-                        "exit_code": int(night.exit_code),
-                        "run": str(night.result.run.root) if night.result else None,
-                        "said": night.sentence,
-                    }
+                    {"name": night.member.name, "configuration": str(night.member.path), **night.as_json()}
                     for night in nights
                 ],
                 "page": str(page) if page else None,

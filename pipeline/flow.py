@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from foundation.errors import DiskError, EdgeproofError, ExitCode, StageError, UsageError
 from foundation.files import JSON
+from foundation.host_lock import computing
 from foundation.measurements import Measurement
 from foundation.places import of_places, read_places
 from foundation.progress import Observer
@@ -219,7 +220,7 @@ def conclude(
     verdicts = judge(configuration.gates, everywhere, accepted)
     exit_code = exit_code_of(verdicts, ledger.record.all_stages_succeeded)
     ledger.conclude(verdicts, exit_code)
-    with observer.stage("report"):
+    with computing(), observer.stage("report"):
         report = write_report(ledger.run)
     ledger.write()  # the digests of the report
     remove_work(ledger.run)

@@ -83,6 +83,10 @@ def nightly(
         typer.Option(help="folder of the nights (default: runs/nightly/NAME); of several, each has one below it"),
     ] = None,
     minutes: Annotated[float | None, typer.Option(help="of several: none is begun after so many")] = None,
+    at_once: Annotated[
+        int | None,
+        typer.Option(help="of several: so many at once (default: one per worker, with --ray one per core)"),
+    ] = None,
     workers: Workers = None,
     ray: Ray = None,
     share: Share = None,
@@ -94,7 +98,9 @@ def nightly(
 
     asked = Asked(workers, ray, share)
     if len(configs) > 1:
-        run_several_nights(configs, root or Path("runs/nightly"), minutes, as_json, quiet, asked)
+        run_several_nights(configs, root or Path("runs/nightly"), minutes, at_once, as_json, quiet, asked)
+    if at_once is not None:
+        raise UsageError("--at-once: expected several configurations, found one. Leave it out.")
     if minutes is not None:
         raise UsageError("--minutes: expected several configurations, found one. It ends between them; leave it out.")
     run_night(configs[0], root, as_json, quiet, asked)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import tempfile
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from foundation.errors import EdgeproofError, ExitCode
-from foundation.processor import INTEGER_TYPES, Cpu, detect_cpu
+from foundation.processor import INTEGER_TYPES, Cpu, detect_cpu, usable_cores
 from foundation.versions import installed_version
 from onnx_files.sessions import PROVIDERS, why_unavailable
 from pipeline.machine.environment import (
@@ -183,7 +182,7 @@ def _processor(cpu: Cpu) -> Check:
 
 
 def _cores(cpu: Cpu) -> Check:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cpu.logical_cores
+    usable = usable_cores()
     found = f"{usable} of {cpu.logical_cores} logical cores usable"
     if usable < 2:
         return Check(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from foundation.errors import EdgeproofError, ExitCode, UsageError
+from foundation.files import JSON
 from pipeline.configuration_file import read_configuration
 from pipeline.night.nightly import NightlyResult, worst
 from pipeline.night.nights import read_history
@@ -45,23 +47,26 @@ class MemberNight:
 
     Attributes:
         member: whose it was.
-        result: of its run; None where it did not end.
         exit_code: the night's.
-        error: why there is no result; None where there is one.
+        sentence: the night in one line.
+        run: folder of its run; None where it did not end.
     """
 
     member: Member
-    result: NightlyResult | None
     exit_code: ExitCode
-    error: str | None = None
+    sentence: str
+    run: Path | None = None
 
-    @property
-    def sentence(self) -> str:
-        """The night in one line."""
-        if self.error is not None:
-            return self.error
-        comparison = self.result.comparison if self.result else None
-        return comparison.summary if comparison else "no accepted run yet: the gates decided alone"
+    def as_json(self) -> dict[str, JSON]:
+        """Return everything but whose it was."""
+        run = None if self.run is None else str(self.run)
+        return {"exit_code": int(self.exit_code), "run": run, "said": self.sentence}
+
+    @classmethod
+    def of_json(cls, member: Member, values: Mapping[str, Any]) -> MemberNight:
+        """Return the night of a member that `as_json` told of."""
+        run = None if values["run"] is None else Path(values["run"])
+        return cls(member, ExitCode(values["exit_code"]), values["said"], run)
 
 
 def read_members(paths: Sequence[Path], root: Path) -> tuple[Member, ...]:
@@ -101,32 +106,45 @@ def by_staleness(members: Sequence[Member]) -> tuple[Member, ...]:
 
 def run_fleet(
     members: Sequence[Member],
-    run_one: Callable[[Configuration, Path], NightlyResult],
+    night_of: Callable[[Member], MemberNight],
     minutes: float | None,
     said: Callable[[str], None],
     clock_s: Callable[[], float] = time.monotonic,
+    at_once: int = 1,
 ) -> tuple[MemberNight, ...]:
-    """Run the night of each member, the stalest first; go on after any that fails.
+    """Have the night of each member done, the stalest begun first; go on after any that fails.
 
     Args:
         members: of the fleet.
-        run_one: does one night in a folder.
+        night_of: does one night.
         minutes: none is begun after so many; None: all are.
         said: hears of each as it begins and ends.
         clock_s: a clock that only runs forward.
+        at_once: so many nights are under way at the same time.
+
+    Returns:
+        The nights in the order in which they were to begin.
     """
     started_s = clock_s()
-    nights = []
-    for number, member in enumerate(by_staleness(members), start=1):
+
+    def in_its_turn(number: int, member: Member) -> MemberNight:
         if minutes is not None and clock_s() - started_s >= 60 * minutes:
             told = f"not begun: the {minutes:g} minutes of this night were over; it is the first one next time"
-            night = MemberNight(member, None, ExitCode.INCOMPLETE, told)
+            night = MemberNight(member, ExitCode.INCOMPLETE, told)
         else:
             said(f"── {member.name} ({number} of {len(members)})")
-            night = _one_night(member, run_one)
+            night = night_of(member)
         said(f"── {member.name}: exit code {int(night.exit_code)}; {night.sentence}")
-        nights.append(night)
-    return tuple(nights)
+        return night
+
+    numbered = tuple(enumerate(by_staleness(members), start=1))
+    if at_once == 1:
+        return tuple(in_its_turn(*one) for one in numbered)
+    threads = ThreadPoolExecutor(at_once)
+    try:
+        return tuple(threads.map(in_its_turn, *zip(*numbered, strict=True)))
+    finally:  # also where a signal ends this: nobody waits for what is still under way
+        threads.shutdown(wait=False, cancel_futures=True)
 
 
 def fleet_exit_code(nights: Sequence[MemberNight]) -> ExitCode:
@@ -134,19 +152,26 @@ def fleet_exit_code(nights: Sequence[MemberNight]) -> ExitCode:
     return worst(night.exit_code for night in nights)
 
 
-def _one_night(member: Member, run_one: Callable[[Configuration, Path], NightlyResult]) -> MemberNight:
+def one_night(member: Member, run_one: Callable[[Configuration, Path], NightlyResult]) -> MemberNight:
+    """Do the night of one member; whatever it breaks on is what it came to.
+
+    Args:
+        member: of the fleet.
+        run_one: does one night in a folder.
+    """
     if member.configuration is None:
-        return MemberNight(member, None, ExitCode.USAGE, member.error)
+        return MemberNight(member, ExitCode.USAGE, member.error or "it could not be read")
     try:
         result = run_one(member.configuration, member.root)
     except EdgeproofError as error:
-        return MemberNight(member, None, error.exit_code, str(error))
+        return MemberNight(member, error.exit_code, str(error))
     except OSError as error:
-        return MemberNight(member, None, ExitCode.INCOMPLETE, f"the operating system refused ({error})")
+        return MemberNight(member, ExitCode.INCOMPLETE, f"the operating system refused ({error})")
     except Exception as error:  # the other members' nights are not this one's fault
         told = f"an unexpected {type(error).__name__}: {error}. Run it alone with `edgeproof --debug nightly`."
-        return MemberNight(member, None, ExitCode.INCOMPLETE, told)
-    return MemberNight(member, result, result.exit_code)
+        return MemberNight(member, ExitCode.INCOMPLETE, told)
+    summary = result.comparison.summary if result.comparison else "no accepted run yet: the gates decided alone"
+    return MemberNight(member, result.exit_code, summary, result.run.root)
 
 
 def _last_finished(member: Member) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from foundation.errors import EdgeproofError, ExitCode, UsageError
 from foundation.files import write_json, write_text
+from foundation.host_lock import computing
 from foundation.lock import lock_folder
 from foundation.measurements import UNINFORMED, Measurement
 from foundation.run_files import add_to_record
@@ -106,8 +107,9 @@ def run_nightly(
             text.unlink(missing_ok=True)
         try:
             gates_exit_code = run(folder)
-            evidence = None if gates_exit_code == ExitCode.USAGE else read_evidence(folder)
-            comparison = _compared(accepted, folder, evidence, settings) if accepted and evidence else None
+            with computing():  # nights under way beside this one take times
+                evidence = None if gates_exit_code == ExitCode.USAGE else read_evidence(folder)
+                comparison = _compared(accepted, folder, evidence, settings) if accepted and evidence else None
             found = _causes(accepted, evidence, comparison, nightly_root, rerun)
         except Exception as error:
             night = replace(night, finished_utc=iso_utc(clock()), **_how_it_broke(error))

@@ -88,6 +88,7 @@ def ask_configured_places(configuration: Configuration, ledger: Ledger, observer
             settings=asked.model_dump(mode="json"),
             modules=("pipeline.places.asked",),
             outputs=(place_path(run, name),),
+            takes_times=True,
         )
         with suppress(StageError):  # the ledger has it
             ledger.perform(

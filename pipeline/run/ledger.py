@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 from foundation.artifacts import OnnxModel
 from foundation.errors import DiskError, ExitCode, NotMeasuredError, StageError, UsageError
 from foundation.files import JSON
-from foundation.host_lock import computing
+from foundation.host_lock import alone_on_host, computing, nobody
 from foundation.record import (
     FORMAT_VERSION,
     FileRecord,
@@ -145,7 +145,7 @@ class Ledger:
     def _compute(self, stage: Stage, compute: Callable[[], T]) -> T:
         if stage.name in self.given_up:
             raise StageError(self.given_up[stage.name])
-        with computing():
+        with alone_on_host(nobody) if stage.takes_times else computing():
             return compute()
 
     def describe_data(self, data: PreparedData) -> None:

@@ -12,7 +12,7 @@ from foundation.answer_documents import write_answers
 from foundation.artifacts import OnnxModel
 from foundation.errors import DiskError, StageError, UsageError
 from foundation.files import write_json
-from foundation.host_lock import alone_on_host
+from foundation.host_lock import alone_on_host, computing
 from foundation.image_by_image import ImageByImage, write_image_by_image
 from foundation.measurements import Measurement, write_measurements
 from foundation.metrics import METRICS
@@ -71,11 +71,13 @@ def validate_models(
             observer.say(f"✗ {model.variant}: {error}")
             if model is fp32:
                 raise
-    measurements += _timed(configuration, ledger, data, models, observer, quiet_wait_minutes)
-    _place(configuration, ledger, data, models, observer)
-    measurements += _absent(configuration, ledger, data.task, measurements)
-    write_measurements(ledger.run.measurements, measurements)
-    _write_image_by_image(configuration, ledger, data, measurements)
+    with alone_on_host(observer.say):
+        measurements += _timed(configuration, ledger, data, models, observer, quiet_wait_minutes)
+        _place(configuration, ledger, data, models, observer)
+    with computing():
+        measurements += _absent(configuration, ledger, data.task, measurements)
+        write_measurements(ledger.run.measurements, measurements)
+        _write_image_by_image(configuration, ledger, data, measurements)
     ledger.write()  # what was written last belongs to no stage
     return measurements
 
@@ -88,11 +90,11 @@ def _timed(
     observer: Observer,
     quiet_wait_minutes: float,
 ) -> list[Measurement]:
-    """Time every file beside no other work of ours, and write down how the machine was before and after."""
+    """Time every file and write down how the machine was before and after."""
     from stages.validate.latency import measure_latency
     from stages.validate.machine_state import Watched, machine_state, wait_until_quiet
 
-    with alone_on_host(observer.say), observer.stage("latency") as progress:
+    with observer.stage("latency") as progress:
         wait_until_quiet(60 * quiet_wait_minutes, observer.say)
         before = machine_state()
         found = measure_latency(models, data.test.images[0], configuration.validation.latency, progress)

@@ -12,6 +12,8 @@ from pathlib import Path
 from foundation.files import sha256_of_file, sha256_of_json
 
 _ROOT = Path(__file__).resolve().parents[2]
+OWN = ("edgeproof", "pipeline", "stages", "calibration_data", "reports", "onnx_files", "foundation")
+"""Our packages: where pip puts them, everybody else's lie beside them."""
 
 
 @cache
@@ -49,6 +51,8 @@ def _files(module: str) -> list[Path]:
 
 
 def _path(module: str) -> Path | None:
+    if module.partition(".")[0] not in OWN:
+        return None
     path = _ROOT.joinpath(*module.split("."))
     candidates = (path / "__init__.py", path.with_suffix(".py"))
     return next((candidate for candidate in candidates if candidate.is_file()), None)

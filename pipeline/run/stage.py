@@ -28,6 +28,7 @@ class Stage:
         modules: of ours that compute it; what they import belongs to them.
         outputs: the files it leaves.
         subject: the variant that it is about; None where there is one such stage in a run.
+        takes_times: whether its result rests on times, so that nothing of ours may compute beside it on this host.
     """
 
     kind: str
@@ -36,6 +37,7 @@ class Stage:
     modules: tuple[str, ...]
     outputs: tuple[Path, ...]
     subject: str | None = None
+    takes_times: bool = False
 
     @property
     def name(self) -> str:

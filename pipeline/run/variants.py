@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from calibration_data.prepared import PreparedData
 
 
+TIMED_AS_THEY_ARE_MADE = ("tuned",)
+"""Methods whose search takes times: no worker may compute beside it, so the run's own flow does it."""
+
+
 def compile_variants(
     configuration: Configuration,
     ledger: Ledger,
@@ -105,4 +109,5 @@ def _stage(
         },
         modules=compiler.modules,
         outputs=(path, path.with_suffix(".json")),
+        takes_times=settings.method in TIMED_AS_THEY_ARE_MADE,
     )

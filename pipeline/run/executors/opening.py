@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from foundation.errors import UsageError
+from foundation.processor import usable_cores
 from pipeline.run.executors.task import Executor
 
 MOST_WORKERS = 128
@@ -57,3 +58,23 @@ def opened_executor(asked: Asked) -> Iterator[Executor | None]:
             yield workers
     else:
         yield None
+
+
+def nights_at_once(asked: Asked, at_once: int | None, members: int) -> int:
+    """Return how many members' nights are under way at the same time.
+
+    Args:
+        asked: where their tasks are done; without workers one night follows the other.
+        at_once: what the command line says; None: as many as there are workers, with Ray as this host has cores.
+        members: of the fleet.
+
+    Raises:
+        UsageError: it is out of bounds, or there are no workers for several nights.
+    """
+    if at_once is None:
+        at_once = (asked.workers or 1) if asked.ray is None else usable_cores()
+    elif not 1 <= at_once <= MOST_WORKERS:
+        raise UsageError(f"--at-once: expected 1 to {MOST_WORKERS}, found {at_once}. Give as many as workers.")
+    elif at_once > 1 and asked.ray is None and (asked.workers or 1) == 1:
+        raise UsageError("--at-once: expected --workers or --ray beside it: the nights share them. Add one.")
+    return min(at_once, members)

@@ -13,77 +13,22 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.util import find_spec
 from typing import IO
 
 from foundation.child import child_command, child_environment
 from foundation.errors import UsageError
-from pipeline.run.executors.task import ExecutorLostError, Outcome, Task
+from pipeline.run.executors.remote import RemoteExecutor
 
 _REACH_S = 3.0
 _JOIN_S = 20.0
 _ADDRESS = re.compile(r"(ray://)?(?P<host>[A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\]):(?P<port>[0-9]{1,5})")
 
 
-class RayCluster:
-    """A cluster that was reached.
-
-    Attributes:
-        name: what it is, as one reads it.
-        share: URL through which its workers get the run's files; None where they see its folder.
-    """
-
-    def __init__(self, process: subprocess.Popen[str], name: str, share: str | None) -> None:
-        self.name = name
-        self.share = share
-        self._process = process
-        self._lock = threading.Lock()
-        self._pending: dict[int, Future[Outcome]] = {}
-        self._next = 0
-        self._is_lost = False
-
-    def submit(self, task: Task) -> Future[Outcome]:
-        """Hand a task to Ray, which begins it where there is room."""
-        future: Future[Outcome] = Future()
-        with self._lock:
-            if self._is_lost:
-                future.set_exception(self._lost())
-                return future
-            self._next += 1
-            self._pending[self._next] = future
-            number = self._next
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps({"number": number, "task": task.as_text()}) + "\n")
-            self._process.stdin.flush()
-        except OSError:
-            self.lose()
-        return future
-
-    def answer(self, line: str) -> None:
-        """Take one line of the child's."""
-        values = json.loads(line)
-        with self._lock:
-            future = self._pending.pop(values["number"], None)
-        if future is not None:
-            future.set_result(Outcome.of_text(values["outcome"]))
-
-    def lose(self) -> None:
-        """Tell all who wait that the cluster is gone."""
-        with self._lock:
-            self._is_lost = True
-            waiting, self._pending = list(self._pending.values()), {}
-        for future in waiting:
-            future.set_exception(self._lost())
-
-    def _lost(self) -> ExecutorLostError:
-        return ExecutorLostError(f"{self.name} is gone.")
-
-
 @contextmanager
-def ray_cluster(address: str, share: str | None) -> Iterator[RayCluster]:
+def ray_cluster(address: str, share: str | None) -> Iterator[RemoteExecutor]:
     """Yield the cluster at an address while the block runs; its tasks end with the block.
 
     Args:
@@ -113,7 +58,7 @@ def ray_cluster(address: str, share: str | None) -> Iterator[RayCluster]:
         reader = threading.Thread(target=_read, args=(process.stdout, lines), daemon=True)
         reader.start()
         try:
-            cluster = RayCluster(process, _joined(address, lines, errors), share)
+            cluster = RemoteExecutor(_joined(address, lines, errors), share, partial(_send, process.stdin))
             threading.Thread(target=_hand_out, args=(cluster, lines), daemon=True).start()
             yield cluster
         finally:
@@ -165,13 +110,18 @@ def _joined(address: str, lines: queue.Queue[str], errors: IO[bytes]) -> str:
     raise UsageError(f"--ray: the cluster at {address} could not be joined: {why} Mend that, or leave --ray out.")
 
 
+def _send(pipe: IO[str], line: str) -> None:
+    pipe.write(line)
+    pipe.flush()
+
+
 def _read(output: IO[str], lines: queue.Queue[str]) -> None:
     for line in output:
         lines.put(line)
     lines.put("")
 
 
-def _hand_out(cluster: RayCluster, lines: queue.Queue[str]) -> None:
+def _hand_out(cluster: RemoteExecutor, lines: queue.Queue[str]) -> None:
     while line := lines.get():
-        cluster.answer(line)
+        cluster.answer(json.loads(line))
     cluster.lose()

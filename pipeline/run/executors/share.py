@@ -51,6 +51,7 @@ class Share:
             raise UsageError(f"--share: {url!r} could not be opened ({error}). Mend the URL.") from error
         self._url = url
         self._files, self._root = found
+        self._there: set[str] = set()
 
     def refuse_unwritable(self) -> None:
         """Do nothing where a file can be written.
@@ -71,10 +72,14 @@ class Share:
     def put(self, path: Path) -> str:
         """Hand a file over; return its sha256.
 
+        A file that stayed as it is is neither read nor asked for again: each task names every file of its run.
+
         Raises:
             DiskError: the share took no file.
         """
         sha256 = sha256_of_file(path)
+        if sha256 in self._there:
+            return sha256
         there = f"{self._root}/{sha256}"
         try:
             if not self._files.exists(there) or self._files.size(there) != path.stat().st_size:
@@ -82,6 +87,7 @@ class Share:
                 self._files.put_file(str(path), there)
         except Exception as error:  # likewise
             raise DiskError(f"{self._url}: {path.name} could not be written there ({_what(error)}).") from error
+        self._there.add(sha256)
         return sha256
 
     def fetch(self, sha256: str, path: Path) -> None:

@@ -15,13 +15,10 @@ from pipeline.run.model import Model
 from pipeline.run.operating import measure_operating_points
 from pipeline.run.robustness import measure_under_change
 from pipeline.run.saliency import Explaining, explain_by_one_method
-from pipeline.run.variants import compile_variant
+from pipeline.run.variants import TIMED_AS_THEY_ARE_MADE, compile_variant
 
 if TYPE_CHECKING:
     from calibration_data.prepared import PreparedData
-
-_TIMED_AS_THEY_ARE_MADE = ("tuned",)
-"""Methods whose search takes times: no worker may compute beside it, so the run's own flow does it."""
 
 Step = Literal["compile", "shard", "answers", "maps"]
 
@@ -72,7 +69,7 @@ def units_of(configuration: Configuration, images: int) -> Mapping[Unit, frozens
 
 def _units(configuration: Configuration, shards: int) -> Iterator[tuple[Unit, frozenset[Unit]]]:
     methods = configuration.validation.saliency.methods
-    variants = [name for name, one in configuration.variants.items() if one.method not in _TIMED_AS_THEY_ARE_MADE]
+    variants = [name for name, one in configuration.variants.items() if one.method not in TIMED_AS_THEY_ARE_MADE]
     of_fp32 = Unit("answers", "fp32")
     shards_of_fp32 = _shards("fp32", shards)
     for shard in shards_of_fp32:

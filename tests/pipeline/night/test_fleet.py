@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from foundation.run_folder import RunFolder
 from pipeline.configuration import Configuration
 from pipeline.judge.tolerances import ComparisonSettings
 from pipeline.night.accepted import accept
-from pipeline.night.fleet import by_staleness, fleet_exit_code, read_members, run_fleet
+from pipeline.night.fleet import by_staleness, fleet_exit_code, one_night, read_members, run_fleet
 from pipeline.night.nightly import NightlyResult, run_nightly
 from pipeline.night.nights import read_history
 
@@ -50,7 +51,8 @@ def test_one_that_fails_stops_no_other(tmp_path: Path) -> None:
         return ran(ExitCode.PASSED)(configuration, root)
 
     said: list[str] = []
-    nights = run_fleet(read_members([*paths, missing], tmp_path / "nights"), run_one, None, said.append)
+    members = read_members([*paths, missing], tmp_path / "nights")
+    nights = run_fleet(members, partial(one_night, run_one=run_one), None, said.append)
     codes = {night.member.name: int(night.exit_code) for night in nights}
     assert codes == {"a": 3, "b.yaml": 2, "c": 0, "gone.yaml": 2}
     assert fleet_exit_code(nights) == ExitCode.USAGE
@@ -75,7 +77,8 @@ def test_a_budget_takes_the_stalest_first(tmp_path: Path) -> None:
         ran(ExitCode.PASSED, FIRST + timedelta(days=day))(configuration, root / name)
     assert [member.name for member in by_staleness(members)] == ["c", "b", "a"]
     minutes = iter([0.0, 0.0, 61.0, 61.0, 61.0])
-    nights = run_fleet(members, ran(ExitCode.PASSED), 1.0, lambda _: None, clock_s=lambda: next(minutes))
+    night_of = partial(one_night, run_one=ran(ExitCode.PASSED))
+    nights = run_fleet(members, night_of, 1.0, lambda _: None, clock_s=lambda: next(minutes))
     assert [(night.member.name, int(night.exit_code)) for night in nights] == [("c", 0), ("b", 3), ("a", 3)]
     assert nights[1].sentence.startswith("not begun: the 1 minutes of this night were over")
 

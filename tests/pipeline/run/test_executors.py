@@ -16,51 +16,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_run import VALUES, Heard, configuration, digests, without_times_and_report
 
+from foundation import files
 from foundation.cache_folder import cache_folder
 from foundation.errors import DiskError, ExitCode, UsageError
 from foundation.files import sha256_of_file
 from foundation.host_lock import alone_on_host, computing
 from foundation.progress import Silent
 from foundation.record import read_record
-from foundation.run_files import files_below
 from foundation.run_folder import RunFolder
 from pipeline.configuration_file import parse_configuration
 from pipeline.custody.check import check_run
 from pipeline.flow import compile_and_validate, run_until
 from pipeline.run.executors.local import local_workers
 from pipeline.run.executors.opening import Asked, opened_executor
-from pipeline.run.executors.share import Share
+from pipeline.run.executors.share import Share, put_run
 from pipeline.run.executors.task import ExecutorLostError, Outcome, Task
 from pipeline.run.executors.units import Unit, units_of
 from pipeline.run.executors.worker import do_task, processor, software
 
 ROOT = Path(__file__).resolve().parents[3]
-VALUES = {
-    "name": "tiny",
-    "data": {
-        "source": {"name": "endoscopy", "frames_per_class": 6, "frame_size": 32},
-        "image_size": 16,
-        "workers": 0,
-    },
-    "train": {"network": "cnn-small", "epochs": 1, "batch_size": 16, "threads": 1, "augment": {"flip": "none"}},
-    "variants": {
-        "fp16": {"method": "fp16", "images": 2},
-        "static-int8": {"method": "static", "images": 4, "target": "x86-vnni"},
-    },
-    "validation": {
-        "accuracy": {"resamples": 1000},
-        "operating_points": {},
-        "saliency": {"images": 2, "resamples": 1000, "methods": ["gradient"], "sanity_draws": 1},
-        "latency": {"rounds": 5, "queries_per_round": 1, "warmup_queries": 0, "time_budget_s": 0.0},
-    },
-}
-HOLDS_TIMES = ("report/", "validate/measurements.json", "validate/machine.json", "validate/placement.json")
 TASKS = 8  # two files to make, three to ask and to explain
-
-
-def configuration():
-    return parse_configuration(VALUES, "tiny", ROOT)
 
 
 class Here:
@@ -84,20 +61,6 @@ class Here:
         else:
             future.set_result(ended or do_task(Task.of_text(task.as_text())))
         return future
-
-
-class Heard(Silent):
-    def __init__(self):
-        self.lines = []
-
-    def say(self, text):
-        self.lines.append(text)
-
-
-def without_times_and_report(patch):
-    """Leave out what workers have no part in."""
-    patch.setattr("stages.validate.latency.measure_latency", lambda *anything: [])
-    patch.setattr("reports.write_report", lambda run: run.report / "index.html")
 
 
 @pytest.fixture(autouse=True)
@@ -137,16 +100,6 @@ def plain(begun, tmp_path_factory):
     return digests(run)
 
 
-def digests(run):
-    """Return path → sha256 of what holds no times, and what the record says of each stage but its seconds."""
-    files = {path for path in files_below(run.root) if not path.startswith(HOLDS_TIMES)}
-    stages = {
-        one.name: dataclasses.replace(one, seconds=None, status="done" if one.succeeded else one.status)
-        for one in read_record(run).stages
-    }
-    return {path: sha256_of_file(run.root / path) for path in files} | stages
-
-
 def ran(folder, executor):
     heard = Heard()
     outcome = compile_and_validate(configuration(), RunFolder(folder), heard, executor)
@@ -173,6 +126,29 @@ def test_files_travel_through_a_share(plain, folder, tmp_path):
     outcome, _ = ran(folder, executor)
     assert digests(outcome.run) == plain
     assert len(executor.done) == TASKS
+
+
+def test_only_what_changed_is_read_and_handed_over_again(folder, tmp_path, monkeypatch):
+    pytest.importorskip("fsspec")
+    monkeypatch.setattr("foundation.files._SETTLED_SECONDS", 0.0)
+    read, run, share = [], RunFolder(folder), Share(f"file://{tmp_path / 'share'}")
+    whole = files._read_sha256
+    monkeypatch.setattr("foundation.files._read_sha256", lambda path: read.append(path.name) or whole(path))
+    first = put_run(share, run)
+    assert sorted(read) == sorted(Path(name).name for name in first)
+    asked = []
+    monkeypatch.setattr(share._files, "exists", lambda path: asked.append(path) or False)
+    read.clear()
+    assert put_run(share, run) == first
+    assert (read, asked) == ([], [])
+    labels = run.data / "test.labels.npy"
+    stamp, content = labels.stat(), labels.read_bytes()
+    labels.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(labels, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))  # of the same size and time: the inode's change tells
+    second = put_run(share, run)
+    assert (read, len(asked)) == (["test.labels.npy"], 1)
+    assert {name for name in first if first[name] != second[name]} == {"data/test.labels.npy"}
+    assert sha256_of_file(tmp_path / "share" / second["data/test.labels.npy"]) == second["data/test.labels.npy"]
 
 
 def test_a_share_whose_file_was_changed_costs_only_time(plain, folder, tmp_path):

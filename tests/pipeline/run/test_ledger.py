@@ -1,12 +1,14 @@
 """Reuse: the same key and untouched outputs, or the work is done again; failures are never kept."""
 
 import hashlib
+import threading
 from dataclasses import replace
 
 import pytest
 from small_run import small_record
 
 from foundation.errors import ExitCode, NotMeasuredError, StageError, UsageError
+from foundation.host_lock import computing
 from foundation.record import read_record, write_record
 from foundation.run_files import check_files
 from foundation.run_folder import RunFolder
@@ -251,3 +253,25 @@ def test_an_edited_record_is_refused(run):
     run.record.write_text(run.record.read_text().replace('"status": "done"', '"status": "failed"'))
     with pytest.raises(UsageError, match=r"run\.json: expected sha256 \w{12} of its content, found \w{12}"):
         Ledger.open(run, RECORD)
+
+
+def test_what_rests_on_times_is_computed_beside_no_other_work(run):
+    work, entered = Work(run), threading.Event()
+
+    def compute():
+        entered.set()
+        return work.compute()
+
+    def perform_it(takes_times):
+        ledger = Ledger.open(run, RECORD)
+        ledger.perform(stage(run, takes_times=takes_times, settings={"k": takes_times}), compute, work.read)
+
+    with computing():  # another night's task
+        perform_it(False)
+        assert entered.is_set()
+        entered.clear()
+        thread = threading.Thread(target=perform_it, args=(True,))
+        thread.start()
+        assert not entered.wait(0.3)
+    thread.join(20)
+    assert (entered.is_set(), work.calls) == (True, 2)

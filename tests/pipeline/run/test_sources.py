@@ -1,6 +1,13 @@
 """A result's key follows the imports of what computes it."""
 
-from pipeline.run.sources import closure, sources_sha256
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+from pipeline.run.sources import OWN, closure, sources_sha256
 from stages.compilers import COMPILERS
 
 
@@ -31,3 +38,23 @@ def test_imports_inside_functions_count():
 def test_other_modules_have_another_digest():
     assert sources_sha256("foundation.errors") != sources_sha256("foundation.files")
     assert sources_sha256("foundation.files") == sources_sha256("foundation.errors", "foundation.files")
+
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_installed_beside_other_packages_it_is_the_same_code(tmp_path):
+    for name in OWN:
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in ("matplotlib/__init__.py", "mpl_toolkits/mplot3d/__init__.py"):  # one of them is a namespace
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_text("import mpl_toolkits.mplot3d\n")
+    text = "from pipeline.run.sources import sources_sha256\nprint(sources_sha256('pipeline.flow'))"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    there = subprocess.check_output([sys.executable, "-c", text], cwd=tmp_path, env=environment, text=True)
+    assert there.strip() == sources_sha256("pipeline.flow")
+
+
+def test_every_package_of_ours_is_known():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert set(OWN) == set(project["tool"]["importlinter"]["root_packages"])
