@@ -55,6 +55,27 @@ def test_answers_of_images_that_were_not_learned_from_are_nearer(float_graph: on
     assert again.model.SerializeToString(deterministic=True) == found.model.SerializeToString(deterministic=True)
 
 
+def test_what_brings_images_that_were_not_learned_from_no_nearer_is_not_taken(float_graph: onnx.ModelProto) -> None:
+    pixels = images(16, 1)
+    pixels[np.arange(16) % 4 == 1] = 0  # those that judge are black: what is learned of others can but disturb
+    batches = batches_of(pixels, 16)
+    write, ranges = qdq_writer(per_channel=True), minmax_calibration(batches)(float_graph)
+    before = write(float_graph, ranges, {})
+    found = reconstruct(float_graph, before, ranges, batches, ReconstructionSettings(images=16, iterations=20))
+    assert (found.turned, found.error_db) == (0, 0.0)
+    assert found.weights == sum(value.size for value in found.integers.values())
+    after = write(found.model, found.ranges, {})
+    assert after.SerializeToString(deterministic=True) == before.SerializeToString(deterministic=True)
+
+
+def test_a_single_image_cannot_be_learned_from_and_judge(float_graph: onnx.ModelProto) -> None:
+    batches = batches_of(images(1, 1), 1)
+    ranges = minmax_calibration(batches)(float_graph)
+    written = qdq_writer(per_channel=True)(float_graph, ranges, {})
+    with pytest.raises(UsageError, match="two calibration images or more, found one"):
+        reconstruct(float_graph, written, ranges, batches, None)
+
+
 def test_an_operator_that_is_not_covered_is_named(float_graph: onnx.ModelProto) -> None:
     proto = onnx.ModelProto()
     proto.CopyFrom(float_graph)
