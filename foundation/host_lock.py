@@ -22,17 +22,24 @@ _LOOK_EVERY_S = 0.05
 _SAY_AFTER_S = 2.0
 
 
+def nobody(text: str) -> None:
+    """Hear nothing: a stage's own bar goes on."""
+
+
 @contextmanager
-def computing() -> Iterator[None]:
+def computing(say: Callable[[str], None] = nobody) -> Iterator[None]:
     """Work beside others while the block runs, after waiting for whoever takes times on this host; not to be nested.
 
     Where the cache folder takes no locks, nobody waits.
+
+    Args:
+        say: hears that times are waited for.
     """
     import fcntl
 
     with ExitStack() as held:
         try:
-            with _locked("gate", fcntl.LOCK_SH, nobody):
+            with _locked("gate", fcntl.LOCK_SH, say):
                 held.enter_context(_locked("work", fcntl.LOCK_SH, nobody))
         except OSError:
             held.close()
@@ -61,10 +68,6 @@ def alone_on_host(say: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
-def nobody(text: str) -> None:
-    """Hear nothing: a stage's own bar goes on."""
-
-
 @contextmanager
 def _locked(name: str, kind: int, say: Callable[[str], None]) -> Iterator[None]:
     """Hold one of the two locks; the folder may be shared by several hosts, so its name bears this one's.
@@ -74,6 +77,9 @@ def _locked(name: str, kind: int, say: Callable[[str], None]) -> Iterator[None]:
     """
     import fcntl
 
+    waits = "this waits: another edgeproof takes times on this host, or is about to"
+    if kind == fcntl.LOCK_EX:
+        waits = "the times wait: other edgeproof work runs on this host"
     host = re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname())
     cache_folder().mkdir(parents=True, exist_ok=True)
     descriptor = os.open(cache_folder() / f"host-{host}.{name}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -86,7 +92,7 @@ def _locked(name: str, kind: int, say: Callable[[str], None]) -> Iterator[None]:
             except BlockingIOError:
                 if not told and time.monotonic() - since_s >= _SAY_AFTER_S:
                     told = True
-                    say("the times wait: other edgeproof work runs on this host")
+                    say(waits)
                 time.sleep(_LOOK_EVERY_S)
         yield
     finally:

@@ -125,8 +125,8 @@ def _compiled(job: Job, request: CompileRequest, settings: Settings, output: Pat
     """Return the file of one method, in a folder of its own."""
     path = job.scratch / request.title / output.name
     stage = job.observer.stage(f"compile {request.title}")
-    lock = alone_on_host(job.observer.say) if isinstance(settings, TunedSettings) else computing()
-    with lock, stage as advance, _about(request.model, job.source.path):
+    lock = alone_on_host if isinstance(settings, TunedSettings) else computing
+    with lock(job.observer.say), stage as advance, _about(request.model, job.source.path):
         if isinstance(settings, TunedSettings):
             return _searched(job, settings, path, output, advance)
         data = unlabelled_data(job.shown, job.preprocessing or _NO_PREPROCESSING)

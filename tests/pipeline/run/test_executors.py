@@ -396,6 +396,17 @@ def test_times_wait_for_other_work_and_a_killed_holder_lets_go():
             late.kill()
 
 
+def test_who_computes_is_told_that_another_takes_times(monkeypatch):
+    monkeypatch.setattr("foundation.host_lock._SAY_AFTER_S", 0.0)
+    told = []
+    with holding("alone_on_host") as other:
+        assert other.stdout.readline() == "held\n"
+        threading.Timer(0.3, other.kill).start()
+        with computing(told.append):
+            pass
+    assert told == ["this waits: another edgeproof takes times on this host, or is about to"]
+
+
 def test_a_cache_folder_that_takes_no_locks_is_told(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
