@@ -170,13 +170,13 @@ def recover(
     options: dict[str, Any] = {}
     integers: dict[str, NDArray[np.generic]] = {}
     notes: list[RecoveryStepNote] = []
-    model, written = proto, write(proto, ranges, options)
+    model, written, exact = proto, write(proto, ranges, options), proto
     before = decibels(written)
     for step in settings.steps:
         did: StepNote
         if step == "equalization":
             equalized = equalize(model, settings.clips, batches)
-            model, ranges = equalized.model, calibrate(equalized.model)
+            model, ranges, exact = equalized.model, calibrate(equalized.model), equalized.model
             did = EqualizationNote(
                 pairs=len(equalized.pairs),
                 kept_channels=equalized.kept_channels,
@@ -187,7 +187,9 @@ def recover(
             model, chosen, did = _with_integers(model, written, settings, batches, progress, width_axis)
             integers |= chosen
         elif step == "reconstruction":
-            learned = reconstruct(model, written, ranges, batches, settings.reconstruction, progress, width_axis)
+            learned = reconstruct(
+                model, written, ranges, batches, settings.reconstruction, progress, width_axis, exact
+            )
             model, ranges, did = learned.model, learned.ranges, _told(learned)
             integers |= learned.integers
         elif step == "bias_correction":
