@@ -113,6 +113,7 @@ def reconstruct(
     settings: ReconstructionSettings | None,
     progress: Progress = no_progress,
     width_axis: int = 3,
+    teacher: ModelProto | None = None,
 ) -> Reconstruction:
     """Learn integers, biases and steps, from those of a graph in QDQ form on.
 
@@ -124,6 +125,8 @@ def reconstruct(
         settings: how many images and steps; None for the defaults.
         progress: called after each step with those that are done and all.
         width_axis: axis of the images from left to right, as the model takes them.
+        teacher: the float graph that says what to answer, of the same tensors; None where that is `proto`, which it
+            no longer is once a step before has put rounded weights there.
 
     Raises:
         UsageError: an operator that is not covered, a fixed batch, or no layer whose integers can be learned.
@@ -131,7 +134,7 @@ def reconstruct(
     import torch
 
     settings = settings or ReconstructionSettings()
-    floats, written = in_order(proto), in_order(quantized)
+    floats, written, exact = in_order(proto), in_order(quantized), in_order(teacher or proto)
     index = GraphIndex.of(written.graph)
     images, held_out = _images(proto, batches, settings.images)
     layers = _layers(proto, floats, written)
@@ -140,14 +143,14 @@ def reconstruct(
     scales = {name: torch.from_numpy(np.array(index.constant(name))) for name in factors}
     answer = proto.graph.output[0].name
     with torch.no_grad():
-        wanted = run_in_torch(floats, {name: value[:_BATCH_SIZE] for name, value in images.items()}, {})
+        wanted = run_in_torch(exact, {name: value[:_BATCH_SIZE] for name, value in images.items()}, {})
     hints = {_dequantized(node, index): node.input[0] for node in quantizers if node.input[0] in wanted}
     power = {name: _power(wanted[name].float()) for name in (answer, *hints.values())}
 
     def loss_on(few: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the loss, and the part of it that is the answers'."""
         with torch.no_grad():
-            target = run_in_torch(floats, few, {})
+            target = run_in_torch(exact, few, {})
         given = {name: scales[name] * torch.exp(factor) for name, factor in factors.items()}
         for layer in layers:
             given |= layer.given()

@@ -176,7 +176,7 @@ def recover(
     options: dict[str, Any] = {}
     integers: dict[str, NDArray[np.generic]] = {}
     notes: list[RecoveryStepNote] = []
-    model, written = proto, proto
+    model, written, exact = proto, proto, proto
     if measured or settings.steps[0] in _READ_INTEGERS:
         written = write(proto, ranges, options)
     before = decibels(written)
@@ -184,13 +184,15 @@ def recover(
         did: StepNote
         if step == "equalization":
             equalized = equalize(model, settings.clips, batches, memory)
-            model, ranges = equalized.model, calibrate(equalized.model)
+            model, ranges, exact = equalized.model, calibrate(equalized.model), equalized.model
             did = _balanced(equalized, decibels(model))
         elif step in ("compensated_rounding", "learned_rounding"):
             model, chosen, did = _with_integers(model, written, settings, batches, progress, width_axis)
             integers |= chosen
         elif step == "reconstruction":
-            learned = reconstruct(model, written, ranges, batches, settings.reconstruction, progress, width_axis)
+            learned = reconstruct(
+                model, written, ranges, batches, settings.reconstruction, progress, width_axis, exact
+            )
             model, ranges, did = learned.model, learned.ranges, _told(learned)
             integers |= learned.integers
         elif step == "bias_correction":

@@ -68,6 +68,25 @@ def test_what_brings_images_that_were_not_learned_from_no_nearer_is_not_taken(fl
     assert after.SerializeToString(deterministic=True) == before.SerializeToString(deterministic=True)
 
 
+def test_after_another_rounding_the_unrounded_network_still_says_what_to_answer(float_graph: onnx.ModelProto) -> None:
+    batches, others = batches_of(images(48, 1), 16), batches_of(images(32, 2), 16)
+    spoilt = onnx.ModelProto()
+    spoilt.CopyFrom(float_graph)
+    for tensor in spoilt.graph.initializer:  # as a rounding of few bits leaves them
+        if len(tensor.dims) == 4:
+            values = onnx.numpy_helper.to_array(tensor)
+            step = np.abs(values).max() / 3
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.rint(values / step) * step, tensor.name))
+    write, ranges = qdq_writer(per_channel=True), minmax_calibration(batches)(spoilt)
+    before, settings = write(spoilt, ranges, {}), ReconstructionSettings(images=48, iterations=40)
+    expected = answers(float_graph, others)
+    after = []
+    for teacher in (None, float_graph):
+        found = reconstruct(spoilt, before, ranges, batches, settings, teacher=teacher)
+        after.append(sqnr_db(expected, answers(write(found.model, found.ranges, {}), others)) or 0.0)
+    assert after[1] > after[0] + 1
+
+
 def test_a_single_image_cannot_be_learned_from_and_judge(float_graph: onnx.ModelProto) -> None:
     batches = batches_of(images(1, 1), 1)
     ranges = minmax_calibration(batches)(float_graph)
