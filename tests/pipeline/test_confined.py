@@ -78,8 +78,7 @@ def confined(scratch, *arguments):
 
 @pytest.mark.long
 @pytest.mark.skipif(not can_confine(), reason="bwrap is not installed, or may not make namespaces here")
-@pytest.mark.parametrize("besides", [(), ("--workers", "2")], ids=["in turn", "at once"])
-def test_the_nights_of_the_manifest_need_no_network_no_name_and_no_other_folder(tmp_path, besides):
+def test_the_nights_of_the_manifest_need_no_network_no_name_and_no_other_folder(tmp_path):
     for name in ("runs", "configurations"):
         (tmp_path / name).mkdir()
     arguments = pod()["containers"][0]["args"]
@@ -87,7 +86,7 @@ def test_the_nights_of_the_manifest_need_no_network_no_name_and_no_other_folder(
     for path in paths:
         values = {**VALUES, "name": path.stem, "nightly": {"quiet_wait_minutes": 0.0}}
         (tmp_path / "configurations" / path.name).write_text(yaml.safe_dump(values))
-    ended = confined(tmp_path, *arguments, *besides)
+    ended = confined(tmp_path, *arguments)
     assert (ended.returncode, len(paths)) == (0, 2), ended.stderr[-4000:]
     said = ended.stderr.lower()
     assert not [word for word in ("traceback", "warning", "permission denied", "read-only") if word in said], said
