@@ -54,7 +54,7 @@ def seen():
         if path.name in OWN:
             continue
         options += ["--symlink", str(path.readlink()), str(path)] if path.is_symlink() else ["--ro-bind", *[path] * 2]
-    hidden = {Path(sys.prefix), Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve(), ROOT}
+    hidden = {Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve(), ROOT}
     for path in [*hidden, *(Path(one).resolve() for one in sys.path if one)]:
         if path.exists() and path.is_relative_to("/tmp"):
             options += ["--ro-bind", path, path]
