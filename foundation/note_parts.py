@@ -50,7 +50,8 @@ class SaturatingLayerNote(Settings):
         largest_sum: the sum of two products that is furthest from zero, for activations of 0…255.
         saturated_sums: share of the sums of two products that saturate on the images.
         changed_outputs: share of its outputs in which at least one of them does, before rounding.
-        images: how many were looked at.
+        images: how many were looked at, each at 64 positions drawn once where a layer has more; so the two shares are
+            estimates there, and what is at risk is not.
     """
 
     layer: str

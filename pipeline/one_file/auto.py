@@ -81,20 +81,14 @@ def best_method(
         make(one)
     if not made:
         raise _nothing_made(failed)
-    speeds = measures.time([model for model, _ in made.values()])
-    candidates = [
-        Candidate(method, model.size_bytes, speed, agreement)
-        for (method, (model, agreement)), speed in zip(made.items(), speeds, strict=True)
-    ]
+    candidates = _timed(made, measures)
     choice = choose(candidates, source_bytes, least_agreement)
     worth = worth_rounding(candidates, choice)
     rounded = [replace(one, recovery="rounding") for one in requests if one.title == worth and one.recovery is None]
     for one in rounded:
         make(one)
         if one.title in made:
-            model, agreement = made[one.title]
-            (as_fast,) = (found.speed for found in candidates if found.method == worth)  # numbers alone differ
-            candidates.append(Candidate(one.title, model.size_bytes, as_fast, agreement))
+            candidates = _timed(made, measures)  # all anew: speeds of two measurements cannot be compared
             choice = choose(candidates, source_bytes, least_agreement)
     (chosen,) = (one for one in candidates if one.method == choice.chosen)
     model, _ = made[choice.chosen]
@@ -107,6 +101,14 @@ def best_method(
         agreement_limit=least_agreement,
     )
     return replace(model, notes=notes), chosen.speed
+
+
+def _timed(made: Mapping[str, tuple[OnnxModel, Agreement]], measures: Measures) -> list[Candidate]:
+    speeds = measures.time([model for model, _ in made.values()])
+    return [
+        Candidate(method, model.size_bytes, speed, agreement)
+        for (method, (model, agreement)), speed in zip(made.items(), speeds, strict=True)
+    ]
 
 
 def _note(
