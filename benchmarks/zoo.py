@@ -5,7 +5,7 @@
 A twin is right where its gradients along a line, added up, are by how much the file's own answer changes from end to
 end of it: so kinks of a network, and rounding, which spoil a slope by differences at one point, hardly count. A
 compiled file is right where every float output has 20 dB (8 with weights of 4 bits), or where it says itself that it
-is worse. What ends in a sentence is refused; anything else is a crash.
+is worse or in doubt. What ends in a sentence is refused; anything else is a crash.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def compiled(path: Path, model: onnx.ModelProto, method: str, options: Mapping[s
         return f"refused: {error}"
     by_output = found.agreement.outputs_db if found.agreement else {}
     decibels = ", ".join("exact" if db is None else f"{db:.1f} dB" for db in by_output.values())
-    told = "; ".join(found.worse)
+    told = "; ".join(found.worse + found.doubts)
     least = min((db for db in by_output.values() if db is not None), default=np.inf)
     size = f"{found.compiled.size_bytes / found.source_bytes:.2f} x"
     right = "right" if least >= options_least_db(method) or told else "wrong"

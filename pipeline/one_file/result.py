@@ -21,6 +21,8 @@ LEAST_AGREEMENT = 0.95
 """Share of the float file's classes below which a file counts as worse, beyond chance."""
 LEAST_DB = 10.0
 """Energy of an output over its deviation's below which the same."""
+SURE_DB = 20.0
+"""The same, below which a file says how large the deviation is: a tenth of the answers."""
 _COMPUTED_IN_FLOAT = frozenset(("auto", "fp16", "weight_only"))
 """After these `weight-only` is no advice: they are it, tried it, or round less."""
 _NEARER = {
@@ -93,6 +95,28 @@ class CompiledFile:
             )
         return tuple(told)
 
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Return which outputs deviate much without being shown worse, a sentence each."""
+        found = self.agreement
+        if not found:
+            return ()
+        method = self.compiled.notes.method
+        advice = _NEARER.get(method, "Try --method mixed or weight-only, which round less.")
+        at_least = found.same_class_ci95[0] if found.same_class_ci95 else None
+        if at_least is None:
+            kept = ""
+        elif at_least < LEAST_AGREEMENT:
+            kept = f", and {found.images} images do not show that {LEAST_AGREEMENT:.0%} keep their class"
+        else:
+            kept = f", though {at_least:.1%} or more keep their class"
+        return tuple(
+            f"{name}: the deviation from the float file's answers is {10 ** (-ratio_db / 20):.0%} as large as they "
+            f"are{kept}. {advice}"
+            for name, ratio_db in found.outputs_db.items()
+            if ratio_db is not None and LEAST_DB <= ratio_db < SURE_DB
+        )
+
     def _missed_limits(self) -> list[str]:
         notes, limits = self.compiled.notes, self.compiled.settings
         if isinstance(notes, AutoNotes) and notes.misses:
@@ -140,6 +164,7 @@ class CompiledFile:
             },
             "preprocessing": asdict(self.preprocessing) if self.preprocessing else None,
             "worse": list(self.worse),
+            "doubts": list(self.doubts),
             "agreement": asdict(self.agreement) if self.agreement else None,
             "speed": asdict(self.speed),
             "settings": dict(self.compiled.settings),

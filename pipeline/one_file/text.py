@@ -90,6 +90,8 @@ def _rows(compiled: CompiledFile) -> Iterator[tuple[str, str]]:
         yield from _search(notes, compiled.compiled.settings)
     for sentence in compiled.worse:
         yield "worse", sentence
+    for sentence in compiled.doubts:
+        yield "in doubt", sentence
     if static and static.saturation is not None:
         yield "without VNNI", _saturation(static.saturation)
 

@@ -52,7 +52,9 @@ def _traced(scratch: Path, name: str, variants: Mapping[str, object] | None) -> 
     if variants is not None:
         (folder / "tiny.json").write_text(json.dumps({**CONFIGURATION, "variants": variants}))
         command = [*COMMAND, "run", "tiny.json", "--quiet"]
-    variables = environment(TMPDIR=str(temporary), HOME=str(home), PYTHONDONTWRITEBYTECODE="1")
+    variables = environment(
+        TMPDIR=str(temporary), HOME=str(home), XDG_CACHE_HOME=str(home / ".cache"), PYTHONDONTWRITEBYTECODE="1"
+    )
     if shutil.which("strace") is None:
         return _without_strace(name, command, folder, variables)
     trace = scratch / f"{name}.trace"

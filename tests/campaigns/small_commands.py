@@ -17,8 +17,8 @@ CONFIGURATION: dict[str, Any] = {
     "variants": {
         "fp16": {"method": "fp16", "images": 2},
         "dynamic-int8": {"method": "dynamic"},
-        "static-int8": {"method": "static", "images": 4, "target": "x86-vnni"},
-        "pact-int8": {"method": "pact", "target": "x86-vnni"},
+        "static-int8": {"method": "static", "images": 4, "target": "x86-avx2"},
+        "pact-int8": {"method": "pact", "target": "x86-avx2"},
     },
     "validation": {
         "accuracy": {"resamples": 1000},
@@ -31,7 +31,7 @@ CONFIGURATION: dict[str, Any] = {
 
 TUNED: dict[str, Any] = {
     "method": "tuned", "trials": 6, "images": 4, "scored_images": 8, "explained_images": 2, "latency_rounds": 5,
-    "target": "x86-vnni", "accuracy_drop": 1.0, "agreement": 0.0, "saliency_spearman": -1.0,
+    "target": "x86-avx2", "accuracy_drop": 1.0, "agreement": 0.0, "saliency_spearman": -1.0,
 }  # fmt: skip
 
 COMMANDS: dict[str, tuple[str, ...]] = {

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from foundation.errors import ExitCode
+from foundation.processor import detect_cpu
 from pipeline.machine import reference
 from pipeline.machine.doctor import diagnose_deeply, exit_code
 from pipeline.machine.reference import answers_here, as_known, check_reference
@@ -16,6 +17,8 @@ KNOWN = json.loads(Path(reference.__file__).with_name("known_answers.json").read
 
 @pytest.mark.parametrize("row", KNOWN, ids=lambda row: row["target"])
 def test_the_stored_answers_are_near_those_of_here(row: dict, tmp_path: Path) -> None:
+    if row["target"] == "x86-vnni" != detect_cpu().target:
+        pytest.skip("this processor's sums of uint8 by int8 saturate")
     found = dict(answers_here(tmp_path, row["target"]))
     assert set(found) == {"float", "static", "dynamic"}
     for variant, logits in found.items():
@@ -69,8 +72,6 @@ def test_a_runtime_without_stored_answers_is_held_against_the_nearest(
 
 def test_an_architecture_that_nobody_knows_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
-
-    from foundation.processor import detect_cpu
 
     unknown = replace(detect_cpu(), target=None)
     monkeypatch.setattr(reference, "detect_cpu", lambda: unknown)

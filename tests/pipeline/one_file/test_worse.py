@@ -29,6 +29,11 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_images(tmp_path_factory.mktemp("images"), 24)
 
 
+@pytest.fixture(scope="module")
+def in_integers(images: Path, tmp_path_factory: pytest.TempPathFactory) -> CompiledFile:
+    return compiled(classifier(), images, tmp_path_factory.mktemp("static"))
+
+
 def compiled(model: onnx.ModelProto, images: Path, folder: Path, **options: object) -> CompiledFile:
     path = write(model, folder / "theirs.onnx")
     values = {"images": images, "method": "static", "mean": "0.5", "std": "0.25", "limit": 8, **options}
@@ -134,3 +139,39 @@ def test_nobody_is_sent_to_the_method_that_made_the_file(
     told = replace(found, agreement=replace(found.agreement, outputs_db={"answers": 3.0})).worse
     assert len(told) == 1
     assert told[0].endswith(advice)
+
+
+@pytest.mark.parametrize(
+    ("decibels", "share", "same_class", "said"),
+    [
+        (19.9, "10%", (0.90, 1.0), "and 24 images do not show that 95% keep their class. "),
+        (14.0, "20%", (0.96, 0.99), "though 96.0% or more keep their class. "),
+        (10.0, "32%", None, ". "),
+    ],
+)
+def test_a_deviation_that_is_not_shown_to_matter_is_told_without_counting_as_worse(
+    in_integers: CompiledFile,
+    decibels: float,
+    share: str,
+    same_class: tuple[float, float] | None,
+    said: str,
+) -> None:
+    """20 dB are a deviation of a tenth, 14 of a fifth, 10 of a third."""
+    assert in_integers.agreement is not None
+    assert in_integers.doubts == ()
+    outputs_db = {"answers": decibels}
+    noisy = replace(in_integers.agreement, images=24, same_class_ci95=same_class, outputs_db=outputs_db)
+    told = replace(in_integers, agreement=noisy)
+    assert told.worse == ()
+    (sentence,) = told.doubts
+    assert f"is {share} as large as they are" in sentence
+    assert said in sentence
+    assert sentence.endswith("Try --method mixed or weight-only, which round less.")
+    assert told.as_json()["doubts"] == [sentence]
+
+
+@pytest.mark.parametrize("decibels", [9.9, 20.0, None])
+def test_what_is_worse_or_near_is_not_in_doubt(in_integers: CompiledFile, decibels: float | None) -> None:
+    assert in_integers.agreement is not None
+    agreement = replace(in_integers.agreement, outputs_db={"answers": decibels})
+    assert replace(in_integers, agreement=agreement).doubts == ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,6 +19,7 @@ from foundation.child import child_environment
 from foundation.errors import ExitCode, UsageError
 from foundation.measurements import Measurement, Where
 from foundation.places import PlaceRecord, read_place, read_places, with_earlier, write_place
+from foundation.processor import detect_cpu
 from foundation.progress import Silent
 from foundation.record import read_record, write_record
 from foundation.run_folder import RunFolder
@@ -232,7 +232,7 @@ def test_saturation_is_measured_on_the_processor_without_vnni(tmp_path: Path) ->
         ask(name, place, [question]).outputs["u8s8"]["logits"]
         for name, place in (("here", HERE), ("x86-avx2", PLACES["x86-avx2"]))
     )
-    if os.environ.get("EDGEPROOF_NO_VNNI") is None:
+    if detect_cpu().target == "x86-vnni":
         assert here.max() == pytest.approx(255 * 127 * 8, rel=1e-6)
     assert there.max() == pytest.approx(32_767 * 4, rel=1e-6)
 

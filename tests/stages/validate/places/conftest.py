@@ -15,7 +15,7 @@ from stages.validate.places import PLACES
 from stages.validate.places.place import MARKER, folder_of, marker_of
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def wasm_from_the_package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Let the place `wasm` be asked where its package lies in the cache and nobody has installed it: no network."""
     if PLACES["wasm"].why_not() is None or not package_path().exists():
