@@ -21,6 +21,7 @@ from calibration_data.fitting import ImageForm, UndecidedBitsError, bits_for, fi
 from foundation.child import safe_spawning
 from foundation.child_start import end_with_parent
 from foundation.errors import StageError
+from foundation.processor import usable_cores
 
 _CHUNK = 64
 _WORTH_WORKERS_S = 4.0  # a worker takes about a second to start
@@ -83,7 +84,7 @@ def _in_order(records: Sequence[Record], work: Callable[[Record], _Result], work
         first, *chunks = chunks
         yield from [work(record) for record in first]
         expected_s = (time.perf_counter() - started) * len(chunks)
-        workers = os.cpu_count() if expected_s > _WORTH_WORKERS_S else 0
+        workers = usable_cores() if expected_s > _WORTH_WORKERS_S else 0
     if not workers:
         for chunk in chunks:
             for record in chunk:

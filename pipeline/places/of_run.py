@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from calibration_data.prepared_folder import read_prepared
 from foundation.errors import NotMeasuredError, StageError, UsageError
 from foundation.files import sha256_of_file
+from foundation.host_lock import alone_on_host, computing
 from foundation.places import PlaceRecord, place_path, write_place
 from foundation.progress import Observer
 from foundation.record import RunRecord, read_record
@@ -66,8 +68,15 @@ def verify_run(
     record = read_record(run)
     own = {(run.report / name).relative_to(run.root).as_posix() for name in REPORT_FILES}
     refuse_changed(run, record, besides=own)
-    found = ask_places(inquiry_of(run, record, settings, variants), settings.at, observer)
+    with _alone_where_timed(settings.at, observer):
+        found = ask_places(inquiry_of(run, record, settings, variants), settings.at, observer)
     return keep_places(run, found), found
+
+
+def _alone_where_timed(names: Sequence[str], observer: Observer) -> AbstractContextManager[None]:
+    """Return the lock on this host under which places are asked; a run's own stages hold it by themselves."""
+    takes_times = any(PLACES[name].kind == "real" for name in names)
+    return alone_on_host(observer.say) if takes_times else computing(observer.say)
 
 
 def ask_configured_places(configuration: Configuration, ledger: Ledger, observer: Observer) -> None:
@@ -194,4 +203,5 @@ def verify_file(model: Path, images: Path, settings: PlacesSettings, observer: O
     file = AskedFile(model.stem, model, sha256_of_file(model), twin if twin.is_file() else None)
     known = AskedImages(None, (), tuple(read.image_ids))
     inquiry = Inquiry((file,), pixels, known, targets, None, AccuracySettings(), settings.stall_s)
-    return ask_places(inquiry, settings.at, observer)
+    with _alone_where_timed(settings.at, observer):
+        return ask_places(inquiry, settings.at, observer)

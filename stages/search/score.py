@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from calibration_data.prepared import PreparedSplit, Task
 from foundation.measurements import PairedDifference
 from foundation.note_parts import Estimate, ScoreNote
+from foundation.processor import usable_cores
 from onnx_files.sessions import open_session, predict, session_preprocessing
 from stages.search.limits import ACCURACY_DROP, AGREEMENT, SALIENCY
 from stages.validate import map_similarity, metrics
@@ -227,7 +227,7 @@ def _maps(
 
 def _on_all_cores(count: int, answer: Callable[[Indices], NDArray[np.float32]]) -> NDArray[np.float32]:
     """Return what one image after the other is answered with, several at once; each by one thread, as on a device."""
-    parts = np.array_split(np.arange(count), max(1, min(count, os.cpu_count() or 1)))
+    parts = np.array_split(np.arange(count), max(1, min(count, usable_cores())))
     with ThreadPoolExecutor(len(parts)) as threads:
         return np.concatenate(list(threads.map(answer, parts)))
 

@@ -7,7 +7,6 @@ asked for the blocks themselves. On MobileNetV2 at 224 px that makes a pass 1.16
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foundation.errors import UsageError
+from foundation.processor import usable_cores
 from onnx_files.graph import GraphIndex, attributes_of, bounds_of
 from onnx_files.shapes import with_shapes
 
@@ -151,12 +151,12 @@ class ActivationReader:
 
 def workers() -> int:
     """Return how many inputs to run at a time, each on its share of the processors; each holds its activations."""
-    return min(_MOST_WORKERS, os.cpu_count() or 1)
+    return min(_MOST_WORKERS, usable_cores())
 
 
 def threads_of_worker() -> int:
     """Return the threads for a session that all workers share."""
-    return max(1, (os.cpu_count() or 1) // workers())
+    return max(1, usable_cores() // workers())
 
 
 def in_parallel(work: Callable[[Input], Result], inputs: Iterator[Input]) -> Iterator[Result]:
