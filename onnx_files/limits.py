@@ -19,14 +19,16 @@ MOST_NODES = 20_000
 """The largest classifiers that exporters write have some thousand. Rewriting a graph takes time with the square of
 their number: 10 s at 4,000, minutes at 20,000."""
 TIME_LIMIT_S = 120
+_BYTES_PER_S = 1_000_000
+"""Of a large file, on a busy machine: MViTv2-base (206 MB) took 110 s at a load of 8 on two cores."""
 LEAST_ADDRESS_SPACE_BYTES = 2_000_000_000
 """Python, onnx and ONNX Runtime map 0.3 GB for themselves; the rest is for a small model's images and activations."""
 _PER_PROCESSOR_BYTES = 16_000_000
 """Address space, not memory: the stack of the thread that numpy's OpenBLAS starts for each."""
 _OF_PROGRAM_BYTES = 1_000_000_000
-_TIMES_THE_FILE = 12
-"""The file, the parsed model, its weights once more, what ONNX Runtime holds of it and what it writes, and copies of
-these for a moment."""
+_TIMES_THE_FILE = 18
+"""The file, the parsed model, its weights once more, what ONNX Runtime holds of it and what it writes, copies of these
+for a moment, and what lies between layers where shapes are measured."""
 _LEAST_GROWN_BYTES = 100_000_000
 _TIMES_GROWN = 16
 """Weights of four bits that are computed once in float32 grow eightfold."""
@@ -39,9 +41,9 @@ class _HasNodes(Protocol):
 
 
 def limits_for(size_bytes: int) -> Limits:
-    """Return what reading a model of a size may use: 2 GB for a small one, 12 times its size for a large one."""
+    """Return what reading a model of a size may use: 2 GB for a small one, 18 times its size for a large one."""
     space = max(LEAST_ADDRESS_SPACE_BYTES, _OF_PROGRAM_BYTES + _TIMES_THE_FILE * size_bytes)
-    return Limits(space + _PER_PROCESSOR_BYTES * (os.cpu_count() or 1), TIME_LIMIT_S)
+    return Limits(space + _PER_PROCESSOR_BYTES * (os.cpu_count() or 1), max(TIME_LIMIT_S, size_bytes / _BYTES_PER_S))
 
 
 def size_with_weights(path: Path) -> int:

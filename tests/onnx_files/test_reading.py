@@ -125,7 +125,8 @@ def test_weights_beyond_every_limit_are_refused_before_they_are_read(write):
 def test_what_a_child_may_use_follows_the_file_and_the_weights_beside_it(write, monkeypatch):
     monkeypatch.setattr(limits, "_PER_PROCESSOR_BYTES", 0)
     assert limits.limits_for(1000).address_space_bytes == 2_000_000_000
-    assert limits.limits_for(500_000_000).address_space_bytes == 7_000_000_000
+    assert limits.limits_for(500_000_000).address_space_bytes == 10_000_000_000
+    assert (limits.limits_for(1000).seconds, limits.limits_for(500_000_000).seconds) == (120, 500)
     assert limits.size_with_weights(write(linear(numpy_helper.from_array(WEIGHT, "w")))) < 2000
     path = write(kept_in("weights.bin"))
     beside = path.parent / "weights.bin"
