@@ -14,7 +14,7 @@ demo: $(INSTALLED) $(COMPRESSOR)
 
 test: $(TESTED) $(COMPRESSOR) check
 	@echo "== run the tests"
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 check: $(TESTED)
 	@echo "== check style and types"

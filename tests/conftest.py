@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from pathlib import Path
 
 # One thread per process, set before torch is imported: the test files share the cores, and threads that wait for
@@ -19,6 +20,12 @@ from calibration_data.prepared import PreparedData, PreparedSplit
 # How long an example takes says how busy the machine is, not whether the code is right.
 hypothesis.settings.register_profile("edgeproof", deadline=None)
 hypothesis.settings.load_profile("edgeproof")
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the files that hold the most long tests, so that no core waits for one at the end."""
+    long_ones = Counter(item.path for item in items if item.get_closest_marker("long"))
+    items.sort(key=lambda item: -long_ones[item.path])
 
 
 def striped_split(count: int, seed: int, channels: int = 1, size: int = 16) -> PreparedSplit:
