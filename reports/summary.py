@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from foundation.printable import printable, printable_lines, shortened
 from reports import formats, markdown
@@ -17,6 +18,8 @@ _MOST_LINES = 20
 _MOST_OF_A_TEXT = 200
 _CUT = "More stands in report/index.html."
 
+_Entry = TypeVar("_Entry")
+
 
 def render(facts: Facts) -> str:
     """Return the file's text: the decision first, then as much of the rest as a comment takes."""
@@ -28,12 +31,12 @@ def render(facts: Facts) -> str:
     ]
     if facts.record.synthetic:
         parts.append("**Synthetic data:** these numbers have no clinical meaning.")
-    parts += _listed([f"**!** {_text(change.sentence)}" for change in facts.record.gate_changes])
+    parts += _listed(facts.record.gate_changes, lambda change: f"**!** {_text(change.sentence)}")
     broken = [entry for entry in facts.record.verdicts if entry.status != "passed"]
-    parts += _listed([f"- {_gate_line(entry.gate, entry.status, entry.detail)}" for entry in broken])
-    stages = facts.record.unfinished_stages
+    parts += _listed(broken, lambda entry: f"- {_gate_line(entry.gate, entry.status, entry.detail)}")
     parts += _listed(
-        [f"- Stage {_text(stage.name)}: {_text(stage.error or 'the run gives no reason')}" for stage in stages]
+        facts.record.unfinished_stages,
+        lambda stage: f"- Stage {_text(stage.name)}: {_text(stage.error or 'the run gives no reason')}",
     )
     if facts.variant_names:
         table = at_a_glance(facts)
@@ -41,10 +44,10 @@ def render(facts: Facts) -> str:
     return _fitting(parts)
 
 
-def _listed(lines: Sequence[str]) -> list[str]:
-    """Return lines as one part, the first of many; no part where there are none."""
-    more = [f"- and {len(lines) - _MOST_LINES} more"] if len(lines) > _MOST_LINES else []
-    return ["\n".join([*lines[:_MOST_LINES], *more])] if lines else []
+def _listed(entries: Sequence[_Entry], line_of: Callable[[_Entry], str]) -> list[str]:
+    """Return a line for each of the first entries, as one part; no part where there are none."""
+    more = [f"- and {len(entries) - _MOST_LINES} more"] if len(entries) > _MOST_LINES else []
+    return ["\n".join([*map(line_of, entries[:_MOST_LINES]), *more])] if entries else []
 
 
 def _fitting(parts: Sequence[str]) -> str:

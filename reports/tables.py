@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from foundation.measurements import Measurement
 from foundation.metrics import row_of
@@ -66,7 +67,7 @@ class Table:
     rows: tuple[Row, ...]
     legend: str = ""
 
-    @property
+    @cached_property  # every cell with a footnote asks for its letter
     def footnotes(self) -> tuple[str, ...]:
         """Why numbers are absent or what they must be read with, each text once, in reading order."""
         return tuple(dict.fromkeys(cell.footnote for row in self.rows for cell in row.cells if cell.footnote))

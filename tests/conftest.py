@@ -2,7 +2,10 @@
 
 import json
 import os
+import sys
 from collections import Counter
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 # One thread per process, set before torch is imported: the test files share the cores, and threads that wait for
@@ -93,3 +96,17 @@ def every_report_is_valid():
     report_json.render = render_and_validate
     yield
     report_json.render = render
+
+
+@pytest.fixture(autouse=True)
+def exporter_reads_its_operators_once():
+    """Let PyTorch's exporter parse the source of its 500 operators once a process: a third of every small export.
+
+    Nothing is imported for it, so that what exports nothing waits for nothing.
+    """
+    registration = sys.modules.get("torch.onnx._internal.exporter._registration")
+    if registration is not None:
+        with suppress(AttributeError):  # its own internals, which other versions may name otherwise
+            apis = registration.onnxscript_apis
+            if not hasattr(apis.get_torchlib_ops, "cache_info"):
+                apis.get_torchlib_ops = cache(apis.get_torchlib_ops)

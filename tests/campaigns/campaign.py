@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +100,23 @@ def done(ended: Ended, arguments: tuple[str, ...]) -> Ended:
     if ended.status:
         raise SystemExit(f"edgeproof {' '.join(arguments)}: ended with {ended.status}\n{ended.text}")
     return ended
+
+
+@cache
+def undisturbed(name: str, start: Path, scratch: Path) -> tuple[tuple[str, ...], Mapping[str, bytes]]:
+    """Run a command that nobody disturbs; return its events, and the files that it leaves.
+
+    Args:
+        name: of the command.
+        start: the folder that it starts in, which stays as it is.
+        scratch: where it runs, in a copy that is gone afterwards.
+    """
+    whole = scratch / name / "whole"
+    shutil.copytree(start, whole)
+    events = done(command(COMMANDS[name], whole, no_events), COMMANDS[name]).events
+    files = files_of(whole)
+    shutil.rmtree(whole.parent)
+    return events, files
 
 
 def spread(events: int, budget: int) -> list[int]:

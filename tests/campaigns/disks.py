@@ -19,12 +19,12 @@ from campaign import (
     Warm,
     changed_foreign_files,
     differences,
-    done,
     no_events,
     run_again,
     settled,
     spread,
     tell,
+    undisturbed,
 )
 from forked import Ended, command, files_of
 from injection import STRIKES, Events
@@ -44,10 +44,9 @@ def disk_errors(warm: Warm) -> list[Tally]:
 
 
 def _errors(name: str, error: str, warm: Warm) -> Tally:
-    start, whole = warm.starts[name], warm.scratch / name / "whole"
-    shutil.copytree(start, whole)
-    events = done(command(COMMANDS[name], whole, no_events), COMMANDS[name]).events
-    expected = settled(files_of(whole))
+    start = warm.starts[name]
+    events, files = undisturbed(name, start, warm.scratch)
+    expected = settled(files)
     finds: list[str] = []
     chosen = [warm.at] if warm.at else spread(len(events), -(-warm.budget // len(ERRORS)))
     for number in chosen:
@@ -58,7 +57,7 @@ def _errors(name: str, error: str, warm: Warm) -> Tally:
             tell(finds, f"errors --only {name} --at {number} ({events[number - 1]}) {error}: {find}")
         shutil.rmtree(folder.parent / "tmp", ignore_errors=True)
         shutil.rmtree(folder)
-    shutil.rmtree(whole.parent)
+    shutil.rmtree(warm.scratch / name)
     return Tally(name, error, len(events), len(chosen), tuple(finds))
 
 
@@ -77,12 +76,8 @@ def _levels(name: str, warm: Warm) -> Tally:
         return Tally(name, "full disk", 0, 0, ())
     finds: list[str] = []
     try:
-        whole = warm.scratch / name / "whole"
-        shutil.copytree(start, whole)
-        before = _bytes(whole)
-        done(command(COMMANDS[name], whole, no_events), COMMANDS[name])
-        expected, needed = settled(files_of(whole)), _bytes(whole) - before + _SPARE_BYTES
-        shutil.rmtree(whole.parent)
+        _, files = undisturbed(name, start, warm.scratch)
+        expected, needed = settled(files), _bytes(files) - _bytes(files_of(start)) + _SPARE_BYTES
         count = warm.budget or _LEVELS
         chosen = [warm.at] if warm.at is not None else list(range(count))
         for level in chosen:
@@ -102,8 +97,9 @@ def _levels(name: str, warm: Warm) -> Tally:
     return Tally(name, "full disk", count, len(chosen), tuple(finds))
 
 
-def _bytes(folder: Path) -> int:
-    return sum(-(-path.stat().st_size // _PAGE) * _PAGE for path in folder.rglob("*") if path.is_file())
+def _bytes(files: Mapping[str, bytes]) -> int:
+    """Return what files take on a disk."""
+    return sum(-(-len(content) // _PAGE) * _PAGE for content in files.values())
 
 
 def complaints(name: str, failed: Ended, start: Path, folder: Path, expected: Mapping[str, bytes]) -> list[str]:

@@ -15,14 +15,13 @@ from campaign import (
     Tally,
     Warm,
     changed_foreign_files,
-    done,
-    no_events,
     run_again,
     settled,
     spread,
     tell,
+    undisturbed,
 )
-from forked import command, files_of
+from forked import command
 from injection import STRIKES, Events
 from small_commands import COMMANDS
 
@@ -33,10 +32,8 @@ def kills(warm: Warm) -> list[Tally]:
 
 
 def _kills(name: str, warm: Warm) -> Tally:
-    whole = warm.scratch / name / "whole"
-    shutil.copytree(warm.starts[name], whole)
-    events = done(command(COMMANDS[name], whole, no_events), COMMANDS[name]).events
-    expected = settled(files_of(whole))
+    events, files = undisturbed(name, warm.starts[name], warm.scratch)
+    expected = settled(files)
     finds: list[str] = []
     chosen = [warm.at] if warm.at else spread(len(events), warm.budget)
     for number in chosen:
@@ -46,7 +43,7 @@ def _kills(name: str, warm: Warm) -> Tally:
             tell(finds, f"kills --only {name} --at {number} ({events[number - 1]}): {find}")
         shutil.rmtree(folder)
         shutil.rmtree(folder.parent / "tmp", ignore_errors=True)
-    shutil.rmtree(whole.parent)
+    shutil.rmtree(warm.scratch / name)
     return Tally(name, "SIGKILL", len(events), len(chosen), tuple(finds))
 
 

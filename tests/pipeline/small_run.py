@@ -113,24 +113,35 @@ def write_run(
 
 
 def quiet_changes(run: RunFolder, times: int) -> list[tuple[str, int]]:
-    """Change one random byte of one random file again and again; return those that `check` did not find."""
-    names = ["run.json", *(one.path for one in check_run(run, None).files)]
+    """Change one random byte of a file again and again; return those changes that `check` did not find.
+
+    The files of the record are changed all at once, and each has to be named; `run.json`, which names them, alone.
+    """
+    names = [one.path for one in check_run(run, None).files]
     generator = np.random.default_rng(0)
-    quiet = []
-    for _ in range(times):
-        path = run.root / names[generator.integers(len(names))]
-        place = int(generator.integers(path.stat().st_size))
-        was = path.read_bytes()[place]
-        _put(path, place, was ^ int(generator.integers(1, 256)))
-        try:
-            found = check_run(run, None).exit_code == ExitCode.USAGE
-        except UsageError:  # what was run.json is none any more
-            found = True
-        if not found:
-            quiet.append((path.name, place))
-        _put(path, place, was)
+    quiet: list[tuple[str, int]] = []
+    for number in range(-(-times // (len(names) + 1)) * 2):
+        chosen = names if number % 2 else ["run.json"]
+        places = {name: int(generator.integers((run.root / name).stat().st_size)) for name in chosen}
+        were = {name: (run.root / name).read_bytes()[place] for name, place in places.items()}
+        for name, place in places.items():
+            _put(run.root / name, place, were[name] ^ int(generator.integers(1, 256)))
+        found = _changed(run)
+        quiet += [(name, place) for name, place in places.items() if name not in found]
+        for name, place in places.items():
+            _put(run.root / name, place, were[name])
     assert check_run(run, None).exit_code == ExitCode.PASSED
     return quiet
+
+
+def _changed(run: RunFolder) -> set[str]:
+    """Return the files that `check` says were changed."""
+    try:
+        checked = check_run(run, None)
+    except UsageError:  # what was run.json is none any more
+        return {"run.json"}
+    assert (checked.exit_code == ExitCode.USAGE) == bool(checked.bad or checked.faults)
+    return {one.path for one in checked.bad} | ({"run.json"} if checked.faults else set())
 
 
 def _put(path: Path, place: int, byte: int) -> None:

@@ -55,11 +55,27 @@ def scans(folder):
     return {"name": "dicom", "root": str(folder)}
 
 
-def finished(tmp_path, write, show_names=False):
-    source = write(tmp_path / USER / "images")
-    run = RunFolder(tmp_path / "run")
-    compile_and_validate(parse_configuration(values(source, show_names), "private", tmp_path), run, Silent())
+def finished(folder, write, show_names=False, mask=0o022):
+    """Return the folder of a run under a umask."""
+    source, run = write(folder / USER / "images"), RunFolder(folder / "run")
+    earlier = os.umask(mask)
+    try:
+        compile_and_validate(parse_configuration(values(source, show_names), "private", folder), run, Silent())
+    finally:
+        os.umask(earlier)
     return run
+
+
+@pytest.fixture(scope="module")
+def of_pictures(tmp_path_factory):
+    """A run under the strictest umask."""
+    return finished(tmp_path_factory.mktemp("pictures"), pictures, mask=0o077)
+
+
+@pytest.fixture(scope="module")
+def with_names(tmp_path_factory):
+    """A run whose report shows names, under a umask that lets a group read."""
+    return finished(tmp_path_factory.mktemp("named"), pictures, show_names=True, mask=0o027)
 
 
 def unpacked(path):
@@ -82,19 +98,19 @@ def words_found(run, words, kept_out=()):
     return found
 
 
-def test_names_of_files_and_folders_stay_with_the_images(tmp_path):
-    run = finished(tmp_path, pictures)
-    words = [*PATIENT.split("_"), USER, str(tmp_path)]
+def test_names_of_files_and_folders_stay_with_the_images(of_pictures):
+    run = of_pictures
+    words = [*PATIENT.split("_"), USER, str(run.root.parent)]
     assert words_found(run, words, kept_out=run.data) == []
     report = (run.report / "index.html").read_text()
     assert "sha256:" in report
     assert "2 images could not be read and were skipped." in report
 
 
-def test_names_are_shown_where_they_are_asked_for(tmp_path):
-    run = finished(tmp_path, pictures, show_names=True)
+def test_names_are_shown_where_they_are_asked_for(with_names):
+    run = with_names
     assert f"{PATIENT}_" in (run.report / "index.html").read_text()
-    assert words_found(run, [USER, str(tmp_path)], kept_out=run.data) == []
+    assert words_found(run, [USER, str(run.root.parent)], kept_out=run.data) == []
 
 
 def test_what_a_scan_says_of_a_patient_is_nowhere(tmp_path):
@@ -103,11 +119,6 @@ def test_what_a_scan_says_of_a_patient_is_nowhere(tmp_path):
     assert words_found(run, [*words, USER]) == []
 
 
-@pytest.mark.parametrize("mask", [0o077, 0o027])
-def test_a_run_is_as_private_as_the_umask_says(tmp_path, mask):
-    earlier = os.umask(mask)
-    try:
-        run = finished(tmp_path, pictures)
-    finally:
-        os.umask(earlier)
-    assert {path.stat().st_mode & mask for path in run.root.rglob("*")} == {0}
+def test_a_run_is_as_private_as_the_umask_says(of_pictures, with_names):
+    for run, mask in ((of_pictures, 0o077), (with_names, 0o027)):
+        assert {path.stat().st_mode & mask for path in run.root.rglob("*")} == {0}

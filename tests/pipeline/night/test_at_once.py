@@ -196,27 +196,11 @@ def test_nights_at_once_without_workers_are_refused():
 
 
 @pytest.mark.long
-def test_nights_at_once_leave_the_bytes_of_one_after_the_other(tmp_path):
+@pytest.mark.skipif(sys.platform != "linux", reason="the test finds the process in /proc")
+def test_nights_at_once_leave_the_bytes_of_one_after_the_other_and_a_killed_one_is_resumed_the_next_time(tmp_path):
     for name in ("at-once", "in-turn"):
         (tmp_path / name).mkdir()
-    members = members_of(tmp_path / "at-once", "chest", "skin")
-    said = []
-    with local_workers(2) as executor, members_at_once(executor, said.append) as together:
-        nights = run_fleet(members, together.night_of, None, said.append, at_once=2)
-    assert [night.sentence for night in nights] == ["no accepted run yet: the gates decided alone"] * 2
-    in_turn = partial(one_night, run_one=partial(run_one_night, observer=Silent()))
-    (member,) = members_of(tmp_path / "in-turn", "chest")
-    (night,) = (one for one in nights if one.member.name == member.name)
-    found, expected = digests(RunFolder(night.run)), digests(RunFolder(in_turn(member).run))
-    assert found == expected
-    assert len(found) > 30
-    assert sum("✓ 2 workers: 8 tasks" in line for line in said) == 2
-
-
-@pytest.mark.long
-@pytest.mark.skipif(sys.platform != "linux", reason="the test finds the process in /proc")
-def test_a_member_whose_process_is_killed_is_resumed_the_next_time(tmp_path):
-    members, said = members_of(tmp_path, "chest", "skin"), []
+    members, said = members_of(tmp_path / "at-once", "chest", "skin", "eye"), []
 
     def hear(text):
         said.append(text)
@@ -229,9 +213,19 @@ def test_a_member_whose_process_is_killed_is_resumed_the_next_time(tmp_path):
         return members[0].root / ".lock" in held
 
     with local_workers(2) as executor, members_at_once(executor, hear) as together:
-        nights = run_fleet(members, together.night_of, None, hear, at_once=2)
+        nights = run_fleet(members[:2], together.night_of, None, hear, at_once=2)
         assert [int(night.exit_code) for night in nights] == [3, 0]
         assert "signal 9" in nights[0].sentence
-        again = run_fleet(members[:1], together.night_of, None, hear, at_once=2)
-    assert [(night.member.name, int(night.exit_code)) for night in again] == [("chest", 0)]
-    assert {one.status for one in read_record(RunFolder(again[0].run)).stages if one.kind == "train"} == {"reused"}
+        # The killed one goes on at once with one that begins: both are as if nothing had been.
+        again = run_fleet(members[::2], together.night_of, None, hear, at_once=2)
+    assert {(night.member.name, int(night.exit_code)) for night in again} == {("chest", 0), ("eye", 0)}
+    runs = {night.member.name: RunFolder(night.run) for night in again}
+    assert {one.status for one in read_record(runs["chest"]).stages if one.kind == "train"} == {"reused"}
+    assert [night.sentence for night in again] == ["no accepted run yet: the gates decided alone"] * 2
+    in_turn = partial(one_night, run_one=partial(run_one_night, observer=Silent()))
+    (member,) = members_of(tmp_path / "in-turn", "chest")
+    found, expected = digests(runs["chest"]), digests(RunFolder(in_turn(member).run))
+    assert found == expected
+    assert len(found) > 30
+    for name in ("skin", "chest", "eye"):
+        assert sum("✓ 2 workers: 8 tasks" in line for line in said if line.startswith(name)) == 1

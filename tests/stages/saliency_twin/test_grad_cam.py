@@ -84,17 +84,6 @@ def test_the_map_is_that_of_autograd_at_the_last_feature_maps(name, tmp_path, se
     assert np.abs(found - expected).max() < 1e-5 * expected.max()
 
 
-@pytest.mark.long
-@pytest.mark.parametrize(("name", "size"), [("vgg11", 32), ("densenet121", 64)])
-def test_the_maps_before_the_last_pool_are_found(name, size, tmp_path, session, pixels):
-    spec = spec_of(name, size)
-    network = build_network(name, spec.channels, len(CLASSES), 0).eval()
-    write_onnx(network, spec, ExportSettings(), "fp32", "0" * 64, tmp_path / "fp32.onnx")
-    twin = make_grad_cam(tmp_path / "fp32.onnx")
-    _, found, _ = session(twin).run(None, {"image": pixels(1, 3, size), "target": np.array([1])})
-    assert found.shape == (1, 1, 2, 2)
-
-
 def test_a_pact_file_has_the_map_of_its_integers_and_its_own_logits(tmp_path, session, pixels):
     spec = spec_of("resnet8", 16, PactSettings(alpha_init=3.0))
     images = pixels(4, 3, 16)

@@ -1,8 +1,12 @@
-"""The twin's map against torch.autograd of the network that was exported: float, and PACT in its integers."""
+"""The twin's map against torch.autograd of the network that was exported: float, and PACT in its integers.
+
+The size of Grad-CAM's maps of the deepest networks is asked here too, where their files are.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
+from functools import cache
 
 import numpy as np
 import onnx
@@ -17,6 +21,7 @@ from stages.network import PactSettings, build_network
 from stages.network.checkpoint import NetworkSpec, load_checkpoint, save_checkpoint
 from stages.network.normalisation import normalise
 from stages.network.pact import fit_clips
+from stages.saliency_twin.grad_cam import make_grad_cam
 from stages.saliency_twin.twin_file import make_twin
 
 CLASSES = 5
@@ -81,20 +86,36 @@ FLOAT = [
 ]
 
 
-@pytest.mark.parametrize(("name", "size"), FLOAT)
-def test_a_float_network_has_autograds_map_and_its_own_logits(name, size, tmp_path, session, pixels):
-    spec = spec_of(name, size)
+@pytest.fixture(scope="module")
+def float_file(tmp_path_factory):
+    """Return what gives what a network takes, the network, and its file, which is written once: that costs most."""
+
+    @cache
+    def written(name, size):
+        spec, network = spec_of(name, size), float_network(name, size)
+        path = tmp_path_factory.mktemp(name) / "fp32.onnx"
+        write_onnx(network, spec, ExportSettings(), "fp32", "0" * 64, path)
+        return spec, network, path
+
+    return written
+
+
+def float_network(name, size):
     if name == "squeeze-and-excitation":
         torch.manual_seed(0)
         network = SqueezeAndExcitation()
     else:
-        network = build_network(name, spec.channels, CLASSES, 0)
-    with_statistics(network).eval()
-    write_onnx(network, spec, ExportSettings(), "fp32", "0" * 64, tmp_path / "fp32.onnx")
-    twin = make_twin(tmp_path / "fp32.onnx", None, None, None)
+        network = build_network(name, spec_of(name, size).channels, CLASSES, 0)
+    return with_statistics(network).eval()
+
+
+@pytest.mark.parametrize(("name", "size"), FLOAT)
+def test_a_float_network_has_autograds_map_and_its_own_logits(name, size, float_file, session, pixels):
+    spec, network, path = float_file(name, size)
+    twin = make_twin(path, None, None, None)
     images = pixels(2, spec.channels, size)
 
-    (plain,) = session(tmp_path / "fp32.onnx").run(None, {"image": images})
+    (plain,) = session(path).run(None, {"image": images})
     targets = np.array([PREDICTED, 3])
     logits, saliency, explained = session(twin).run(None, {"image": images, "target": targets})
 
@@ -103,7 +124,15 @@ def test_a_float_network_has_autograds_map_and_its_own_logits(name, size, tmp_pa
     assert saliency.shape == images.shape
     assert relative_error(saliency, autograd_map(network, spec, images, explained)) < 1e-5
     # The weights stand in the file once.
-    assert twin.stat().st_size < 1.02 * (tmp_path / "fp32.onnx").stat().st_size + 15_000
+    assert twin.stat().st_size < 1.02 * path.stat().st_size + 15_000
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["vgg11", "densenet121"])
+def test_the_maps_before_the_last_pool_are_found(name, float_file, session, pixels):
+    _, _, path = float_file(name, DEEP[name])
+    _, found, _ = session(make_grad_cam(path)).run(None, {"image": pixels(1, 3, DEEP[name]), "target": np.array([1])})
+    assert found.shape == (1, 1, 2, 2)
 
 
 TWO_BITS = PactSettings(weight_bits=2, activation_bits=2, weight_quantizer="lsq", activation_quantizer="lsq")
