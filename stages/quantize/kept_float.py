@@ -65,7 +65,10 @@ def is_removable(node: NodeProto, index: GraphIndex) -> bool:
     if node.op_type not in ("Relu", "Clip"):
         return True
     low, high = bounds_of(node, index)
-    return low <= 0 <= high and node.input[0] not in index.outputs
+    # ONNX Runtime's writer does not look into branches and loops: these would see what came before.
+    readers = index.readers.get(node.output[0], [])
+    read_inside = any(node.output[0] not in reader.input for reader in readers)
+    return low <= 0 <= high and node.input[0] not in index.outputs and not read_inside
 
 
 def extreme_tensors(proto: ModelProto, index: GraphIndex, batches: Batches) -> set[str]:
