@@ -56,7 +56,7 @@ BODIES: dict[str, str] = {
 CONSTANTS = {
     "nought": np.float32(0.5), "small": np.float32(0.02), "more": np.float32(0.1), "sharp": np.float32(6),
     "one": np.int64(1), "place": np.int64(100), "rows": np.array([0, 8, -1]), "map": np.array([0, 8, 16, 16]),
-    "last": np.array([-1]), "middle": np.array([1, 2]), "alone": np.array([-1, 1, 1, 8]),
+    "last": np.array([-1]), "first": np.array([[0]]), "middle": np.array([1, 2]), "alone": np.array([-1, 1, 1, 8]),
     "left": np.tril(np.ones((8, 8), np.float32)), "scales": np.array([1, 1, 0.625, 1.75], np.float32),
     "ends": np.array([2, 1, 1, 2]), "named": np.array([2, 3]), "two": np.array([0.5, 2], np.float32),
     "few": np.array([0.1, -0.2], np.float32),
@@ -86,9 +86,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def static(images: Path, tmp_path: Path) -> Callable[[ModelProto], CompiledFile]:
-    def compile_static(model: ModelProto) -> CompiledFile:
-        values = {"images": images, "mean": "0.5", "std": "0.25", "limit": 12, "method": "static"}
+def static(images: Path, tmp_path: Path) -> Callable[..., CompiledFile]:
+    def compile_static(model: ModelProto, method: str = "static") -> CompiledFile:
+        values = {"images": images, "mean": "0.5", "std": "0.25", "limit": 12, "method": method}
         path = write(model, tmp_path / "theirs.onnx")
         return compile_file(request_for(path, values | {"output": tmp_path / "out.onnx"}), Silent())
 
@@ -100,6 +100,19 @@ def test_a_static_file_answers_like_the_float_file(kind, static, capfd):
     found = static(classifier_of(BODIES[kind]))
     assert found.agreement.outputs_db["logits"] >= LEAST_DB
     assert "onnxruntime" not in capfd.readouterr().err  # its errors are ours to tell
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        "Celu <alpha = 2.0> (r)",
+        "MeanVarianceNormalization <axes = [1]> (r)",
+        'ScatterND <reduction = "add"> (r, first, r)',
+    ],
+)
+def test_half_precision_leaves_out_what_knows_none(operator, static):
+    found = static(classifier_of(f"y = {operator}"), "fp16")
+    assert found.agreement.outputs_db["logits"] >= 50
 
 
 def test_class_numbers_alone_are_compared_as_classes(static):
