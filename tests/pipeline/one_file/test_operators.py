@@ -115,6 +115,11 @@ def test_half_precision_leaves_out_what_knows_none(operator, static):
     assert found.agreement.outputs_db["logits"] >= 50
 
 
+def test_a_dynamic_file_multiplies_by_a_vector(static):
+    found = static(classifier_of(BODIES["a product with a vector"]), "dynamic")
+    assert found.agreement.outputs_db["logits"] >= LEAST_DB
+
+
 def test_class_numbers_alone_are_compared_as_classes(static):
     model = classifier_of("i = Reshape(r, rows)  z = Gather <axis = 2> (i, place)")
     model.graph.node.append(onnx.helper.make_node("ArgMax", ["logits"], ["label"], axis=1, keepdims=0))
