@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 LEAST_OPSET: Literal[13] = 13
 _IR_OF_OPSET = {13: 7, 21: 10}
-_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
+_MICROSOFT = "com.microsoft"
+_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", _MICROSOFT})
+_ELEMENTS = {"tensor(float)": 1, "tensor(float16)": 10, "tensor(double)": 11}
+"""ONNX's numbers for the types of real numbers."""
 
 
 def prepare_foreign_model(path: Path, target: Path, least_opset: Literal[13, 21] = LEAST_OPSET) -> ModelProto:
@@ -92,6 +95,35 @@ def _fold(model: ModelProto, target: Path, path: Path) -> None:
         )
 
 
+def _noted_types(model: ModelProto) -> bool:
+    """Note in place what ONNX Runtime's own operators make, which ONNX cannot infer; return whether there are any.
+
+    Without it every tensor behind such a node is of no known type, and a layer that reads it has no scale.
+    """
+    import onnx
+    import onnxruntime
+
+    made = [name for node in model.graph.node if node.domain == _MICROSOFT for name in node.output if name]
+    made = [name for name in made if name not in {value.name for value in model.graph.output}]
+    if not made:
+        return False
+    shown = onnx.ModelProto()
+    shown.CopyFrom(model)
+    shown.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in made)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(shown.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    found = {value.name: value for value in session.get_outputs()}
+    for name in made:
+        elements = _ELEMENTS.get(found[name].type)
+        if elements is not None:
+            # No sizes at all may mean that it does not know how many there are.
+            shape = found[name].shape or None
+            model.graph.value_info.append(onnx.helper.make_tensor_value_info(name, elements, shape))
+    return True
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
@@ -102,5 +134,5 @@ def prepare_in_child(path: str, target: str, least_opset: str) -> None:
 
     _fold(_canonical(read_model(Path(path)), int(least_opset), Path(path)), Path(target), Path(path))
     folded = onnx.load_model(target)
-    if prepared(folded):
+    if prepared(folded) | _noted_types(folded):
         Path(target).write_bytes(folded.SerializeToString(deterministic=True))

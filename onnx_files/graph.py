@@ -116,6 +116,14 @@ def rename_tensors(graph: GraphProto, renamed: Callable[[str], str]) -> None:
             value.name = renamed(value.name)
 
 
+def forget_shapes(graph: GraphProto) -> None:
+    """Drop what is noted of tensors and can be inferred anew, in place: all but what another domain's nodes make."""
+    made = {name for node in graph.node if node.domain not in ("", "ai.onnx") for name in node.output}
+    kept = [value for value in graph.value_info if value.name in made]
+    del graph.value_info[:]
+    graph.value_info.extend(kept)
+
+
 def attributes_of(node: NodeProto) -> dict[str, Any]:
     """Return a node's attributes as Python values."""
     from onnx import helper

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from foundation.artifacts import OnnxModel
-from onnx_files.graph import without_functions
+from onnx_files.graph import forget_shapes, without_functions
 from onnx_files.reading import read_model
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def load(model: OnnxModel) -> ModelProto:
         UsageError: the file is missing, is no ONNX model, or keeps weights outside its folder.
     """
     proto = without_functions(read_model(model.path))
-    del proto.graph.value_info[:]
+    forget_shapes(proto.graph)
     name_nodes(proto)
     return proto
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from onnx_files.graph import GraphIndex, attributes_of, reads, rename_tensors
+from onnx_files.graph import GraphIndex, attributes_of, opset_of, reads, rename_tensors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,10 +22,17 @@ _OF_QUANTIZERS = (
     "_quant_output_scale_mul",
 )  # fmt: skip
 """What they append to the name of a tensor or a node for one of their own."""
+_IR_OF_PLAIN_WEIGHTS = 4
+"""From which on weights need not be inputs too."""
+_OPSETS_OF_GROUP_SCALES = range(18, 21)
+"""In which GroupNormalization has a scale for each group and not for each channel."""
 
 
 def mended(model: ModelProto) -> ModelProto:
     """Return a model with its nodes in order, its outputs' shapes noted and open sizes open, changed in place.
+
+    Sparse weights become dense ones, which nobody behind this looks for; weights that IR 3 wants listed among the
+    inputs and that are not are those of IR 4; the first GroupNormalization becomes what it stands for.
 
     Args:
         model: as parsed; it may break ONNX's rules in these points.
@@ -33,6 +40,11 @@ def mended(model: ModelProto) -> ModelProto:
     from onnx_files.publishing import sort_topologically
     from onnx_files.shapes import with_shapes
 
+    _make_dense(model.graph)
+    if model.ir_version < _IR_OF_PLAIN_WEIGHTS and not _weights_are_inputs(model.graph):
+        model.ir_version = _IR_OF_PLAIN_WEIGHTS
+    if opset_of(model) in _OPSETS_OF_GROUP_SCALES:
+        _normalise_by_instance(model.graph)
     for value in (*model.graph.input, *model.graph.output):
         for size in value.type.tensor_type.shape.dim:
             if size.dim_value < 0:
@@ -49,6 +61,56 @@ def mended(model: ModelProto) -> ModelProto:
         for value in open_outputs:
             value.CopyFrom(found[value.name])
     return model
+
+
+def _make_dense(graph: GraphProto) -> None:
+    import numpy as np
+    from onnx import numpy_helper
+
+    for sparse in graph.sparse_initializer:
+        values, places = (numpy_helper.to_array(part) for part in (sparse.values, sparse.indices))
+        dense = np.zeros(tuple(sparse.dims), values.dtype)
+        if places.ndim == 1:
+            dense.flat[places] = values
+        else:
+            dense[tuple(places.T)] = values
+        graph.initializer.append(numpy_helper.from_array(dense, sparse.values.name))
+    del graph.sparse_initializer[:]
+
+
+def _weights_are_inputs(graph: GraphProto) -> bool:
+    listed = {value.name for value in graph.input}
+    return all(tensor.name in listed for tensor in graph.initializer)
+
+
+def _normalise_by_instance(graph: GraphProto) -> None:
+    """Write GroupNormalization with a scale and a bias for each group as InstanceNormalization of the groups.
+
+    ONNX took that form back, so its checker refuses it; ONNX Runtime goes on running it.
+    """
+    import numpy as np
+    from onnx import helper, numpy_helper
+
+    nodes, taken = [], {name for node in graph.node for name in node.output} | {t.name for t in graph.initializer}
+    for node in graph.node:
+        if node.op_type != "GroupNormalization" or node.domain not in ("", "ai.onnx"):
+            nodes.append(node)
+            continue
+        given, x = attributes_of(node), node.input[0]
+        parts = {part: _unused(f"{node.output[0]}/{part}", taken) for part in ("form", "groups", "even", "shape")}
+        form = np.array([0, given["num_groups"], -1], np.int64)
+        graph.initializer.append(numpy_helper.from_array(form, parts["form"]))
+        epsilon = given.get("epsilon", 1e-5)
+        nodes += [
+            helper.make_node("Shape", [x], [parts["shape"]]),
+            helper.make_node("Reshape", [x, parts["form"]], [parts["groups"]]),
+            helper.make_node(
+                "InstanceNormalization", [parts["groups"], *node.input[1:]], [parts["even"]], epsilon=epsilon
+            ),
+            helper.make_node("Reshape", [parts["even"], parts["shape"]], [node.output[0]]),
+        ]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def prepared(model: ModelProto) -> bool:

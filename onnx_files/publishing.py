@@ -64,6 +64,7 @@ def publish(
     del proto.graph.value_info[:]
     _keep_used_opsets(proto)
     sort_topologically(proto.graph)
+    _leave_nameless(proto, original)
     if _interface(proto) != _interface(original):
         raise StageError(
             f"{variant}: expected the inputs and outputs of {source.path.name} ({_interface(original)}), found "
@@ -79,6 +80,14 @@ def publish(
     compiled = OnnxModel(variant, path, sha256_of_file(path), source.sha256, settings.model_dump(mode="json"), notes)
     compiled.write_record()
     return compiled
+
+
+def _leave_nameless(proto: ModelProto, original: ModelProto) -> None:
+    # Shape inference calls a size that the file leaves open and nameless `unk__0`.
+    for mine, theirs in zip(proto.graph.output, original.graph.output, strict=False):
+        for size, given in zip(mine.type.tensor_type.shape.dim, theirs.type.tensor_type.shape.dim, strict=False):
+            if not given.WhichOneof("value"):
+                size.Clear()
 
 
 def _interface(proto: ModelProto) -> list[tuple[str, int, list[int | str]]]:

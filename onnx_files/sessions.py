@@ -73,7 +73,7 @@ def open_session(path: Path, provider: str, threads: int, profile_prefix: Path |
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 3  # errors only
+    options.log_severity_level = 4 if provider == "cpu" else 3  # what the processor's says is in the error it raises
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if profile_prefix is not None:

@@ -81,6 +81,8 @@ def _outputs_db(
     entry = sessions[0].get_inputs()[0]
     size = entry.shape[0] if isinstance(entry.shape[0], int) else 1
     names = [value.name for value in sessions[0].get_outputs() if value.type in _FLOATS]
+    if not names:
+        return {}  # none asked for would be all of them
     signal, noise = np.zeros(len(names)), np.zeros(len(names))
     for start in range(0, len(images), size):
         rows = np.arange(start, start + size) % len(images)

@@ -18,7 +18,7 @@ import numpy as np
 
 from calibration_data.image_folder import UnlabelledImages, unlabelled_data
 from foundation.artifacts import OnnxModel
-from foundation.errors import UsageError
+from foundation.errors import StageError, UsageError
 from foundation.files import read_json, write_bytes
 from foundation.host_lock import alone_on_host, computing
 from foundation.notes import float_layers
@@ -152,7 +152,16 @@ def _searched(job: Job, settings: TunedSettings, path: Path, output: Path, advan
 def _agreement(job: Job, compiled: OnnxModel, images: UnlabelledImages) -> Agreement | None:
     assert job.preprocessing is not None
     assert job.answers is not None
-    return measure_agreement(job.request.model, compiled.path, images.pixels, job.preprocessing, job.answers)
+    try:
+        return measure_agreement(job.request.model, compiled.path, images.pixels, job.preprocessing, job.answers)
+    except UsageError as error:
+        if str(compiled.path) not in str(error):
+            raise
+        reason = str(error).partition("(")[2].rpartition(")")[0]
+        raise StageError(
+            f"{job.request.model}: expected a file of `{compiled.settings['method']}` that ONNX Runtime runs, found "
+            f"one that it refuses ({reason}). Try another --method, and report this with the model."
+        ) from error
 
 
 def _speeds(job: Job, compiled: Sequence[OnnxModel]) -> tuple[Speed, ...]:

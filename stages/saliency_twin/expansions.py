@@ -15,6 +15,7 @@ from foundation.errors import UsageError
 from onnx_files.graph import content_of, rename_tensors
 from stages.saliency_twin import expansions_attention as attention
 from stages.saliency_twin import expansions_control as control
+from stages.saliency_twin import expansions_plain as plain
 from stages.saliency_twin.decompositions import operator_key
 from stages.saliency_twin.expansions_recurrent import recurrent
 from stages.saliency_twin.expansions_sampling import grid_sample
@@ -47,15 +48,23 @@ def _mean(node: NodeProto, forward: ForwardGraph) -> list[NodeProto]:
 
 EXPANSIONS: Mapping[str, Expansion] = {
     "CastLike": _cast_like,
+    "Compress": plain.compress,
     "GRU": recurrent,
+    "GlobalLpPool": plain.global_lp_pool,
     "GridSample": grid_sample,
     "If": control.if_,
     "LSTM": recurrent,
     "Loop": control.loop,
+    "LpNormalization": plain.lp_normalization,
     "MatMul": attention.vector_matmul,
     "Mean": _mean,
+    "MeanVarianceNormalization": plain.mean_variance_normalization,
+    "Mod": plain.modulo,
     "RNN": recurrent,
+    "ReduceLogSum": plain.reduce_log_sum,
+    "ReverseSequence": plain.reverse_sequence,
     "Scan": control.scan,
+    "Shrink": plain.shrink,
     f"{_MICROSOFT}.Attention": attention.attention,
     f"{_MICROSOFT}.FusedMatMul": attention.fused_matmul,
     f"{_MICROSOFT}.MultiHeadAttention": attention.multi_head_attention,
@@ -63,7 +72,7 @@ EXPANSIONS: Mapping[str, Expansion] = {
 """By domain and operator."""
 
 DEFINED_BY_THE_STANDARD = frozenset((
-    "Attention", "CenterCropPad", "MeanVarianceNormalization", "ReduceLogSum", "RotaryEmbedding", "Shrink",
+    "Attention", "CenterCropPad", "RotaryEmbedding",
 ))  # fmt: skip
 """What ONNX's package holds definitions of, by operators that have rules."""
 

@@ -26,7 +26,7 @@ INTEGER_TYPES = frozenset((
 _WITHOUT_DERIVATIVE = frozenset((
     "Shape", "Size", "ArgMax", "ArgMin", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not",
     "And", "Or", "Xor", "Sign", "Floor", "Ceil", "Round", "IsNaN", "IsInf", "NonZero", "OneHot",
-    "ConstantOfShape", "Range", "EyeLike", "BitShift", "BitwiseAnd",
+    "ConstantOfShape", "Range", "EyeLike", "BitShift", "BitwiseAnd", "Hardmax",
 ))  # fmt: skip
 """Their derivative is zero wherever there is one."""
 _NUMBERS_AT = {"OneHot": 2, "Range": 0}

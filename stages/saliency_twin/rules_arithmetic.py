@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from onnx import TensorProto
+
 from stages.saliency_twin.builder import Backward, Gradients, Step, refusal
 from stages.saliency_twin.forward_graph import INTEGER_TYPES
 
@@ -64,28 +66,49 @@ def divide(graph: Backward, step: Step) -> Gradients:
 
 
 def minimum(graph: Backward, step: Step) -> Gradients:
-    """y = min(a, b): the smaller gets g; neither where they are equal, as at a clip's bound."""
+    """y = min(a, b): the smaller gets g, as `_chosen` shares it."""
     return _chosen(graph, step, "Less")
 
 
 def maximum(graph: Backward, step: Step) -> Gradients:
-    """y = max(a, b): the greater gets g; neither where they are equal, as at a clip's bound."""
+    """y = max(a, b): the greater gets g, as `_chosen` shares it."""
     return _chosen(graph, step, "Greater")
 
 
 def _chosen(graph: Backward, step: Step, comparison: str) -> Gradients:
+    """Return g for what was chosen; in equal parts to what follows the image, none where a constant is as good.
+
+    A constant is a clip's bound, where a clip has no slope either.
+    """
     if graph.forward.types.get(step.y) in INTEGER_TYPES:
         return dict.fromkeys(step.wanted, step.gradient)  # the bound is part of the quantizer's rule
-    gradients, slack = {}, graph.forward.slack(step.y) * (1 if comparison == "Less" else -1)
-    for position in step.wanted:
-        gradient = step.gradient
-        for other, name in enumerate(step.node.input):
-            if other != position:
-                bound = graph.op("Add", [graph.real(name), graph.scalar(slack)]) if slack else graph.real(name)
-                chosen = graph.op(comparison, [graph.real(step.node.input[position]), bound])
-                gradient = graph.masked(chosen, gradient)
-        gradients[position] = graph.summed_to(gradient, step.y, step.node.input[position])
-    return gradients
+    if len(step.node.input) == 1:
+        return {0: step.gradient}
+    slack = graph.forward.slack(step.y) * (1 if comparison == "Less" else -1)
+    gradient, wanted = step.gradient, sorted(step.wanted)
+    masks = [_chosen_at(graph, step, position, comparison, slack) for position in wanted]
+    if len(wanted) > 1 and not slack:
+        chosen = [graph.op("Cast", [mask], {"to": TensorProto.FLOAT}) for mask in masks]
+        number = graph.op("Max", [graph.op("Sum", chosen), graph.scalar(1)])
+        gradient = graph.mapped(gradient, lambda g: graph.op("Div", [g, number]))
+    return {
+        position: graph.summed_to(graph.masked(mask, gradient), step.y, step.node.input[position])
+        for position, mask in zip(wanted, masks, strict=True)
+    }
+
+
+def _chosen_at(graph: Backward, step: Step, position: int, comparison: str, slack: float) -> str:
+    """Return where an input is beyond all constants, and no other that follows the image is beyond it."""
+    one, conditions = graph.real(step.node.input[position]), []
+    for other, name in enumerate(step.node.input):
+        if other != position:
+            bound = graph.op("Add", [graph.real(name), graph.scalar(slack)]) if slack else graph.real(name)
+            may_be_equal = other in step.wanted and not slack
+            conditions.append(graph.op(f"{comparison}OrEqual" if may_be_equal else comparison, [one, bound]))
+    found = conditions[0]
+    for condition in conditions[1:]:
+        found = graph.op("And", [found, condition])
+    return found
 
 
 def where(graph: Backward, step: Step) -> Gradients:

@@ -27,8 +27,6 @@ def max_pool(graph: Backward, step: Step) -> Gradients:
     """
     if len(step.node.output) > 1 and step.node.output[1] in graph.forward.index.readers:
         raise refusal(step.node, "a pool without readers of its indices", f"readers of `{step.node.output[1]}`")
-    if step.attribute("storage_order", 0):
-        raise refusal(step.node, "storage_order 0", "1")
     windows = windows_of(graph, step, tuple(step.attribute("kernel_shape", [])))
     rule = _by_index if _is_small_and_apart(graph, step, windows) else _by_axis
     behind_relu = _is_behind_relu(graph, step)
@@ -62,7 +60,8 @@ def _is_small_and_apart(graph: Backward, step: Step, windows: Windows) -> bool:
 def _by_index(graph: Backward, step: Step, windows: Windows, gradient: str, behind_relu: bool) -> str:
     # A pool of its own: one output more at the file's node would change how the forward half runs.
     x = graph.real(step.x)
-    y, indices = graph.outputs("MaxPool", [x], 2, attributes_of(step.node))
+    # Indices row by row, as MaxUnpool takes them, whatever order the file asked for those that nobody reads.
+    y, indices = graph.outputs("MaxPool", [x], 2, attributes_of(step.node) | {"storage_order": 0})
     if behind_relu:
         gradient = graph.where_positive(y, gradient)
     inputs, outputs = sizes(graph, step)

@@ -91,3 +91,43 @@ def test_names_that_a_quantizer_makes_of_others_are_free() -> None:
         "w", "w_scale/of_model", "x_QuantizeLinear/of_model",
     }  # fmt: skip
     assert np.array_equal(answers(model), before)
+
+
+def test_sparse_weights_become_dense() -> None:
+    model = parsed("y = MatMul(x, w)")
+    dense = np.zeros((4, 3), np.float32)
+    dense[1, 2], dense[3, 0] = 2, -1
+    values = numpy_helper.from_array(np.array([2, -1], np.float32), "w")
+    for places in (np.array([5, 9]), np.array([[1, 2], [3, 0]])):
+        del model.graph.initializer[:]
+        indices = numpy_helper.from_array(places, "places")
+        model.graph.sparse_initializer.append(onnx.helper.make_sparse_tensor(values, indices, [4, 3]))
+        found = mended(model)
+        assert not found.graph.sparse_initializer
+        np.testing.assert_array_equal(numpy_helper.to_array(found.graph.initializer[0]), dense)
+
+
+def test_weights_that_an_old_file_does_not_list_are_those_of_a_newer_one() -> None:
+    model = parsed("y = MatMul(x, w)", w=weights(4, 3))
+    model.ir_version = 3
+    onnx.checker.check_model(mended(model))
+    assert model.ir_version == 4
+
+
+@pytest.mark.parametrize("opset", [18, 20])
+def test_the_group_normalisation_that_was_taken_back_is_written_out(opset: int) -> None:
+    model = onnx.parser.parse_model(
+        f'<ir_version: 9, opset_import: ["": {opset}]> of (float[N, 4, H] x) => (float[N, 4, H] y)'
+        " { y = GroupNormalization <num_groups = 2, epsilon = 0.01> (x, s, b) }"
+    )
+    scale, bias = np.array([0.5, 2], np.float32), np.array([1, -1], np.float32)
+    model.graph.initializer.extend(
+        numpy_helper.from_array(value, name) for value, name in ((scale, "s"), (bias, "b"))
+    )
+    onnx.checker.check_model(mended(model), full_check=True)
+    x = weights(2, 4, 5)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    groups = x.reshape(2, 2, -1)
+    even = (groups - groups.mean(2, keepdims=True)) / np.sqrt(groups.var(2, keepdims=True) + 0.01)
+    expected = (even * scale[:, None] + bias[:, None]).reshape(x.shape)
+    np.testing.assert_allclose(np.asarray(session.run(None, {"x": x})[0]), expected, atol=1e-5)

@@ -128,11 +128,11 @@ def store_convolutions_as_int8(proto: ModelProto, per_channel: bool) -> list[str
 
 
 def _is_multiplied_out(node: NodeProto, weights: Mapping[str, TensorProto]) -> bool:
-    # ONNX Runtime multiplies no stack of integer matrices by one scale per column.
+    # ONNX Runtime multiplies no stack of integer matrices by one scale per column, and no integers by a vector.
     if len(node.input) < 2 or node.input[1] not in weights:
         return False
-    stack = node.op_type == "MatMul" and len(weights[node.input[1]].dims) > 2
-    return stack or node.op_type in ("Conv", "ConvTranspose")
+    no_matrix = node.op_type == "MatMul" and len(weights[node.input[1]].dims) != 2
+    return no_matrix or node.op_type in ("Conv", "ConvTranspose")
 
 
 def _symmetric_int8(weight: NDArray[np.float32], axis: int | None) -> tuple[NDArray[np.int8], NDArray[np.float32]]:

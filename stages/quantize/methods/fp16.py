@@ -22,18 +22,20 @@ from foundation.errors import StageError, UsageError
 from foundation.notes import Fp16Notes
 from foundation.progress import Progress, no_progress
 from foundation.settings import Settings
-from onnx_files.graph import GraphIndex, attributes_of, normalisation_nodes
+from onnx_files.graph import GraphIndex, attributes_of, normalisation_nodes, opset_of
 from onnx_files.image_input import input_name_of, preprocessing_of
 from onnx_files.loading import load
 from onnx_files.probes import Batches, answers, image_batches, runner, sqnr_db
 from onnx_files.publishing import publish
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from onnx import ModelProto, NodeProto
 
 _LARGEST = 65504.0  # of float16
 _GREATEST = float(np.finfo(np.float32).max)
 _SMALLEST = 5.96e-08  # float16's least positive number; the converter raises smaller ones to it
+_WRITTEN_OUT = frozenset(("AffineGrid", "MeanVarianceNormalization"))
+"""Their definitions in the standard, which ONNX Runtime takes, hold numbers of float32."""
 _READS_FLOAT32 = ("DynamicQuantizeLinear", "QuantizeLinear", "DequantizeLinear", "ZipMap")
 
 
@@ -89,7 +91,7 @@ def quantize_fp16(
         batches = image_batches(proto, data.train.images, chosen, preprocessing_of(proto, model), name, size=1)
     islands = float_islands(proto, batches) if batches else {}
     # In float16 the normalisation's two roundings would cost as much as the whole network's first layer.
-    kept = [*normalisation_nodes(proto), *islands]
+    kept = [*normalisation_nodes(proto), *islands, *without_half(proto)]
     constants = _constants(proto, frozenset(kept))
     reference = answers(proto, batches) if batches else None
     compiled = convert(proto, kept)
@@ -139,6 +141,28 @@ def float_islands(proto: ModelProto, batches: Batches) -> dict[str, float]:
         for node in proto.graph.node
         if beyond.keys() & {*node.input, *node.output}
     }
+
+
+def without_half(proto: ModelProto) -> list[str]:
+    """Return the names of the nodes that ONNX, or ONNX Runtime on a processor, does not let read float16 at all.
+
+    Of others without a kernel the runtime makes float32 by itself.
+    """
+    import onnx
+
+    version = opset_of(proto)
+
+    def takes_no_half(node: NodeProto) -> bool:
+        if node.domain not in ("", "ai.onnx") or not onnx.defs.has(node.op_type, version):
+            return False
+        types = [value.types for value in onnx.defs.get_schema(node.op_type, version).inputs]
+        return any("tensor(float)" in allowed and "tensor(float16)" not in allowed for allowed in types)
+
+    return [
+        node.name
+        for node in proto.graph.node
+        if takes_no_half(node) or node.op_type in _WRITTEN_OUT or "reduction" in attributes_of(node)
+    ]
 
 
 def _infinite_by_constants(proto: ModelProto) -> set[str]:

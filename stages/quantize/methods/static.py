@@ -24,7 +24,7 @@ from foundation.notes import StaticNotes
 from foundation.processor import CpuTarget, IntegerTypes, choose_integer_types, cpu_of
 from foundation.progress import Progress, no_progress
 from foundation.settings import Settings
-from onnx_files.graph import answer_nodes, float_layers, layers, normalisation_nodes
+from onnx_files.graph import GraphIndex, answer_nodes, float_layers, layers, normalisation_nodes
 from onnx_files.image_input import input_name_of, preprocessing_of
 from onnx_files.loading import load
 from onnx_files.preprocessing import Preprocessing
@@ -37,6 +37,7 @@ from stages.quantize.four_bits import cut_to_steps, four_bit_overrides, pack_fou
 from stages.quantize.kept_float import nodes_kept_float
 from stages.quantize.recovery.steps import Recovered, RecoverySettings, first_layer, recover
 from stages.quantize.rewrites.depthwise import with_depthwise_convolutions
+from stages.quantize.rewrites.fences import with_fences
 from stages.quantize.rewrites.global_average_pool import with_global_average_pool
 from stages.quantize.rewrites.integer_elementwise import with_integer_elementwise
 from stages.quantize.rewrites.space_to_depth import with_space_to_depth
@@ -159,7 +160,7 @@ def quantize_static(
     """
     cpu = cpu_of(settings.target)
     types = choose_integer_types(cpu, settings.activation_type, settings.weight_type, settings.reduce_range)
-    proto = with_global_average_pool(load(model))
+    proto = with_fences(with_global_average_pool(load(model)))
     regions = _float_regions(proto, model, settings) if settings.float_regions else ()
     in_float = (*settings.float_layers, *regions)
     proto = with_integer_elementwise(proto, in_float)
@@ -295,12 +296,14 @@ def write_integers(
     # Logits in 256 steps would tie images that the network tells apart, and with them every ranking metric.
     in_float = [] if types.answers else ["Gemm", "MatMul"]
     options = {"OpTypesToExcludeOutputQuantization": in_float, **(recovery_options or {})}
+    stacks = {name: [{"quant_type": weight}] for name in _stacked_weights(proto)} if settings.per_channel else {}
+    options["TensorQuantOverrides"] = {**stacks, **options.get("TensorQuantOverrides", {})}
     if settings.bits == 4:
         few = four_bit_overrides(
             proto, first_layer(proto), per_channel=settings.per_channel, excluded=frozenset(excluded)
         )
         cut_to_steps(inferred, few)
-        options["TensorQuantOverrides"] = {**few, **options.get("TensorQuantOverrides", {})}
+        options["TensorQuantOverrides"] |= {**few, **options["TensorQuantOverrides"]}
     if settings.format == "QOperator":
         quantizer = ONNXQuantizer(
             inferred, settings.per_channel, types.reduce_range, QuantizationMode.QLinearOps, True,
@@ -313,6 +316,13 @@ def write_integers(
         )  # fmt: skip
     quantizer.quantize_model()
     return quantizer.model.model
+
+
+def _stacked_weights(proto: ModelProto) -> list[str]:
+    """Return weights that are matrices on top of each other: ONNX Runtime takes one scale for all of those."""
+    index = GraphIndex.of(proto.graph)
+    weights = [node.input[1] for node in proto.graph.node if node.op_type == "MatMul"]
+    return [name for name in weights if name in index.initializers and len(index.initializers[name].dims) > 2]
 
 
 def _refuse_unknown(named: Sequence[str], known: Sequence[str], model: OnnxModel) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_files.graph import GraphIndex, attributes_of, normalisation_nodes
+from onnx_files.graph import GraphIndex, attributes_of, forget_shapes, normalisation_nodes
 from onnx_files.shapes import with_shapes
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def with_space_to_depth(proto: ModelProto, float_layers: Sequence[str] = ()) -> 
     node.attribute.extend([*kept, *(helper.make_attribute(name, value) for name, value in changed.items())])
     blocks = helper.make_node("SpaceToDepth", [image], [node.input[0]], f"{node.name}/space_to_depth", blocksize=2)
     graph.node.insert(list(graph.node).index(node), blocks)
-    del graph.value_info[:]  # the layer's input and weight have other shapes now
+    forget_shapes(graph)  # the layer's input and weight have other shapes now
     return model
 
 

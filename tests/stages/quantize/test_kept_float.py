@@ -66,3 +66,35 @@ def test_what_is_computed_of_shapes() -> None:
     body = "n = Shape(x)  f = Cast <to = 1> (n)  h = Mul(f, half)  i = Cast <to = 7> (h)  r = Cast <to = 1> (i)"
     model = parsed(body + "  m = ReduceMean <keepdims = 0> (r)  y = Mul(x, m)", half=np.float32(0.5))
     assert kept(model) == ("Shape0", "Cast1", "Mul2", "Cast3", "Cast4", "ReduceMean5")
+
+
+def test_a_relu_that_a_branch_reads() -> None:
+    branches = [
+        f"{name} () => (float[N, 3, 6, 6] s) {{ s = {node}(r) }}" for name, node in (("t", "Tanh"), ("e", "Neg"))
+    ]
+    body = f"n = ReduceMax <keepdims = 0> (x)  c = Greater(n, k)  r = Relu(x)  y = If <then_branch = {branches[0]},"
+    assert kept(parsed(f"{body} else_branch = {branches[1]}> (c)", k=np.float32(1))) == ("Relu2",)
+
+
+def test_a_mask_that_is_made_of_a_shape() -> None:
+    body = "n = Shape <start = 2> (x)  c = ConstantOfShape <value = float[1] {-3.4e38}> (n)  u = Trilu(c, one)"
+    model = parsed(body + "  a = Add(x, u)  p = Softmax(a)  y = MatMul(p, x)", one=np.int64(1))
+    assert kept(model) == ("Shape0", "ConstantOfShape1", "Trilu2", "Add3", "Softmax4", "MatMul5")
+
+
+def test_what_a_quotient_or_a_logarithm_is_taken_of() -> None:
+    body = "s = Sigmoid(x)  l = Log(s)  p = Softmax(x)  m = Mul(p, k)  a = Add(m, x)  d = Div(m, a)  h = Div(x, two)"
+    model = parsed(body + "  y = Sum(l, d, h)", k=np.ones(6, np.float32), two=np.float32(2))
+    assert kept(model) == ("Sigmoid0", "Softmax2", "Mul3", "Add4")
+
+
+def test_powers_of_e_until_a_quotient_brings_them_back() -> None:
+    pool = "AveragePool <kernel_shape = [1, 1]>"
+    body = f"e = Exp(x)  m = Mul(e, x)  a = {pool} (m)  b = {pool} (e)  d = Div(a, b)  y = Add(d, x)"
+    assert kept(parsed(body)) == ("Mul1", "AveragePool2", "AveragePool3", "Div4")
+
+
+def test_a_product_with_one_vector_but_none_with_a_matrix() -> None:
+    model = parsed("m = MatMul(x, w)  v = MatMul(m, u)  q = Unsqueeze(v, last)  y = Mul(q, x)",
+                   w=np.eye(6, dtype=np.float32), u=np.ones(6, np.float32), last=np.array([-1]))  # fmt: skip
+    assert kept(model) == ("MatMul1",)
