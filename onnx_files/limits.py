@@ -27,7 +27,7 @@ _PER_PROCESSOR_BYTES = 16_000_000
 """Address space, not memory: the stack of the thread that numpy's OpenBLAS starts for each."""
 _OF_PROGRAM_BYTES = 1_000_000_000
 _TIMES_THE_FILE = 18
-"""The file, the parsed model, its weights once more, what ONNX Runtime holds of it and what it writes, copies of these
+"""The file, the parsed model, its weights once more, what ONNX Runtime holds of it and what it writes, copies of them
 for a moment, and what lies between layers where shapes are measured."""
 _LEAST_GROWN_BYTES = 100_000_000
 _TIMES_GROWN = 16

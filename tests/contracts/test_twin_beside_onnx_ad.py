@@ -20,6 +20,8 @@ onnx_ad = pytest.importorskip("onnx_ad", reason="the package onnx-ad is not inst
 
 LEAST_SHARED = 150
 """Cases for which it has a rule as well; fewer would mean that it is asked wrongly."""
+LEAST_KNOWN = 0.7
+"""Share of a gradient that is a number in its answer; less would mean that nothing was compared."""
 ROUNDING = ("Quantize", "QLinear", "QGemm", "Integer")
 """What rounds has a slope of 0 there; the twin's is that of the number that is rounded."""
 UNEVEN_PADS = ("pads = [0, 1, 2, 1]", "pads = [2, 0, 2, 1]", "pads = [1, 0, 0, 1]")
@@ -71,6 +73,9 @@ def test_both_give_the_same_gradient_where_both_have_a_rule() -> None:
             continue
         compared[case.rule] += 1
         found, expected = pair
+        known = np.isfinite(expected)  # of a norm of 0 its rule makes no number
+        assert known.mean() >= LEAST_KNOWN
+        found, expected = found[known], expected[known]
         if not np.allclose(found, expected, rtol=1e-4, atol=2e-5 * max(1e-30, float(np.abs(expected).max()))):
             apart.append(f"{number}-{case.rule}: {np.abs(found - expected).max() / np.abs(found).max():.1e}")
     assert apart == []

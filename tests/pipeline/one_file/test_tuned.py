@@ -219,18 +219,19 @@ def refused(match: str, model: ModelProto, images: Path, folder: Path, **options
 def test_a_model_without_a_gradient_is_explained_by_occlusion_and_says_why(images: Path, tmp_path: Path) -> None:
     model = classifier()
     (relu, *_) = [node for node in model.graph.node if node.op_type == "Relu"]
-    relu.CopyFrom(helper.make_node("Mod", [*relu.input, "many"], relu.output, name="strange", fmod=1))
-    model.graph.initializer.append(numpy_helper.from_array(np.array(1e6, np.float32), "many"))
+    whole = {"mode": "linear", "coordinate_transformation_mode": "tf_crop_and_resize"}
+    relu.CopyFrom(helper.make_node("Resize", [*relu.input, "roi", "scales"], relu.output, name="strange", **whole))
+    for name, values in (("roi", [0, 0, 0, 0, 1, 1, 1, 1]), ("scales", [1, 1, 1, 1])):
+        model.graph.initializer.append(numpy_helper.from_array(np.array(values, np.float32), name))
     found = tuned(model, images, tmp_path, trials=1)
     notes = found.compiled.notes
     assert notes.map_method == "occlusion"
-    assert notes.without_gradient.startswith("expected operators with a rule")
-    assert "found Mod (node `strange`)" in notes.without_gradient
+    assert notes.without_gradient.startswith("saliency of Resize `strange`: expected a resize of the whole image")
     likeness = measured_of_chosen(found).score.saliency_spearman
     assert 0.8 < likeness.value <= 1.0  # of eight bits
     text = shown(found)
     assert f"occlusion maps of {likeness.n} images" in text
-    assert "so occlusion compares the files: expected operators" in text
+    assert "so occlusion compares the files: saliency of Resize" in text
 
 
 def test_too_few_images_are_counted(images: Path, tmp_path: Path) -> None:
