@@ -223,9 +223,10 @@ def test_nights_at_once_leave_the_bytes_of_one_after_the_other_and_a_killed_one_
     assert {one.status for one in read_record(runs["chest"]).stages if one.kind == "train"} == {"reused"}
     assert [night.sentence for night in again] == ["no accepted run yet: the gates decided alone"] * 2
     in_turn = partial(one_night, run_one=partial(run_one_night, observer=Silent()))
-    (member,) = members_of(tmp_path / "in-turn", "chest")
-    found, expected = digests(runs["chest"]), digests(RunFolder(in_turn(member).run))
-    assert found == expected
-    assert len(found) > 30
+    chest, skin = members_of(tmp_path / "in-turn", "chest", "skin")
+    for member, run in ((chest, runs["chest"]), (skin, RunFolder(nights[1].run))):
+        found, expected = digests(run), digests(RunFolder(in_turn(member).run))
+        assert found == expected
+        assert len(found) > 30
     for name in ("skin", "chest", "eye"):
         assert sum("✓ 2 workers: 8 tasks" in line for line in said if line.startswith(name)) == 1
