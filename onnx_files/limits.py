@@ -43,7 +43,7 @@ class _HasNodes(Protocol):
 def limits_for(size_bytes: int) -> Limits:
     """Return what reading a model of a size may use: 2 GB for a small one, 18 times its size for a large one."""
     space = max(LEAST_ADDRESS_SPACE_BYTES, _OF_PROGRAM_BYTES + _TIMES_THE_FILE * size_bytes)
-    return Limits(space + _PER_PROCESSOR_BYTES * (os.cpu_count() or 1), max(TIME_LIMIT_S, size_bytes / _BYTES_PER_S))
+    return Limits(space + _PER_PROCESSOR_BYTES * (os.cpu_count() or 1), max(TIME_LIMIT_S, size_bytes // _BYTES_PER_S))
 
 
 def size_with_weights(path: Path) -> int:
