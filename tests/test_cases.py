@@ -11,8 +11,10 @@ import pytest
 
 from foundation.errors import UsageError
 from foundation.progress import Silent
+from pipeline.one_file import compile_file as one_file
 from pipeline.one_file.compile_file import compile_file
 from pipeline.one_file.options import request_for
+from pipeline.one_file.speed import Speed
 from stages.saliency_twin.twin_file import make_twin
 
 CASES = Path(__file__).parents[2] / "shared" / "cases"
@@ -22,6 +24,13 @@ NO_STATIC = {"a17_only_left_matmul": "weight on its left", "e05_fp16_keep_io": "
 LEAST_DB = 25.0
 
 pytestmark = pytest.mark.skipif(not FILES, reason="../shared/cases is not there")
+
+
+@pytest.fixture(autouse=True)
+def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take no times: a file has to be right, not to be excused by being slow."""
+    not_timed = Speed(None, None, 0, "not asked for")
+    monkeypatch.setattr(one_file, "measure_speed", lambda _, compiled, *asked: (not_timed,) * len(compiled))
 
 
 def float_outputs(model: onnx.ModelProto) -> list[str]:
