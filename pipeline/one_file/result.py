@@ -79,7 +79,7 @@ class CompiledFile:
                 f"({interval(*self.speed.ci95, '×')}). Integers do not pay here; keep the float file"
                 + ("." if method in _COMPUTED_IN_FLOAT else ", or try --method weight-only, which computes in float.")
             )
-        nearer = _NEARER.get(method, "Try --method weight-only or fp16, which round no activation.")
+        nearer = self._nearer
         found = self.agreement
         if found and found.same_class_ci95 and found.same_class_ci95[1] < LEAST_AGREEMENT:
             told.append(
@@ -101,8 +101,6 @@ class CompiledFile:
         found = self.agreement
         if not found:
             return ()
-        method = self.compiled.notes.method
-        advice = _NEARER.get(method, "Try --method mixed or weight-only, which round less.")
         at_least = found.same_class_ci95[0] if found.same_class_ci95 else None
         if at_least is None:
             kept = ""
@@ -112,10 +110,15 @@ class CompiledFile:
             kept = f", though {at_least:.1%} or more keep their class"
         return tuple(
             f"{name}: the deviation from the float file's answers is {10 ** (-ratio_db / 20):.0%} as large as they "
-            f"are{kept}. {advice}"
+            f"are{kept}. {self._nearer}"
             for name, ratio_db in found.outputs_db.items()
             if ratio_db is not None and LEAST_DB <= ratio_db < SURE_DB
         )
+
+    @property
+    def _nearer(self) -> str:
+        """Return what gives answers nearer to the float file's."""
+        return _NEARER.get(self.compiled.notes.method, "Try --method weight-only or fp16, which round no activation.")
 
     def _missed_limits(self) -> list[str]:
         notes, limits = self.compiled.notes, self.compiled.settings

@@ -166,7 +166,7 @@ def test_a_deviation_that_is_not_shown_to_matter_is_told_without_counting_as_wor
     (sentence,) = told.doubts
     assert f"is {share} as large as they are" in sentence
     assert said in sentence
-    assert sentence.endswith("Try --method mixed or weight-only, which round less.")
+    assert sentence.endswith("Try --method weight-only or fp16, which round no activation.")
     assert told.as_json()["doubts"] == [sentence]
 
 
